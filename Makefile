@@ -1,0 +1,64 @@
+# Everything runs from the checkout in an environment of its own (.venv); nothing needs to be activated.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+RUN_DIR := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
+# the packages of this project may be imported from its root only
+export PYTHONPATH :=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo emotion-transfer test test-slow lint types format benchmark clean python-is-usable
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+python-is-usable:
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)': install Python 3.11 or newer, or pass make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) -V) is too old: Python 3.11 or newer is needed, pass make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+
+# byte code at install time: without it every start of the program takes seconds longer
+$(VENV)/.installed: pyproject.toml | python-is-usable
+	@echo "setting up $(VENV) (about 2 minutes, 6 GB)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --progress-bar on --compile -e ".[dev]"
+	@touch $@
+
+install: $(VENV)/.installed ## create the environment and install
+
+demo: $(VENV)/.installed ## train a captioner on synthetic scenes, test it, show captions (under 10 minutes)
+	@echo "training in $(RUN_DIR)"
+	@$(PY) cli.py fit --config experiments/offline/dual_transfer.yaml --run_dir $(RUN_DIR)
+	@$(PY) cli.py test --ckpt_path $(RUN_DIR)
+	@echo
+	@echo "run folder: $(RUN_DIR)"
+	@echo "caption a picture: $(PY) cli.py caption --ckpt $(RUN_DIR) docs/scene.png"
+
+emotion-transfer: $(VENV)/.installed ## emotion transfer on synthetic scenes, three seeds (about 20 minutes)
+	@$(PY) cli.py recipe experiments/recipes/offline/emotion_transfer.yaml --seed 1,2,3
+
+test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto
+
+test-slow: $(VENV)/.installed ## the proofs that take long
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
+
+lint: $(VENV)/.installed ## ruff, formatting, spelling, workflow files
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/codespell
+	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+types: $(VENV)/.installed ## mypy --strict
+	@$(PY) -m mypy
+
+format: $(VENV)/.installed ## let ruff mend what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+benchmark: $(VENV)/.installed ## speed against the published compute pattern
+	@for name in dual_transfer_step beam_search attention_rnn_step feature_store; do $(PY) benchmarks/$$name.py || exit 1; done
+
+clean: ## remove the environment and caches, not the runs
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,197 @@
+"""Training throughput of the attention RNN captioner against the plain loop.
+
+    python benchmarks/attention_rnn_step.py [--attention bahdanau dot] [--captions_per_image 1 5] [--rounds 7]
+
+The plain loop is what tutorials do: captions padded to a constant length, an image repeated for each of its captions,
+and at every time step the keys are projected again from the regions and the whole vocabulary is scored for every
+caption of the batch. Both ways have the same
+weights; that they have the same loss over the real tokens and the same gradients is asserted before anything is timed.
+A step is forward pass, loss, backward pass and Adam (fused), from stored features on; the two ways take turns and the
+medians are compared.
+
+Also printed: the time one batch of features needs from a half-precision memory map, as a share of the step.
+"""
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from networks.attention import Attention, AttentionName, BahdanauAttention, DotAttention, build_attention
+from networks.attention_rnn import AttentionRNNCaptioner
+from networks.batch import Batch
+from networks.recurrent import CellName
+
+PAD, BOS, EOS = 0, 1, 2
+PADDED = 36  # tokens of a padded caption, BOS and EOS included
+
+
+def plain_loss(captioner: AttentionRNNCaptioner, batch: Batch) -> Tensor:
+    """Mean loss per real token, computed the plain way: one row of features for each caption, constant length."""
+    memory = captioner.encode(batch)
+    tokens = batch["caption_ids"]
+    layer = captioner.cell.rnn
+    cell = torch.lstm_cell if captioner.cell.is_lstm else torch.gru_cell
+    state = captioner._initial(memory["mean"])
+    scores = []
+    for step in range(tokens.shape[1] - 1):
+        word = captioner.embedding(tokens[:, step])
+        context = plain_context(captioner.attention, memory["features"], state["hidden"])
+        start = (state["hidden"], state["cell"]) if captioner.cell.is_lstm else state["hidden"]
+        after = cell(torch.cat([word, context], dim=1), start, *layer.all_weights[0])
+        state = dict(zip(("hidden", "cell"), after if captioner.cell.is_lstm else (after,), strict=False))
+        merged = captioner.merge(torch.cat([state["hidden"], context, word], dim=1)).tanh()
+        scores.append(captioner.vocabulary(merged))
+    logits = torch.stack(scores, dim=1)
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
+
+
+def plain_context(attention: Attention, features: Tensor, state: Tensor) -> Tensor:
+    """The context by the formulas as they are written; the keys are projected at every call."""
+    match attention:
+        case BahdanauAttention():
+            energy = torch.tanh(attention.U(state).unsqueeze(1) + attention.V(features))
+            weights = attention.W(energy).squeeze(2).softmax(dim=1)
+        case DotAttention():
+            weights = torch.bmm(attention.K(features), attention.Q(state).unsqueeze(2)).squeeze(2).softmax(dim=1)
+        case _:
+            return attention(features, state)[0]
+    return torch.bmm(weights.unsqueeze(1), features).squeeze(1)
+
+
+def packed_loss(captioner: AttentionRNNCaptioner, batch: Batch) -> Tensor:
+    """The same as the project computes it."""
+    output = captioner(captioner.encode(batch), batch["caption_ids"], batch["caption_lengths"], batch["image_index"])
+    return F.cross_entropy(output.logits, output.targets)
+
+
+def make_batch(captions: int, captions_per_image: int, vocab: int, seed: int) -> Batch:
+    """Random regions (49 x 1024) and captions: 8 to 16 tokens, 12 in the mean, BOS and EOS included."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(8, 17, (captions,), generator=generator)
+    ids = torch.randint(3, vocab, (captions, PADDED), generator=generator)
+    ids[:, 0] = BOS
+    ids[torch.arange(captions), lengths - 1] = EOS
+    images = math.ceil(captions / captions_per_image)
+    ids[torch.arange(PADDED) >= lengths.unsqueeze(1)] = PAD
+    return {
+        "features": torch.randn(images, 49, 1024, generator=generator).relu(),
+        "caption_ids": ids,
+        "caption_lengths": lengths,
+        "image_index": torch.arange(captions) // captions_per_image,
+    }
+
+
+def cropped(batch: Batch) -> Batch:
+    """The batch as the data modules make it: T is the longest caption."""
+    result = batch.copy()
+    result["caption_ids"] = batch["caption_ids"][:, : int(batch["caption_lengths"].max())]
+    return result
+
+
+def repeated(batch: Batch) -> Batch:
+    """The batch with one row of features for each caption."""
+    result = batch.copy()
+    result["features"] = batch["features"][batch["image_index"]]
+    return result
+
+
+def measure(
+    attention: AttentionName, cell: CellName, captions_per_image: int, rounds: int, captions: int, vocab: int
+) -> float:
+    """Prints one row of the table.
+
+    Returns:
+        Seconds of our step.
+    """
+    torch.manual_seed(0)
+    captioner = AttentionRNNCaptioner(
+        build_attention(attention, 256, 512), vocab, 1024, cell=cell, dropout=0.0, bos_id=BOS, eos_id=EOS, pad_id=PAD
+    )
+    optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-4, fused=True)
+    ways: dict[str, Callable[[AttentionRNNCaptioner, Batch], Tensor]] = {"plain": plain_loss, "ours": packed_loss}
+    batch = make_batch(captions, captions_per_image, vocab, seed=0)
+    inputs = {"plain": repeated(batch), "ours": cropped(batch)}
+    assert_same(captioner, ways, inputs)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, loss_of in ways.items():
+            begin = time.perf_counter()
+            optimizer.zero_grad()
+            loss_of(captioner, inputs[name]).backward()
+            optimizer.step()
+            if turn > 0:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - begin)
+    plain, ours = (statistics.median(values) for values in seconds.values())
+    ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
+    row = f"{attention:10} {cell:5} {captions_per_image:14}"
+    print(f"{row} {captions / plain:13.0f} {captions / ours:12.0f} {ratio:7.2f}x", flush=True)
+    return ours
+
+
+def assert_same(
+    captioner: AttentionRNNCaptioner, ways: dict[str, Callable[..., Tensor]], inputs: dict[str, Batch]
+) -> None:
+    """Both ways have the same loss and the same gradients."""
+    found = []
+    for name, loss_of in ways.items():
+        captioner.zero_grad()
+        loss = loss_of(captioner, inputs[name])
+        loss.backward()
+        found.append((loss.detach(), [parameter.grad.clone() for parameter in captioner.parameters()]))
+    (loss, gradients), (other_loss, other_gradients) = found
+    torch.testing.assert_close(loss, other_loss)
+    for gradient, other in zip(gradients, other_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
+
+
+def measure_reading(images: int, step: float) -> None:
+    """Prints how long a batch of stored features takes to read, compared with a training step."""
+    stored = 2048
+    with tempfile.TemporaryDirectory() as folder:
+        store = np.memmap(Path(folder) / "features.bin", np.float16, "w+", shape=(stored, 49, 1024))
+        store[:] = 1
+        order = np.random.default_rng(0).permutation(stored)
+        begin = time.perf_counter()
+        for start in range(0, stored, images):
+            torch.stack([torch.from_numpy(store[index]) for index in order[start : start + images]]).float()
+        seconds = (time.perf_counter() - begin) / (stored / images)
+    print(
+        f"reading a batch of features: {1000 * seconds:.1f} ms, {seconds / step:.1%} of a step ({1000 * step:.0f} ms)"
+    )
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description="training throughput against the plain loop")
+    parser.add_argument("--attention", nargs="+", default=["bahdanau", "dot"], choices=get_args(AttentionName))
+    parser.add_argument("--cell", nargs="+", default=["lstm"], choices=get_args(CellName))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=64, help="captions")
+    parser.add_argument("--captions_per_image", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--vocab", type=int, default=10_000)
+    arguments = parser.parse_args()
+    print(
+        f"batch {arguments.batch}, vocabulary {arguments.vocab:,}, {PADDED} padded tokens, 12 real ones, "
+        f"{torch.get_num_threads()} threads"
+    )
+    print(f"{'attention':10} {'cell':5} {'captions/image':>14} {'plain, cap/s':>13} {'ours, cap/s':>12} {'ratio':>8}")
+    step = 0.0
+    for attention in arguments.attention:
+        for cell in arguments.cell:
+            for shared in arguments.captions_per_image:
+                step = measure(attention, cell, shared, arguments.rounds, arguments.batch, arguments.vocab)
+    measure_reading(arguments.batch, step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A training step of the text autoencoder against the plain word-by-word loop.
+
+    python benchmarks/text_autoencoder_step.py [--width 128 1024] [--own_words 0 0.5] [--rounds 9]
+
+The plain loop is what tutorials do: captions padded to a constant length; encoder and decoder layer by layer, one call
+of a cell for every layer and word; the whole vocabulary scored at every step. Both ways have the same weights; that
+they have the same loss over the real tokens and the same gradients is asserted, without dropout, before anything is
+timed. A step is forward pass, loss, backward pass and Adam (fused). The two ways take turns; medians are compared.
+
+With `own_words` above 0 the plain loop stays as it is (it reads its own words at no extra cost), ours is cut into
+pieces.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.text_autoencoder import TextAutoencoder
+
+PAD, BOS, EOS = 0, 1, 2
+PADDED = 36  # tokens of a padded caption, BOS and EOS included
+WORDS = 286  # tokens of UCM-Captions
+
+Way = Callable[[TextAutoencoder, Tensor, Tensor, float], Tensor]
+
+
+def make_captions(captions: int) -> tuple[Tensor, Tensor]:
+    """Random captions: 8 to 20 tokens, BOS and EOS included, padded to a constant length."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(8, 21, (captions,), generator=generator)
+    ids = torch.randint(4, WORDS, (captions, PADDED), generator=generator)
+    ids[:, 0] = BOS
+    ids[torch.arange(captions), lengths - 1] = EOS
+    ids[torch.arange(PADDED) >= lengths.unsqueeze(1)] = PAD
+    return ids, lengths
+
+
+def stacked(rnn: nn.LSTM, word: Tensor, state: list[tuple[Tensor, Tensor]], dropout: nn.Dropout) -> Tensor:
+    """One word through all layers, one cell after the other; `state` is changed in place."""
+    for layer, weights in enumerate(rnn.all_weights):
+        state[layer] = torch.lstm_cell(word, state[layer], *weights)
+        word = state[layer][0]
+        if layer + 1 < len(state):
+            word = dropout(word)
+    return word
+
+
+def plain_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, own_words: float) -> Tensor:
+    """Mean loss per real token, word by word."""
+    encoder, decoder = model.encoder, model.decoder
+    zero = torch.zeros(len(ids), decoder.state_dim)
+    state = [(zero, zero) for _ in range(decoder.layers)]
+    for step in range(1, ids.shape[1]):
+        before = list(state)
+        stacked(encoder.rnn, encoder.dropout(encoder.words(ids[:, step])), state, encoder.dropout)
+        runs = (step < lengths).unsqueeze(1)
+        state = [
+            (torch.where(runs, new[0], old[0]), torch.where(runs, new[1], old[1]))
+            for new, old in zip(state, before, strict=True)
+        ]
+    state = [(cell, cell) for _, cell in state]
+    token, scores = ids[:, 0], []
+    for step in range(1, ids.shape[1]):
+        output = stacked(decoder.rnn, decoder.read(token), state, decoder.dropout)
+        scores.append(decoder.vocabulary(decoder.dropout(output)))
+        own = own_words > 0 and torch.rand(()) < own_words
+        token = scores[-1].argmax(dim=1) if own else ids[:, step]
+    return F.cross_entropy(torch.stack(scores, dim=1).flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+
+
+def fused_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, own_words: float) -> Tensor:
+    """The same as the project computes it: captions cut to the longest, layers over all words at once."""
+    ids = ids[:, : int(lengths.max())]
+    memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
+    output = model(memory, ids, lengths, torch.arange(len(ids)), own_words)
+    return F.cross_entropy(output.logits, output.targets)
+
+
+def assert_same(model: TextAutoencoder, ways: dict[str, Way], ids: Tensor, lengths: Tensor) -> None:
+    """Both ways have the same loss and the same gradients."""
+    model.eval()
+    found = []
+    for loss_of in ways.values():
+        model.zero_grad()
+        loss = loss_of(model, ids, lengths, 0.0)
+        loss.backward()
+        found.append((loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
+    model.train()
+    (loss, gradients), (other_loss, other_gradients) = found
+    torch.testing.assert_close(loss, other_loss)
+    for gradient, other in zip(gradients, other_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
+
+
+def measure(width: int, own_words: float, captions: int, rounds: int) -> None:
+    """Prints one row of the table."""
+    torch.manual_seed(0)
+    model = TextAutoencoder(WORDS, word_dim=300, state_dim=width, dropout=0.1, bos_id=BOS, eos_id=EOS, pad_id=PAD)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    ways: dict[str, Way] = {"plain": plain_loss, "ours": fused_loss}
+    ids, lengths = make_captions(captions)
+    assert_same(model, ways, ids, lengths)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, loss_of in ways.items():
+            begin = time.perf_counter()
+            optimizer.zero_grad()
+            loss_of(model, ids, lengths, own_words).backward()
+            optimizer.step()
+            if turn > 0:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - begin)
+    plain, ours = (statistics.median(values) for values in seconds.values())
+    share = statistics.median(b / a for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
+    print(f"{width:6} {own_words:10} {1000 * plain:10.0f} {1000 * ours:10.0f} {share:8.0%}", flush=True)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description="training step of the text autoencoder against the plain loop")
+    parser.add_argument("--width", nargs="+", type=int, default=[128, 256])
+    parser.add_argument("--own_words", nargs="+", type=float, default=[0.0, 0.5])
+    parser.add_argument("--batch", type=int, default=32, help="captions")
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    print(f"{arguments.batch} captions, {PADDED} padded tokens, 13 real ones, {torch.get_num_threads()} threads")
+    print(f"{'width':>6} {'own words':>10} {'plain, ms':>10} {'ours, ms':>10} {'share':>8}")
+    for width in arguments.width:
+        for own_words in arguments.own_words:
+            measure(width, own_words, arguments.batch, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

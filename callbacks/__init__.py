@@ -1,0 +1,1 @@
+"""Callbacks: they look and write, and change nothing that is optimised."""

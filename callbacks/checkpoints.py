@@ -1,0 +1,184 @@
+"""Checkpoints that survive a crash or a full disk, written where a run can go on exactly."""
+
+import contextlib
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from networks.errors import UserError
+
+_LOSS_EVERY = 50
+"""Optimiser steps between looks at the loss, which cost a wait for the GPU."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old file, flushes to the disk and then replaces it.
+
+    Lightning's own writer goes through the temporary folder; when that is another file system, a full disk or a kill
+    during the copy destroys the previous checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint whole or not at all.
+
+        Raises:
+            UserError: the file cannot be written; the previous one is intact.
+        """
+        del storage_options
+        target = Path(path)
+        temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
+            raise UserError(
+                f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space or choose "
+                "another --run_dir, then go on with: python cli.py resume RUN"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Reads a checkpoint.
+
+        Raises:
+            UserError: it is missing or broken.
+        """
+        del weights_only
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen types for a broken file; all mean the same here
+            other = Path(path).with_name("best.ckpt")
+            way_out = f", or begin a new run with --model.init_args.init_from={other}" if other.is_file() else ""
+            raise UserError(
+                f"checkpoint '{path}' cannot be read ({type(error).__name__}): it is missing or broken; take another "
+                f"one{way_out}"
+            ) from error
+        return checkpoint
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: at the end of every epoch and from time to time within.
+
+    Within an accumulation window nothing is written, since gradients gathered so far are in no checkpoint. A loss that
+    is not a number stops the run before it gets into a file.
+
+    Args:
+        path: file to write.
+        every_n_steps: optimiser steps between checkpoints; None = only by time and epoch.
+        minutes: minutes between checkpoints.
+
+    Raises:
+        UserError: `every_n_steps` or `minutes` is not positive.
+    """
+
+    def __init__(self, path: str | Path, every_n_steps: int | None = None, minutes: float = 10.0) -> None:
+        super().__init__()
+        if every_n_steps is not None and every_n_steps < 1:
+            raise UserError(f"checkpoint_steps is {every_n_steps}: expected 1 or more, or null for none by steps")
+        if not minutes > 0:
+            raise UserError(f"checkpoint_minutes is {minutes}: expected more than 0")
+        self.path, self.every_n_steps, self.minutes = Path(path), every_n_steps, minutes
+        self._seen_step = -1
+        self._saved_at = time.monotonic()
+        self._loss: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        del pl_module
+        self._seen_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is due and the optimiser has just stepped."""
+        del pl_module, batch, batch_idx
+        self._loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else None
+        if trainer.global_step == self._seen_step:
+            return
+        self._seen_step = trainer.global_step
+        due = self.every_n_steps is not None and self._seen_step % self.every_n_steps == 0
+        late = time.monotonic() - self._saved_at > 60 * self.minutes
+        # saving is collective, and clocks differ between ranks
+        if due or trainer.strategy.reduce_boolean_decision(late, all=False):
+            self._save(trainer)
+        elif self._seen_step % _LOSS_EVERY == 0:
+            self._check_loss(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves at the end of every epoch."""
+        del pl_module
+        self._save(trainer)
+
+    def _check_loss(self, trainer: Trainer) -> None:
+        if self._loss is not None and not math.isfinite(float(self._loss)):
+            kept = f"{self.path} is left as it was" if self.path.is_file() else "nothing was saved"
+            raise UserError(
+                f"the training loss is {float(self._loss)} at step {trainer.global_step}: {kept}; lower the learning "
+                "rate, clip gradients (--trainer.gradient_clip_val=1), or train in bf16 or 32 bits"
+            )
+
+    def _save(self, trainer: Trainer) -> None:
+        self._check_loss(trainer)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
+            trainer.save_checkpoint(self.path)
+            self._saved_at = time.monotonic()
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which remembers the best figure also when the run folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the best figure so far as long as its file is there."""
+        here = Path(str(self.dirpath))
+        if (here / "best.ckpt").is_file():
+            # else the next validation, however bad, would replace best.ckpt
+            path = str(here / "best.ckpt")
+            best = dict.fromkeys([path], state_dict["best_model_score"])
+            paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), path)
+            super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
+
+
+def best_checkpoint(folder: Path, monitor: str, mode: str) -> BestCheckpoint:
+    """Keeps ``best.ckpt``, replaced in place whenever the monitored metric improves."""
+    return BestCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,  # the same name every time; the writer replaces it in one step
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the new name durable; folders cannot be opened on Windows, where renaming is journalled anyway."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "the disk is full or refuses to write" if "inline_container" in str(error) else str(error).splitlines()[0]

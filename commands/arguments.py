@@ -1,0 +1,27 @@
+"""What the commands' own options have in common: one-line errors, dashes like underscores."""
+
+import argparse
+from typing import NoReturn
+
+from networks.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong option in one line instead of the whole usage; takes no abbreviations."""
+
+    def __init__(self, prog: str, description: str | None = None) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message as the user's error."""
+        raise UserError(f"{message} (python {self.prog} --help lists the options)")
+
+
+def dashed(arg: str) -> str:
+    """Lets ``--num_captions`` mean ``--num-captions``; values are left as they are.
+
+    >>> dashed("--per_image=my_file.csv")
+    '--per-image=my_file.csv'
+    """
+    name, equals, value = arg.partition("=")
+    return name.replace("_", "-") + equals + value if arg.startswith("--") else arg

@@ -1,0 +1,1 @@
+"""What `cli.py compare` is made of."""

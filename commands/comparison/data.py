@@ -1,0 +1,107 @@
+"""The data that a run was evaluated on: its data module's settings, and the module itself."""
+
+import functools
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from networks.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from datamodules.base import CaptionDataModule
+
+Section = dict[str, Any]
+"""Part "data" of a configuration: class_path and init_args; empty when it is unknown."""
+
+
+def evaluated_data(section: Section, words: Sequence[str]) -> Section:
+    """Settings of the data of an evaluation.
+
+    Args:
+        section: of the training run.
+        words: the evaluation's command; its ``--config`` replaces the run's, its ``--data...`` changes it.
+
+    Raises:
+        UserError: they do not fit the program.
+    """
+    configs = option_values(words, "--config")
+    changes = [f"{name}={value}" for name, value in options(words) if name.startswith("--data.")]
+    if configs:
+        section = _of_files(configs) or section
+    if not section or not (configs or changes):
+        return section
+    parser = _parser()
+    from jsonargparse import ArgumentError
+
+    try:
+        config = parser.parse_args([f"--data={json.dumps(section)}", *changes])
+        content: Section = json.loads(parser.dump(config, format="json"))["data"]
+    except ArgumentError as error:
+        raise UserError(f"data of '{' '.join(words[:3])} ...': {' '.join(str(error).split())}") from error
+    return content
+
+
+def build_data(section: Section) -> "CaptionDataModule":
+    """Builds the data module; the same one for the same settings.
+
+    Raises:
+        UserError: the settings do not fit the program.
+    """
+    return _build(json.dumps(section, sort_keys=True))
+
+
+@functools.cache
+def _build(section: str) -> "CaptionDataModule":
+    from jsonargparse import ArgumentError
+
+    parser = _parser()
+    try:
+        data: CaptionDataModule = parser.instantiate(parser.parse_args([f"--data={section}"])).data
+    except ArgumentError as error:
+        raise UserError(f"data of a run: {' '.join(str(error).split())}") from error
+    return data
+
+
+def _parser() -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
+    import datamodules  # noqa: F401  # its classes may be named by class_path
+    from datamodules.base import CaptionDataModule
+
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_subclass_arguments(CaptionDataModule, "data")
+    return parser
+
+
+def _of_files(configs: Sequence[str]) -> Section:
+    """Part "data" of experiment files, the later over the earlier; empty when one is gone."""
+    from omegaconf import OmegaConf
+
+    if not all(Path(name).is_file() for name in configs):
+        return {}
+    merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, configs)), resolve=True)
+    section = merged.get("data") if isinstance(merged, dict) else None
+    return {str(key): value for key, value in section.items()} if isinstance(section, dict) else {}
+
+
+def options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Options of a command with their values.
+
+    >>> options(["test", "--a=1", "--b", "2"])
+    [('--a', '1'), ('--b', '2')]
+    """
+    found = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        if word.startswith("--"):
+            found.append((name, value if equals else following))
+    return found
+
+
+def option_values(words: Sequence[str], name: str) -> list[str]:
+    """All values given to one option, in order."""
+    return [value for option, value in options(words) if option == name]

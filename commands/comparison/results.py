@@ -1,0 +1,267 @@
+"""Reading what runs have left: figures, curves, predictions, settings, and the data that they were tested on."""
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from commands.comparison.data import Section, evaluated_data, option_values
+from commands.recipes.engine import read_state
+from commands.recipes.summary import OWN, read_metrics
+from networks.errors import UserError
+
+Split = Literal["test", "val"]
+Captions = dict[str, str]
+Probabilities = dict[str, dict[str, float]]
+"""Image id to label to probability."""
+_COMMANDS: dict[str, Split] = {"test": "test", "predict": "test", "validate": "val"}
+_SAME_DATA = tuple(
+    f"data.{name}"
+    for name in (
+        "class_path",
+        "init_args.root",
+        "init_args.captions_file",
+        "init_args.split_seed",
+        "init_args.scene_seed",
+        "init_args.num_test",
+        "init_args.evaluate_on",
+    )
+)
+"""Settings of a data module that say which images are tested; number of training images, tokeniser and so on do not."""
+
+
+@dataclass(slots=True)
+class Result:
+    """One run, or one evaluation of a run.
+
+    Attributes:
+        name: short and unique among those that are compared.
+        folder: where figures and predictions are.
+        run: the training run behind them; None when it cannot be found.
+        split: what was evaluated.
+        metrics: its own figures.
+        bounds: floors and ceilings beside them.
+        config: of the training run; its part "data" is that of the evaluation.
+    """
+
+    name: str
+    folder: Path
+    run: Path | None
+    split: Split
+    metrics: dict[str, float]
+    bounds: dict[str, dict[str, float]]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration, dotted name to value; empty when it is unknown."""
+        return flat(self.config) if self.config else {}
+
+    @property
+    def data(self) -> Section:
+        """Settings of the data."""
+        section: Section = self.config.get("data") or {}
+        return section
+
+
+def read_results(paths: Sequence[str], split: Split | None) -> list[Result]:
+    """Finds the evaluation that each path means.
+
+    A run folder means its last evaluation on the split: one by ``test`` if all have it, else by ``validate``, else
+    the best validation while training.
+
+    Args:
+        paths: run folders, evaluation folders, stages of recipes.
+        split: None: test when every one has a test, else val.
+
+    Raises:
+        UserError: a path holds no run, or a run was not evaluated on the split.
+    """
+    folders = [Path(path) for path in dict.fromkeys(str(Path(path)) for path in paths)]
+    for folder in folders:
+        if not any((folder / name).exists() for name in ("config.yaml", "metrics.json", "metrics.csv")):
+            raise UserError(f"'{folder}' holds no run and no evaluation: give folders that fit or test named last")
+    if split is None:
+        split = "test" if all(_evaluation(folder, "test") for folder in folders) else "val"
+    return [_read(folder, name, split) for folder, name in zip(folders, short_names(folders), strict=True)]
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart.
+
+    >>> short_names([Path("runs/a/one"), Path("runs/b/one/eval/test"), Path("runs/b/two")])
+    ['a/one', 'b/one', 'two']
+    """
+    runs = [folder.parent.parent if folder.parent.name == "eval" else folder for folder in folders]
+    if len(set(runs)) < len(runs):  # two evaluations of one run
+        runs = list(folders)
+    parts = [folder.absolute().parts for folder in runs]
+    names = []
+    for own in parts:
+        length = 1
+        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
+            length += 1
+        names.append("/".join(own[-length:]))
+    return names
+
+
+def _evaluation(folder: Path, split: Split) -> Path | None:
+    """Where a folder's figures of a split are; None when there are none."""
+    if (folder / "metrics.json").is_file():
+        return folder if _split_of(folder) == split else None
+    names = [name for name, evaluated in _COMMANDS.items() if evaluated == split]
+    found = [path for name in names for path in folder.glob(f"eval/{name}*/metrics.json")]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+
+
+def _split_of(folder: Path) -> Split:
+    """The split that an evaluation's folder is about, by the command that wrote it."""
+    state = read_state(folder)
+    words = shlex.split(state["command"])[2:] if state else [folder.name]
+    name = re.split(r"[-_]", words[0])[0]
+    return "val" if "--data.init_args.evaluate_on=val" in words else _COMMANDS.get(name, "test")
+
+
+def _read(folder: Path, name: str, split: Split) -> Result:
+    place = _evaluation(folder, split)
+    if place is not None:
+        rows = read_metrics(place)
+        own = rows.pop(OWN, {})
+        run, words = _run_behind(place)
+        config = read_config(run)
+        config["data"] = evaluated_data(config.get("data") or {}, words)
+        return Result(name, place, run, split, own, rows, config)
+    metrics = best_validation(folder) if split == "val" else {}
+    if not metrics:
+        todo = f"python cli.py {'test' if split == 'test' else 'validate'} --ckpt_path {folder}"
+        raise UserError(f"'{folder}' was not evaluated on the {split} split: {todo}, or choose another --split")
+    return Result(name, folder, folder, split, metrics, {}, read_config(folder))
+
+
+def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
+    """The training run that was evaluated, and the words of the evaluation as far as they are known."""
+    if (place / "config.yaml").is_file():
+        return place, []
+    if place.parent.name == "eval":
+        return place.parent.parent, []
+    state = read_state(place)
+    words = shlex.split(state["command"])[2:] if state else []
+    given = option_values(words, "--ckpt_path")
+    if not given:
+        return None, words
+    path = Path(given[-1])
+    run = path.parent.parent if path.suffix == ".ckpt" else path
+    if not (run / "config.yaml").is_file():  # a recipe's folder that was moved
+        run = place.parent / run.name
+    return (run if (run / "config.yaml").is_file() else None), words
+
+
+def read_config(run: Path | None) -> dict[str, Any]:
+    """A run's saved configuration; empty when there is none."""
+    path = None if run is None else run / "config.yaml"
+    return dict(yaml.safe_load(path.read_text("utf-8"))) if path is not None and path.is_file() else {}
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
+    """A tree of dicts with dotted names.
+
+    >>> flat({"model": {"lr": 0.1}})
+    {'model.lr': 0.1}
+    """
+    if not isinstance(value, dict):
+        return {place: value}
+    inner = (flat(part, f"{place}.{key}" if place else str(key)) for key, part in value.items())
+    return {name: leaf for part in inner for name, leaf in part.items()}
+
+
+def curves(run: Path | None) -> dict[str, list[tuple[float, float]]]:
+    """What a run logged: metric to (step, value), as in its ``metrics.csv``."""
+    path = None if run is None else run / "metrics.csv"
+    if path is None or not path.is_file():
+        return {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for key, value in row.items():
+                if key not in ("step", "epoch", None) and value and row.get("step"):
+                    found.setdefault(key, []).append((float(row["step"]), float(value)))
+    return found
+
+
+def best_validation(run: Path) -> dict[str, float]:
+    """Figures of the validation of ``best.ckpt``: of the row with the highest monitored metric; empty without one."""
+    logged = curves(run)
+    monitor = next(
+        (key for key in ("val/cider_d", "val/macro_ap", "val/recall_at_1", "val/bleu4") if key in logged), None
+    )
+    if monitor is None:
+        return {}
+    step = max(logged[monitor], key=lambda point: point[1])[0]
+    return {
+        key.removeprefix("val/"): dict(points)[step]
+        for key, points in logged.items()
+        if key.startswith("val/") and step in dict(points)
+    }
+
+
+def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
+    """Captions or probabilities of labels by image id; both empty without ``predictions.json``.
+
+    Raises:
+        UserError: the file is broken or of another format.
+    """
+    path = result.folder / "predictions.json"
+    if not path.is_file():
+        return {}, {}
+    captions: Captions = {}
+    probabilities: Probabilities = {}
+    try:
+        for record in json.loads(path.read_text("utf-8")):
+            name = str(record["image_id"])
+            if "caption" in record:
+                captions[name] = str(record["caption"])
+            else:
+                probabilities[name] = {key: float(value) for key, value in record["probabilities"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a file of predictions ({type(error).__name__}: {error}); test the run again"
+        ) from error
+    return captions, probabilities
+
+
+def data_differences(results: Sequence[Result]) -> list[str]:
+    """Settings that say that runs were not tested on the same data, as "name: a (run), b (run)"."""
+    lines = []
+    settings = {result.name: result.settings for result in results if result.data}
+    for key in _SAME_DATA:
+        values = {name: str(known[key]) for name, known in settings.items() if key in known}
+        if len(set(values.values())) > 1:
+            lines.append(f"{key}: " + ", ".join(f"{value} ({name})" for name, value in values.items()))
+    return lines
+
+
+def differing_settings(results: Sequence[Result]) -> dict[str, list[Any]]:
+    """Hyper-parameters in which runs differ, but for seeds: dotted name to a value a run; of a path its last name."""
+    settings = [result.settings for result in results]
+    found = {}
+    for name in dict.fromkeys(name for known in settings for name in known):
+        if not name.startswith(("model.", "data.", "trainer.")) or name.endswith("seed"):
+            continue
+        values = [_short(known.get(name)) for known in settings]
+        if any(value != values[0] for value in values):
+            found[name] = values
+    return found
+
+
+def _short(value: Any) -> Any:
+    """The name of a run or file; other values as they are."""
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    path = Path(value)
+    return path.parent.parent.name if path.suffix == ".ckpt" else path.name

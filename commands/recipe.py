@@ -1,0 +1,170 @@
+"""``recipe FILE``: runs the stages of an experiment one after another; what is up to date is skipped.
+
+A recipe is a YAML file (experiments/recipes/NAME.yaml)::
+
+    about: One line on what it shows.
+    vars:                       # every one can be set: --seed 3, --set labels=100
+      seed: 1
+      labels: 300
+      data: ${oc.env:CAPTION_DATA,../shared/data}/ucm
+    stages:
+      teacher:
+        command: fit --config experiments/offline/emotion_teacher.yaml --seed_everything=${seed}
+          --data.init_args.num_train=${labels}
+      pseudo_labels:            # ${teacher.run}: run folder of that stage, which therefore runs before
+        command: predict --ckpt_path ${teacher.run} --data.init_args.split=all
+        goes_on: true           # called again in the folder of a broken call, it goes on by itself
+        outputs: [labels-00000.parquet]
+      A${n}B${plus}:            # a stage for every combination: A0B, A0B+, A1B, ...
+        for: {n: [0, 1, 2], plus: ["", "+"]}
+        command: [fit, --config, experiments/offline/emotion_transfer.yaml, "--model.init_args.depth=${n}"]
+        inputs: ["${data}/labels.csv"]
+        after: [pseudo_labels]
+      test_A${n}B${plus}:
+        for: {n: [0, 1, 2], plus: ["", "+"]}
+        command: test --ckpt_path ${A${n}B${plus}.run}
+      figures:                  # ${PATTERN.run}: a word for every stage that fits
+        command: compare ${test_*.run} --out ${run}
+    summary:                    # the table at the end; all of it may be left out
+      rows: ["test_*"]
+      metrics: [macro_ap, top1, lift_over_prior]
+      compare: [[test_A0B, test_A2B+]]     # paired bootstrap on their predictions
+
+``command`` holds words of this command line, as a text or a list. Its run folder, ``runs/RECIPE/seed-N/STAGE``, is
+given to fit, validate, test and predict as ``--run_dir``; other commands, and these, can place it themselves with
+``${run}``. ``${NAME}`` is a variable, ``${oc.env:NAME,default}`` one of the environment, ``$${`` a plain ``${``.
+Paths are those of the folder from which python cli.py is started.
+
+A stage runs again when one of these changed: its words (but for loggers and progress bars), the content of files that
+they or its experiment files name (of a folder of data: names, annotation files, sizes and times of the rest),
+``inputs``, or a stage that it needs, which ran again or whose checkpoint is another. Changed comments in an experiment
+file do not count; changes of the program do not either: --force. Nothing is overwritten: the folder of the last run is
+kept as ``STAGE.old-N``. A broken stage goes on: fit from its last checkpoint, exactly, others from their beginning.
+
+Existing runners were looked at: doit writes what it knows only when all is over (a kill forgets finished stages), takes
+digests after a task (an experiment file edited while it trains counts as used) and knows no half-done task.
+"""
+
+import itertools
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commands.arguments import Parser, dashed
+from networks.errors import UserError
+
+if TYPE_CHECKING:
+    from commands.recipes.document import Recipe
+    from commands.recipes.engine import Choice
+
+
+def build_parser() -> Parser:
+    """Options of the command; dashes and underscores mean the same."""
+    parser = Parser(
+        "cli.py recipe", "Runs the stages of a recipe; what is up to date is skipped. Format: docs/recipes.md"
+    )
+    add = parser.add_argument
+    add("file", type=Path, help="experiments/recipes/NAME.yaml")
+    add("--seed", action="append", metavar="N[,N...]", help="variable 'seed'; several: the recipe runs once for each")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another variable of the recipe")
+    add("--run-dir", type=Path, help="folder of the recipe's runs; by default runs/RECIPE")
+    add("--stages", "--only", action="append", default=[], metavar="A,B", help="look at these only; patterns (test_*)")
+    add("--from", dest="start", metavar="A", help="leave the stages before this one as they are")
+    add("--force", action="append", default=[], metavar="A,B", help="run these even if nothing changed; '*' for all")
+    add("--dry-run", action="store_true", help="print the stages, what would run and why; change nothing")
+    add("--list", action="store_true", help="print the variables and stages")
+    return parser
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs a recipe for one seed or several and prints its summary.
+
+    Raises:
+        UserError: the recipe or an option is wrong, or a stage failed.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    options = build_parser().parse_args([dashed(arg) for arg in args])
+    from commands.recipes.document import read_document, resolve
+    from commands.recipes.engine import Choice
+
+    document = read_document(options.file)
+    given = read_settings(options.set)
+    base = options.run_dir or Path("runs") / recipe_name(options.file)
+    choice = Choice(split(options.stages), options.start, split(options.force))
+    seeds = split(options.seed or [])
+    for seed in seeds:
+        if not seed.lstrip("-").isdigit():
+            raise UserError(f"--seed {seed}: expected whole numbers, such as --seed 1 or --seed 1,2,3")
+    settings = [{**given, "seed": seed} for seed in seeds] or [given]
+    recipes = [resolve(document, options.file, setting, base) for setting in settings]
+    for recipe in recipes:
+        choice.check(recipe)
+    if options.list:
+        describe(recipes[0])
+        return 0
+    words = [str(options.file), *itertools.chain.from_iterable(("--set", text) for text in options.set)]
+    words += ["--run-dir", str(options.run_dir)] if options.run_dir else []
+    for recipe, setting in zip(recipes, settings, strict=True):
+        own = [*words, "--seed", setting["seed"]] if "seed" in setting else words
+        run_one(recipe, choice, f"python cli.py recipe {shlex.join(own)}", options.dry_run)
+    if not options.dry_run:
+        from commands.recipes.summary import summarize
+
+        summarize(recipes, base)
+    return 0
+
+
+def run_one(recipe: "Recipe", choice: "Choice", again: str, dry_run: bool) -> None:
+    """Runs the stages for one setting of the variables, or prints what would run."""
+    from commands.recipes.engine import Engine
+    from commands.recipes.inputs import Digests
+    from commands.recipes.process import locked, termination_as_interrupt
+
+    print(f"{recipe.path}: {len(recipe.stages)} stages in {recipe.folder}", flush=True)
+    engine = Engine(recipe, choice, again, say, Digests(recipe.folder / ".digests.json"))
+    if dry_run:
+        engine.plan()
+        return
+    with locked(recipe.folder) as lock, termination_as_interrupt():
+        engine.run(lock)
+
+
+def say(line: str) -> None:
+    """Prints a line at once: stages write to the same terminal."""
+    print(line, flush=True)
+
+
+def describe(recipe: "Recipe") -> None:
+    """Prints variables and stages."""
+    for name, value in recipe.variables.items():
+        print(f"--set {name}={value}")
+    for stage in recipe.stages:
+        print(f"{stage.name}{' <- ' + ', '.join(stage.needs) if stage.needs else ''}")
+        print(f"    python cli.py {shlex.join(stage.command)}")
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Variables given by ``--set NAME=VALUE``.
+
+    Raises:
+        UserError: one has no "=".
+    """
+    for text in texts:
+        if "=" not in text:
+            raise UserError(f"--set {text}: expected NAME=VALUE")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def split(texts: Sequence[str]) -> tuple[str, ...]:
+    """Takes lists with commas apart.
+
+    >>> split(["a,b", "c"])
+    ('a', 'b', 'c')
+    """
+    return tuple(part for text in texts for part in text.split(",") if part)
+
+
+def recipe_name(path: Path) -> str:
+    """Names a recipe by its file: ``experiments/recipes/offline/x.yaml`` is ``offline_x``."""
+    return f"offline_{path.stem}" if path.parent.name == "offline" else path.stem

@@ -1,0 +1,374 @@
+"""Reading a recipe: from a YAML file to stages whose commands are complete, in the order in which they run."""
+
+import difflib
+import fnmatch
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from networks.errors import UserError
+
+_REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
+_ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z0-9][\w+-]*")
+_KEYS = ("about", "vars", "stages", "summary")
+_STAGE_KEYS = ("command", "inputs", "outputs", "after", "for", "goes_on")
+_SUMMARY_KEYS = ("rows", "metrics", "compare")
+_TRAINER = ("fit", "validate", "test", "predict")
+_SHOWN = 12
+"""So many known names are listed."""
+_DEPTH = 20
+"""References within references are followed this far; deeper is a circle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage whose references are resolved.
+
+    Attributes:
+        name: also the name of its run folder.
+        command: words behind ``python cli.py``.
+        key: the same words, the folder of the recipe left open: equal in a recipe that has been moved.
+        run: its run folder.
+        needs: stages that it takes something from.
+        inputs: further files and folders that count as its input.
+        outputs: files below the run folder that it must have written.
+        goes_on: whether the command, given the folder of a broken call, goes on there by itself.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    key: tuple[str, ...]
+    run: Path
+    needs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    goes_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the table at the end shows.
+
+    Attributes:
+        rows: names of stages, or patterns of names; empty: all that have figures.
+        metrics: its columns; empty: those of the stages.
+        compare: pairs of stages for the paired bootstrap.
+    """
+
+    rows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    compare: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe with all variables known.
+
+    Attributes:
+        path: its file.
+        folder: where the stages' run folders are.
+        variables: name to text.
+        stages: in the order in which they run.
+        summary: the table at the end.
+    """
+
+    path: Path
+    folder: Path
+    variables: Mapping[str, str]
+    stages: tuple[Stage, ...]
+    summary: Summary
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which plain YAML silently takes the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Reads a recipe file and checks the names in it.
+
+    Raises:
+        UserError: no such file, not YAML, or a key that recipes do not have.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError:
+        known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml"))
+        raise UserError(f"there is no recipe '{path}'{near(str(path), known)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}): give a recipe, a YAML file in UTF-8") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path}{place}: not valid YAML ({reason}); mend the file there or just above") from error
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict) or not content["stages"]:
+        raise UserError(f"{path}: expected a mapping with 'stages', each 'NAME: {{command: ...}}'")
+    _check_keys(content, _KEYS, str(path))
+    for section in ("vars", "summary"):
+        if not isinstance(content.get(section) or {}, dict):
+            raise UserError(f"{path}: {section}: expected a mapping, found {content[section]!r:.60}")
+    _check_keys(content.get("summary") or {}, _SUMMARY_KEYS, f"{path}: summary")
+    for name, body in content["stages"].items():
+        if not isinstance(body, dict) or not isinstance(body.get("command"), (str, list)) or not body["command"]:
+            raise UserError(f"{path}: stage '{name}': expected a 'command', words of python cli.py, found {body!r:.60}")
+        _check_keys(body, _STAGE_KEYS, f"{path}: stage '{name}'")
+    return content
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint behind an unknown name: the known one that is closest, or all of them."""
+    known = [str(item) for item in known]
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f": did you mean '{close[0]}'?"
+    shown = ", ".join(known[:_SHOWN]) + (f", ... ({len(known)} in all)" if len(known) > _SHOWN else "")
+    return f": known are {shown}" if known else ": there are none"
+
+
+def _check_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
+    for key in content:
+        if key not in known:
+            raise UserError(f"{place}: '{key}' is unknown{near(str(key), known)}")
+
+
+def resolve(document: Mapping[str, Any], path: Path, given: Mapping[str, str], base: Path) -> Recipe:
+    """Fills in variables and references.
+
+    Args:
+        document: from `read_document`.
+        path: its file, for messages.
+        given: variables from the command line.
+        base: folder of the recipe; the stages' folders are below its ``seed-N`` if the recipe has a seed.
+
+    Raises:
+        UserError: an unknown variable, stage or command, or stages that need each other in a circle.
+    """
+    variables = _variables(document.get("vars") or {}, given, path)
+    folder = base / f"seed-{variables['seed']}" if "seed" in variables else base
+    bodies = _expand(document["stages"], variables, path)
+    places = {name: folder / name for name in bodies}
+    keys = {name: Path("RECIPE") / name for name in bodies}  # the same wherever the recipe's folder is
+    stages = {
+        name: _stage(name, body, _Scope(variables, places, path), _Scope(variables, keys, path))
+        for name, body in bodies.items()
+    }
+    return Recipe(
+        path, folder, variables, _ordered(stages, path), _summary(document.get("summary") or {}, stages, path)
+    )
+
+
+def _variables(section: Mapping[Any, Any], given: Mapping[str, str], path: Path) -> dict[str, str]:
+    for name in given:
+        if name not in section:
+            raise UserError(f"{path} has no variable '{name}'{near(name, section)}")
+    variables: dict[str, str] = {}
+    for name, value in section.items():
+        if not _NAME.fullmatch(str(name)) or name == "run":
+            raise UserError(
+                f"{path}: vars: '{name}' cannot be a name: take letters, digits, '_' and '-', and not 'run'"
+            )
+        # a variable may use those above it
+        variables[str(name)] = (
+            given[name] if name in given else _Scope(variables, {}, path).fill(as_text(value), f"variable '{name}'")
+        )
+    return variables
+
+
+def as_text(value: Any) -> str:
+    """A YAML value as it would be written on a command line.
+
+    >>> as_text(True), as_text(None), as_text(1e-4), as_text([1, "a"])
+    ('true', 'null', '0.0001', '[1, a]')
+    """
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+
+
+def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path) -> dict[str, Mapping[str, Any]]:
+    """Makes a stage for every combination of its ``for``."""
+    bodies: dict[str, Mapping[str, Any]] = {}
+    for template, body in stages.items():
+        loop = body.get("for") or {}
+        if not isinstance(loop, dict) or not all(isinstance(values, list) and values for values in loop.values()):
+            raise UserError(f"{path}: stage '{template}': for: expected 'NAME: [value, ...]', found {loop!r:.60}")
+        for clash in set(loop) & set(variables):
+            raise UserError(
+                f"{path}: stage '{template}': for: '{clash}' is a variable of the recipe: take another name"
+            )
+        for combination in itertools.product(*loop.values()):
+            values = {str(key): as_text(value) for key, value in zip(loop, combination, strict=True)}
+            name = _substitute(str(template), values)
+            if "$" in name:
+                name = _Scope(variables, {}, path).fill(name, f"stage '{template}'")
+            if not _NAME.fullmatch(name) or name in bodies or name in variables:
+                reason = "there twice" if name in bodies else "a variable's" if name in variables else "no folder's"
+                raise UserError(f"{path}: stage '{name}': the name is {reason}: take another of letters, digits, '_+-'")
+            bodies[name] = {key: _substitute(value, values) for key, value in body.items() if key != "for"}
+    return bodies
+
+
+def _substitute(value: Any, values: Mapping[str, str]) -> Any:
+    """Fills the values of a ``for`` into every text; other references stay."""
+    if isinstance(value, list):
+        return [_substitute(item, values) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _REFERENCE.sub(lambda found: values.get(found[1], found[0]), value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a reference may name: variables, and stages with the folder each would have."""
+
+    variables: Mapping[str, str]
+    places: Mapping[str, Path]
+    path: Path
+    run: Path | None = None
+
+    def fill(self, text: str, where: str, needs: list[str] | None = None) -> str:
+        """Replaces every reference in a text; notes the stages in `needs`."""
+        for _ in range(_DEPTH):
+            filled = _REFERENCE.sub(lambda found: self._value(found[1].strip(), where, needs), text)
+            if filled == text:
+                return text.replace("$${", "${")
+            text = filled
+        raise UserError(f"{self.path}: {where}: references go round in a circle: {text:.80}")
+
+    def words(self, word: str, where: str, needs: list[str]) -> list[str]:
+        """Fills a word; ``${PATTERN.run}`` with a star becomes a word for every stage that it fits."""
+        found = re.fullmatch(r"\$\{([^${}]*[*?][^${}]*)\.run\}(.*)", word)
+        if found is None:
+            return [self.fill(word, where, needs)]
+        names = fnmatch.filter(self.places, found[1])
+        if self.run is not None:
+            names = [name for name in names if self.places[name] != self.run]
+        if not names:
+            raise UserError(f"{self.path}: {where}: no stage fits '{found[1]}'{near(found[1], self.places)}")
+        return [self.fill(f"${{{name}.run}}{found[2]}", where, needs) for name in names]
+
+    def _value(self, name: str, where: str, needs: list[str] | None) -> str:
+        environment = _ENVIRONMENT.fullmatch(name)
+        if environment is not None:
+            value = os.environ.get(environment[1], environment[2])
+            if value is None:
+                raise UserError(
+                    f"{self.path}: {where}: the environment has no {environment[1]}: export {environment[1]}=..."
+                )
+            return value
+        if name in self.variables:
+            return self.variables[name]
+        if name == "run" and self.run is not None:
+            return str(self.run)
+        stage = name.removesuffix(".run")
+        if name.endswith(".run") and stage in self.places:
+            if needs is not None:
+                needs.append(stage)
+            return str(self.places[stage])
+        known = [*self.variables, "run", *(f"{item}.run" for item in self.places)]
+        raise UserError(f"{self.path}: {where}: '${{{name}}}' is unknown{near(name, known)}")
+
+
+def _texts(value: Any, where: str, path: Path) -> list[str]:
+    """A list of texts, or one text that is split like on a command line."""
+    if isinstance(value, str):
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            raise UserError(f"{path}: {where}: cannot be split into words ({error}): {value:.60}") from error
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return [as_text(item) for item in value]
+    raise UserError(f"{path}: {where}: expected a text or a list of texts, found {value!r:.60}")
+
+
+def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope) -> Stage:
+    path = scope.path
+    needs: list[str] = []
+    scope, open_scope = (replace(item, run=item.places[name]) for item in (scope, open_scope))
+    where = f"stage '{name}'"
+    words = _texts(body["command"], f"{where}: command", path)
+    own_folder = any("${run}" in word for word in words)
+    command = [text for word in words for text in scope.words(word, where, needs)]
+    key = [text for word in words for text in open_scope.words(word, where, [])]
+    _check_command(command, where, path)
+    if command[0] in _TRAINER and not own_folder:
+        command += ["--run_dir", str(scope.run)]
+    inputs = [scope.fill(text, where, needs) for text in _texts(body.get("inputs") or [], f"{where}: inputs", path)]
+    outputs = [scope.fill(text, where) for text in _texts(body.get("outputs") or [], f"{where}: outputs", path)]
+    after = _texts(body.get("after") or [], f"{where}: after", path)
+    for other in after:
+        if other not in scope.places:
+            raise UserError(f"{path}: {where}: after: there is no stage '{other}'{near(other, scope.places)}")
+    assert scope.run is not None
+    return Stage(
+        name=name,
+        command=tuple(command),
+        key=tuple(key),
+        run=scope.run,
+        needs=tuple(dict.fromkeys([*needs, *after])),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        goes_on=bool(body.get("goes_on", False)),
+    )
+
+
+def _check_command(command: Sequence[str], where: str, path: Path) -> None:
+    from cli import COMMANDS, TRAINER_COMMANDS
+
+    if command[0] in ("recipe", "resume"):
+        raise UserError(
+            f"{path}: {where}: '{command[0]}' cannot be a stage: name the stages here; fit goes on by itself"
+        )
+    known = [*TRAINER_COMMANDS, *COMMANDS]
+    if command[0] not in known:
+        raise UserError(f"{path}: {where}: there is no command '{command[0]}'{near(command[0], known)}")
+
+
+def _ordered(stages: Mapping[str, Stage], path: Path) -> tuple[Stage, ...]:
+    """Every stage behind those that it needs, otherwise in the order of the file."""
+    done: dict[str, Stage] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            circle = " -> ".join([*above[above.index(name) :], name])
+            raise UserError(f"{path}: stages need each other in a circle: {circle}; take one of the references out")
+        if name not in done:
+            for other in stages[name].needs:
+                visit(other, (*above, name))
+            done[name] = stages[name]
+
+    for name in stages:
+        visit(name, ())
+    return tuple(done.values())
+
+
+def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path) -> Summary:
+    rows = _texts(section.get("rows") or [], "summary: rows", path)
+    pairs = section.get("compare") or []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UserError(f"{path}: summary: compare: expected pairs such as [[a, b]], found {pairs!r:.60}")
+    for pattern in [*rows, *itertools.chain.from_iterable(pairs)]:
+        if str(pattern) not in stages and not (pattern in rows and fnmatch.filter(stages, str(pattern))):
+            raise UserError(f"{path}: summary: there is no stage '{pattern}'{near(str(pattern), stages)}")
+    metrics = _texts(section.get("metrics") or [], "summary: metrics", path)
+    return Summary(tuple(rows), tuple(metrics), tuple((str(a), str(b)) for a, b in pairs))

@@ -1,0 +1,322 @@
+"""Deciding which stages have to run, and running them.
+
+Each stage's folder keeps ``stage.json``: what the stage was made from, taken *before* it started, and how it ended. It
+is written whole or not at all before and after every stage, so a kill at any point leaves what is true.
+"""
+
+import fnmatch
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NotRequired, TypedDict
+
+from commands.recipes.document import Recipe, Stage, near
+from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint, write_whole
+from commands.recipes.process import run_logged
+from networks.errors import UserError
+
+STATE = "stage.json"
+LOG = "stage.log"
+_TAIL = 65536
+"""Bytes at a log's end in which the reason of a failure is looked for."""
+
+
+class State(TypedDict):
+    """Content of ``stage.json``.
+
+    Attributes:
+        status: how far it came; "running" in a folder that nobody works in: it was killed.
+        mark: of this run; stages that need it remember it.
+        command: as it can be typed.
+        fingerprint: what it was made from.
+        started: time of the first call.
+        seconds: of all calls, but for those that were killed.
+    """
+
+    status: Literal["running", "done", "failed", "interrupted"]
+    mark: str
+    command: str
+    fingerprint: Fingerprint
+    started: str
+    seconds: NotRequired[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What will be done with a stage.
+
+    Attributes:
+        action: "skip"; "start" in a fresh folder; "resume" a fit from its last checkpoint; "repeat" the command in
+            the folder of the broken call; "leave", not among the chosen ones.
+        reason: why.
+    """
+
+    action: Literal["skip", "start", "resume", "repeat", "leave"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which stages a call is about.
+
+    Attributes:
+        stages: names or patterns of those to look at; empty: all.
+        start: leave the ones before this one; None: none.
+        force: names or patterns of those to run whatever their inputs are.
+    """
+
+    stages: tuple[str, ...] = ()
+    start: str | None = None
+    force: tuple[str, ...] = ()
+
+    def check(self, recipe: Recipe) -> None:
+        """Looks whether all names are known.
+
+        Raises:
+            UserError: one is not.
+        """
+        names = [stage.name for stage in recipe.stages]
+        given = {"--stages": self.stages, "--from": (self.start,) if self.start else (), "--force": self.force}
+        for option, patterns in given.items():
+            for pattern in patterns:
+                if not fnmatch.filter(names, pattern):
+                    raise UserError(f"{option} {pattern}: {recipe.path} has no such stage{near(pattern, names)}")
+
+    def chosen(self, recipe: Recipe) -> set[str]:
+        """Names of the stages to look at."""
+        names = [stage.name for stage in recipe.stages]
+        first = next((i for i, name in enumerate(names) if self.start and fnmatch.fnmatch(name, self.start)), 0)
+        return {name for name in names[first:] if not self.stages or _fits(name, self.stages)}
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Runs a recipe's stages in their order.
+
+    Attributes:
+        recipe: with its variables filled in.
+        choice: which stages.
+        again: what to type to go on.
+        say: prints a line.
+        digests: of input files.
+        waiting: stages that a dry run found would run.
+    """
+
+    recipe: Recipe
+    choice: Choice
+    again: str
+    say: Callable[[str], None]
+    digests: Digests
+    waiting: set[str] = field(default_factory=set)
+
+    def plan(self) -> None:
+        """Prints what would be done with every stage and why; changes nothing."""
+        chosen = self.choice.chosen(self.recipe)
+        width = max(len(stage.name) for stage in self.recipe.stages)
+        for number, stage in enumerate(self.recipe.stages, start=1):
+            decision = self.decide(stage, stage.name in chosen)
+            does = {"skip": "is skipped", "leave": "is left", "start": "would run", "resume": "would go on"}
+            self.say(f"{number:3} {stage.name:<{width}}  {does.get(decision.action, 'would run')}: {decision.reason}")
+            if stage.needs:
+                self.say(f"{'':{width + 6}}needs {', '.join(stage.needs)}")
+            if decision.action not in ("skip", "leave"):
+                self.waiting.add(stage.name)
+                self.say(f"{'':{width + 6}}python cli.py {shlex.join(stage.command)}")
+
+    def run(self, lock: int) -> None:
+        """Runs what has to run.
+
+        Args:
+            lock: descriptor of the folder's lock.
+
+        Raises:
+            UserError: a stage failed, or one that is needed is not there.
+            KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        """
+        chosen, total = self.choice.chosen(self.recipe), len(self.recipe.stages)
+        for number, stage in enumerate(self.recipe.stages, start=1):
+            decision = self.decide(stage, stage.name in chosen)
+            title = f"[{number}/{total}] {stage.name}"
+            self.say(f"{title}: {_doing(decision)}")
+            if decision.action not in ("skip", "leave"):
+                self._check_needs(stage)
+                self._execute(stage, decision, title, lock)
+            self.digests.save()
+
+    def decide(self, stage: Stage, chosen: bool) -> Decision:
+        """Finds out whether a stage has to run.
+
+        Raises:
+            UserError: an input that the recipe names is not there.
+        """
+        state = read_state(stage.run)
+        if not chosen:
+            return Decision("leave", "not among the chosen stages" if state else "not chosen, and it never ran")
+        earlier = [name for name in stage.needs if name in self.waiting]
+        if state is None:
+            return Decision("start", "it never ran")
+        if _fits(stage.name, self.choice.force):
+            return Decision("start", "--force")
+        if earlier:
+            return Decision("start", f"{_names(earlier)} would run before")
+        now = fingerprint(stage, self._marks(stage), self.recipe.folder, self.digests)
+        if changed := differences(state["fingerprint"], now):
+            return Decision("start", "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if changed[3:] else ""))
+        if state["status"] != "done":
+            return _going_on(stage, state)
+        lost = [name for name in stage.outputs if not (stage.run / name).exists()]
+        if lost:
+            return Decision("start", f"its output {_names(lost)} is gone")
+        return Decision("skip", f"nothing that it depends on changed since {state['started']}")
+
+    def _marks(self, stage: Stage) -> dict[str, str]:
+        """Mark of the last run of each stage that this one needs."""
+        states = {name: read_state(stage.run.parent / name) for name in stage.needs}
+        return {name: "" if state is None else state["mark"] for name, state in states.items()}
+
+    def _check_needs(self, stage: Stage) -> None:
+        for name in stage.needs:
+            state = read_state(stage.run.parent / name)
+            if state is None or state["status"] != "done":
+                how = "never ran" if state is None else f"is not finished ({state['status']})"
+                raise UserError(
+                    f"stage '{stage.name}' needs '{name}', which {how}: leave --stages and --from out, or run it "
+                    f"first: {self.again} --stages {name}"
+                )
+
+    def _fresh(self, stage: Stage, title: str) -> State:
+        """Makes an empty run folder and says what the stage is going to be made from."""
+        kept = move_aside(stage.run)
+        if kept is not None:
+            self.say(f"{title}: its last folder is kept as {kept}")
+        stage.run.mkdir(parents=True)
+        return {
+            "status": "running",
+            "mark": secrets.token_hex(8),
+            "command": f"python cli.py {shlex.join(stage.command)}",
+            "fingerprint": fingerprint(stage, self._marks(stage), self.recipe.folder, self.digests),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+
+    def _execute(self, stage: Stage, decision: Decision, title: str, lock: int) -> None:
+        state = read_state(stage.run)
+        if decision.action == "start" or state is None:
+            state = self._fresh(stage, title)
+        state["status"] = "running"
+        write_state(stage.run, state)
+        self.digests.save()
+        begun = time.monotonic()
+        words = ["resume", str(stage.run)] if decision.action == "resume" else list(stage.command)
+        try:
+            code = run_logged(words, stage.run / LOG, lock)
+        except KeyboardInterrupt:
+            state["status"] = "interrupted"
+            state["seconds"] = round(state.get("seconds", 0.0) + time.monotonic() - begun, 1)
+            write_state(stage.run, state)
+            raise KeyboardInterrupt(f"interrupted in stage '{stage.name}'; go on with: {self.again}") from None
+        lost = [name for name in stage.outputs if not (stage.run / name).exists()]
+        state["status"] = "done" if code == 0 and not lost else "failed"
+        state["seconds"] = round(state.get("seconds", 0.0) + time.monotonic() - begun, 1)
+        write_state(stage.run, state)
+        if code != 0:
+            raise UserError(
+                f"stage '{stage.name}' failed ({_ending(code)}{_last_error(stage.run / LOG)}): all it said is in "
+                f"{stage.run / LOG}; mend it and go on with: {self.again}"
+            )
+        if lost:
+            raise UserError(
+                f"stage '{stage.name}' ended well but did not write {_names(lost)} into {stage.run}: mend 'outputs' or "
+                f"the command in {self.recipe.path}, then go on with: {self.again}"
+            )
+        self.say(f"{title}: done in {duration(state['seconds'])}")
+
+
+def _going_on(stage: Stage, state: State) -> Decision:
+    """What to do with a stage that was not finished and whose inputs are the same."""
+    how = {"failed": "it failed", "interrupted": "it was interrupted"}.get(state["status"], "it was killed")
+    if stage.command[0] == "fit" and all(
+        (stage.run / name).is_file() for name in ("config.yaml", "checkpoints/last.ckpt")
+    ):
+        return Decision("resume", f"{how}; from its last checkpoint")
+    if stage.goes_on:
+        return Decision("repeat", f"{how}; its command goes on in its folder")
+    return Decision("start", f"{how}; from its beginning")
+
+
+def _doing(decision: Decision) -> str:
+    does = {"skip": "skipped", "leave": "left", "start": "runs", "resume": "goes on", "repeat": "goes on"}
+    return f"{does[decision.action]}: {decision.reason}"
+
+
+def read_state(run: Path) -> State | None:
+    """Reads ``stage.json`` of a run folder; None when there is none.
+
+    Raises:
+        UserError: it is broken.
+    """
+    path = run / STATE
+    if not path.is_file():
+        return None
+    try:
+        state: State = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); remove it: then the stage runs again") from error
+    return state
+
+
+def write_state(run: Path, state: State) -> None:
+    """Writes ``stage.json`` whole or not at all."""
+    write_whole(run / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+
+def move_aside(run: Path) -> Path | None:
+    """Renames a folder that is not empty to ``NAME.old-N``; returns its new name, None if there was nothing to keep."""
+    if not run.exists():
+        return None
+    if not any(run.iterdir()):
+        run.rmdir()
+        return None
+    number = 1
+    while (kept := run.with_name(f"{run.name}.old-{number}")).exists():
+        number += 1
+    return run.rename(kept)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(3.21), duration(192), duration(7322)
+    ('3.2 s', '3 min 12 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    hint = ", perhaps for want of memory" if code == -9 else ""
+    return f"killed by signal {-code}{hint}"
+
+
+def _last_error(log: Path) -> str:
+    """The line of a log that tells the reason."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    found = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+    return ": " + found.removeprefix("error: ").strip() if found else ""

@@ -1,0 +1,236 @@
+"""Running a stage: a process of its own whose output is shown and kept, and which never outlives the recipe."""
+
+import contextlib
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from networks.errors import UserError
+
+_PATIENCE = 60.0
+"""Seconds that an interrupted stage has for closing its files."""
+_WAIT = 10.0
+"""Seconds in which the processes of a call that was killed have to be gone."""
+_PR_SET_PDEATHSIG = 1
+_CONTROL = re.compile(rb"(\n|\r|\x1b\[[0-9;?]*[A-Za-z])")
+_UP = re.compile(rb"\x1b\[(\d*)A")
+_CUT = re.compile(rb"\x1b(\[[0-9;?]*)?\Z")
+_REACH = 8
+"""Lines that a bar may come back to."""
+
+
+def run_logged(words: Sequence[str], log: Path, lock: int) -> int:
+    """Runs ``python cli.py WORDS``; its output goes to this process's own and, appended, to a log file.
+
+    Args:
+        words: of the command line.
+        log: file.
+        lock: descriptor that the process holds open, see `locked`.
+
+    Returns:
+        Its exit code, negative: killed by that signal.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the process has ended.
+    """
+    import cli
+
+    environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
+    environment["PYTHONUNBUFFERED"] = "1"
+    command = [sys.executable, str(Path(cli.__file__).resolve()), *words]
+    source, target = _channel()
+    with log.open("ab") as file:
+        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} python cli.py {shlex.join(words)}\n".encode())
+        file.flush()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=target,
+            stderr=target,
+            env=environment,
+            pass_fds=(lock,) if os.name == "posix" else (),
+            start_new_session=True,  # Ctrl-C reaches it once, from here
+            preexec_fn=_end_with_parent(os.getpid()) if sys.platform == "linux" else None,
+        )
+        os.close(target)
+        relay = threading.Thread(target=_relay, args=(source, LogText(file)), daemon=True)
+        relay.start()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            _interrupt(process)
+            raise
+        finally:
+            relay.join(timeout=5)  # a grandchild may keep the channel open
+    return code
+
+
+def _channel() -> tuple[int, int]:
+    """Descriptors to read from and to write to: a terminal when this is shown on one, so that there are bars."""
+    if os.name == "posix" and _has_descriptor() and sys.stdout.isatty():
+        import fcntl
+        import pty
+        import termios
+
+        source, target = pty.openpty()
+        size = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
+        fcntl.ioctl(target, termios.TIOCSWINSZ, size)
+        return source, target
+    return os.pipe()
+
+
+class LogText:
+    """Writes what a terminal would show in the end: without colours and without the earlier states of a bar.
+
+    Args:
+        file: log, opened for bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lines: list[bytes] = [b""]
+        self._cut = b""  # the beginning of a control sequence, at the end of a chunk
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes output; lines are written once nothing can reach them any more."""
+        text = self._cut + chunk
+        cut = _CUT.search(text)
+        self._cut = b"" if cut is None else cut[0]
+        for part in _CONTROL.split(text.removesuffix(self._cut)):
+            if part == b"\n":
+                self._lines.append(b"")
+            elif part == b"\r":
+                self._lines[-1] += b"\r"
+            elif up := _UP.fullmatch(part):
+                # the line that is left goes too: bars clear what they come back to
+                for _ in range(min(int(up[1] or 1), len(self._lines) - 1)):
+                    self._lines.pop()
+                self._lines[-1] = b""
+            elif part and not part.startswith(b"\x1b"):
+                own = self._lines[-1]
+                self._lines[-1] = (b"" if own.endswith(b"\r") else own) + part
+        self._write(self._lines[:-_REACH])
+        self._lines = self._lines[-_REACH:]
+
+    def close(self) -> None:
+        """Writes the rest."""
+        self._write(self._lines[:-1] if not self._lines[-1] else self._lines)
+        self._lines = [b""]
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            self._file.write(line.removesuffix(b"\r") + b"\n")
+        self._file.flush()
+
+
+def _relay(source: int, log: LogText) -> None:
+    """Copies bytes as they come."""
+    out = sys.stdout.fileno() if _has_descriptor() else None
+    while chunk := _read(source):
+        log.feed(chunk)
+        if out is None:
+            sys.stdout.write(chunk.decode("utf-8", "replace"))
+        else:
+            with contextlib.suppress(OSError):  # nobody reads any more; the log is complete
+                _write(out, chunk)
+    log.close()
+    os.close(source)
+
+
+def _read(source: int) -> bytes:
+    try:
+        return os.read(source, 65536)
+    except OSError:  # how a terminal says that its other side is closed
+        return b""
+
+
+def _has_descriptor() -> bool:
+    try:
+        sys.stdout.flush()
+        return sys.stdout.fileno() >= 0
+    except (OSError, ValueError):
+        return False
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Passes Ctrl-C on once, waits, and ends what does not end; a second Ctrl-C ends it at once."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    """What a child does first on Linux: asks to be killed when its parent dies, even by SIGKILL."""
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Holds a folder's lock, which the processes of its stages hold too: whoever of them lives, it is taken.
+
+    Yields:
+        A descriptor to hand on.
+
+    Raises:
+        UserError: another call works in this folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        if os.name == "posix":
+            import fcntl
+
+            until = time.monotonic() + _WAIT
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > until:
+                        raise UserError(
+                            f"a call of this recipe is running in '{folder}': wait for its end, or choose another "
+                            "--run_dir"
+                        ) from None
+                    time.sleep(0.2)
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Treats SIGTERM, as batch systems send it, like Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""Data modules: files, splits, transforms, tokenisation; they publish facts."""

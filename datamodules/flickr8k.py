@@ -1,0 +1,210 @@
+"""Flickr8k: photographs of people and dogs, five captions each."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from datamodules.base import CaptionDataModule, Split
+from datamodules.bounds import bounds_of
+from datamodules.caption_tables import table_records
+from datamodules.dataset import Example
+from datamodules.images import Normalization
+from datamodules.records import Columns, Problem, Report, clean_caption, fail, read_text
+from networks.errors import DataError
+
+_CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt", "captions.csv")
+_SPLIT_LISTS: Mapping[Split, str] = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+# the official archive really calls it so
+_IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset", "")
+_FEW_MISSING = 0.01
+"""Share of a split's images that may be missing without being asked for."""
+_TOKEN_LINE = re.compile(r"(?P<file>[^\t]*?)(?:\.\d+)?#(?P<index>\d+)\t(?P<caption>.*)")
+_log = logging.getLogger(__name__)
+
+
+class Flickr8k(CaptionDataModule):
+    """Flickr8k (Hodosh, Young and Hockenmaier 2013), with the official split: 6000, 1000 and 1000 images.
+
+    Expects in the root, or in ``Flickr8k_text/`` as the official archive has it, ``Flickr_8k.trainImages.txt`` and its
+    like for dev and test; ``Flickr8k.token.txt``, or the CSV ``captions.txt`` that is often passed on; and the images
+    in ``images/`` or ``Flicker8k_Dataset/``. Image ids are file names. Images that no list names are not used.
+
+    Defects of the published files that are put right: ``2258277193_586949ec62.jpg.1`` is no image of its own; its
+    captions belong to ``2258277193_586949ec62.jpg``. Captions that are no sentences ("A") are kept unless `min_words`
+    says otherwise.
+
+    Args:
+        root: folder of the data set.
+        captions_file: the captions, inside the root; None: the usual names, ``Flickr8k.token.txt`` before the CSV.
+        image_folder: folder of the images inside the root; None: the usual names.
+        allow_missing: use what images there are; otherwise more than one missing in a hundred is an error. Missing
+            ones are counted in the log either way.
+        min_words: training captions with fewer words are left out, unless an image would lose all of them;
+            references of val and test stay as published.
+        tokenizer: see `CaptionDataModule`, as all that follow.
+        min_count: words seen less often are unknown.
+        max_tokens: longest caption in tokens.
+        batch_size: images per batch.
+        captions_per_image: captions of each training image that come along; None = all.
+        num_workers: loader processes.
+        image_size: pixels.
+        normalization: colour scale.
+        augment: random crops in training.
+        on_bad_image: "error" or "skip"; a missing image is `allow_missing`'s matter.
+        evaluate_on: split that validate, test and predict read.
+        encoder: frozen image tower whose features take the place of the pictures.
+        encoder_weights: its weights.
+    """
+
+    report: Report = staticmethod(fail)
+    """What is done with defects of the captions; a checker replaces it."""
+
+    def __init__(
+        self,
+        root: str = "data/flickr8k",
+        captions_file: str | None = None,
+        image_folder: str | None = None,
+        allow_missing: bool = False,
+        min_words: int = 1,
+        tokenizer: str = "word",
+        min_count: int = 1,
+        max_tokens: int = 36,
+        batch_size: int = 8,
+        captions_per_image: int | None = None,
+        num_workers: int = 2,
+        image_size: int = 224,
+        normalization: Normalization = "imagenet",
+        augment: bool = False,
+        on_bad_image: Literal["error", "skip"] = "error",
+        evaluate_on: Split | None = None,
+        encoder: str | None = None,
+        encoder_weights: str | None = None,
+    ) -> None:
+        super().__init__(
+            root=root,
+            tokenizer=tokenizer,
+            min_count=min_count,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            captions_per_image=captions_per_image,
+            num_workers=num_workers,
+            image_size=image_size,
+            normalization=normalization,
+            augment=augment,
+            on_bad_image=on_bad_image,
+            evaluate_on=evaluate_on,
+            encoder=encoder,
+            encoder_weights=encoder_weights,
+        )
+        self.captions_file, self.image_folder = captions_file, image_folder
+        self.allow_missing, self.min_words = allow_missing, min_words
+        self._bounds: dict[Split, dict[str, dict[str, float]]] = {}
+        self._captions: dict[str, tuple[tuple[str, ...], str]] | None = None
+
+    def load_examples(self, split: Split) -> list[Example]:
+        """Reads the list of a split, its captions and which of its images there are.
+
+        Raises:
+            DataError: a file is missing or broken, too many images are missing, or one has no captions.
+        """
+        path = self._find((_SPLIT_LISTS[split], f"Flickr8k_text/{_SPLIT_LISTS[split]}"), "the official split")
+        names = read_text(path).split()
+        folder = self._images()
+        there = {entry.name for entry in folder.iterdir()}  # one look at the folder, not one at each of 6000 files
+        found = [name for name in names if name in there]
+        self._count_missing(path, folder, names, found)
+        captions = self._read_captions()
+        examples = []
+        for name in found:
+            texts, origin = captions.get(name, ((), ""))
+            if not texts:
+                self.report(Problem("empty", f"{path}, {name}: has no caption; add one or remove the line"))
+                continue
+            if split == "train":
+                texts = tuple(text for text in texts if len(text.split()) >= self.min_words) or texts
+            examples.append(Example(name, str(folder / name), texts, origin=origin))
+        return examples
+
+    def bounds(self, split: Split) -> dict[str, dict[str, float]]:
+        """Floors and ceilings of a split, see `metrics.floors`; computed once."""
+        if split not in self._bounds:
+            self._bounds[split] = bounds_of(self, split)
+        return self._bounds[split]
+
+    def _count_missing(self, path: Path, folder: Path, names: list[str], found: list[str]) -> None:
+        missing = len(names) - len(found)
+        if not missing:
+            return
+        counted = f"{missing} of {len(names)} images of {path.name} are not in {folder}"
+        if not found or (missing > _FEW_MISSING * len(names) and not self.allow_missing):
+            example = next(name for name in names if name not in set(found))
+            way_out = "put them there, or set allow_missing to true to use the others"
+            raise DataError(f"{self.root}: {counted}, such as {example}; {way_out}")
+        _log.warning("%s; the other %d are used", counted, len(found))
+
+    def _read_captions(self) -> dict[str, tuple[tuple[str, ...], str]]:
+        """Captions of every image, and where the first one stands."""
+        if self._captions is None:
+            names = _CAPTION_FILES if self.captions_file is None else (self.captions_file,)
+            path = self._find(names, "captions")
+            text = read_text(path)
+            if "\t" in text.split("\n", 1)[0]:
+                self._captions = _grouped(_token_lines(text, path, self.report))
+            else:
+                records = table_records(text, path, Columns(), self.report)
+                self._captions = {record.file: (record.captions, record.origin) for record in records}
+        return self._captions
+
+    def _images(self) -> Path:
+        names = _IMAGE_FOLDERS if self.image_folder is None else (self.image_folder,)
+        found = next((folder for name in names if (folder := self.root / name).is_dir()), None)
+        if found is None:
+            raise DataError(f"{self.root / names[0]}: no such folder of images; {_expected(self.root)}")
+        return found
+
+    def _find(self, names: tuple[str, ...], what: str) -> Path:
+        found = next((path for name in names if (path := self.root / name).is_file()), None)
+        if found is None:
+            raise DataError(f"{self.root / names[0]}: no such file with {what}; {_expected(self.root)}")
+        return found
+
+
+def _token_lines(text: str, path: Path, report: Report) -> Iterator[tuple[str, int, str, str]]:
+    """File, number of the caption, caption and origin of each line of ``Flickr8k.token.txt``."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        match = _TOKEN_LINE.fullmatch(line.rstrip("\r"))
+        if match is None:
+            report(Problem("record", f"{where}: expected NAME.jpg#NUMBER, a tab and a caption, found {line!r:.60}"))
+            continue
+        caption = clean_caption(match["caption"])
+        if not caption:
+            report(Problem("empty", f"{where}: the caption of {match['file']} is empty; write one or remove the line"))
+            continue
+        yield match["file"], int(match["index"]), caption, where
+
+
+def _grouped(lines: Iterator[tuple[str, int, str, str]]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Captions by image, in the order of their numbers, and the origin of the first line."""
+    groups: dict[str, list[tuple[int, str, str]]] = {}
+    for file, index, caption, where in lines:
+        groups.setdefault(file, []).append((index, caption, where))
+    return {
+        file: (tuple(caption for _, caption, _ in sorted(group, key=lambda item: item[0])), f"{group[0][2]} ({file})")
+        for file, group in groups.items()
+    }
+
+
+def _expected(root: Path) -> str:
+    return (
+        f"expected {', '.join(_SPLIT_LISTS.values())}, Flickr8k.token.txt (or the CSV captions.txt) and images/ in "
+        f"{root}; for other splits use FolderCaptions"
+    )

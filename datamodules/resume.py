@@ -1,0 +1,45 @@
+"""Where an interrupted run stopped: the only place that reads an internal of Lightning's training loop."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+
+class LateLoader(DataLoader[Any]):
+    """A loader that starts reading at its first batch.
+
+    Lightning makes an iterator as soon as somebody asks how many batches there are, and workers would then fetch
+    their first batches before the place where a run goes on has been restored.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # only its `next` is used
+        yield from super().__iter__()
+
+
+def batches_begun(trainer: Trainer) -> int:
+    """Training batches begun since the run's first start, as restored from the checkpoint.
+
+    Lightning restores the loop's progress before it asks for the training loader, but its public counters are set
+    later; hence the internal.
+    """
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+
+def training_position(trainer: Trainer | None, batches_per_epoch: int) -> tuple[int, int]:
+    """Finds the place where training stands, or goes on after a resume.
+
+    Args:
+        trainer: the trainer that asks for a loader; None outside of training.
+        batches_per_epoch: batches of the whole loader of this rank.
+
+    Returns:
+        The epoch and the number of its batches already seen; (0, 0) for a new run.
+    """
+    if trainer is None or batches_per_epoch == 0:
+        return 0, 0
+    limit = trainer.limit_train_batches
+    # Lightning ends an epoch at the limit: a whole number counts batches, a fraction shares the loader
+    steps = min(batches_per_epoch, limit) if isinstance(limit, int) else int(batches_per_epoch * limit)
+    return divmod(batches_begun(trainer), max(1, steps))

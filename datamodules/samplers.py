@@ -1,0 +1,93 @@
+"""Order of the training images as a pure function of (seed, epoch), so that a run can go on exactly where it stopped.
+
+Nothing random is saved in a checkpoint: the order, the captions drawn and the augmentation are computed again from
+the seed, the epoch and the index.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+IndexInEpoch = tuple[int, int]
+"""(index of the image, epoch it is read in)."""
+
+
+def global_seed() -> int:
+    """Seed of this run as `seed_everything` announced it, 0 when nobody did."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+def derive_seed(*parts: int) -> int:
+    """Mixes integers into one 63-bit seed; equal on every platform and Python version.
+
+    >>> derive_seed(1, 2) == derive_seed(1, 2), derive_seed(1, 2) == derive_seed(2, 1)
+    (True, False)
+    """
+    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class EpochSampler(Sampler[IndexInEpoch]):
+    """Yields (index, epoch) in an order that depends on seed and epoch alone, split over the ranks.
+
+    Training order is padded so that every rank makes the same number of steps (a gradient is exchanged at each);
+    without shuffling nothing is padded, so that evaluation sees every image exactly once.
+
+    Args:
+        size: number of images.
+        shuffle: a new permutation every epoch; False = file order.
+        seed: seed of the permutations.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.position: Callable[[], tuple[int, int]] | None = None
+        """Gives (epoch, images of this rank already seen in it), asked at the start of every iteration.
+
+        A function, since Lightning may ask for the loader before it has restored the place where a run goes on.
+        """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; called by Lightning before each."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> list[int]:
+        """Image indices that this rank reads in an epoch, all of them, wherever it begins."""
+        if not self.shuffle:
+            return list(range(self.rank, self.size, self.world_size))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        missing = -len(order) % self.world_size
+        order += (order * (missing // len(order) + 1))[:missing] if order else []
+        return order[self.rank :: self.world_size]
+
+    def __iter__(self) -> Iterator[IndexInEpoch]:
+        epoch, start = self.position() if self.position is not None else (self.epoch, 0)
+        return ((index, epoch) for index in self.order(epoch)[start:])
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.size + (-self.size % self.world_size if self.shuffle else 0), self.world_size))
+
+
+class ChosenSampler(Sampler[IndexInEpoch]):
+    """Yields chosen images in the given order, once, without padding.
+
+    Args:
+        indices: the images that this rank reads.
+    """
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[IndexInEpoch]:
+        return ((index, 0) for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

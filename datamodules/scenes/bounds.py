@@ -1,0 +1,112 @@
+"""What captions of scenes can reach: the ceiling of a captioner that sees everything, the floor of one that is blind.
+
+* **ceiling**: a captioner that knows the scene and draws a fresh caption from the grammar, scored against the five
+  references. Its truth is 1; its n-gram scores are what the grammar's randomness leaves.
+* **typical phrasing**: the same knowledge, but of 12 fresh captions the one most like the other 11 is kept. A model
+  that decodes greedily prefers frequent phrasings too and so can exceed the ceiling; this row says how far.
+* **image-blind floor**: for each metric, the one fixed caption that is best on training scenes (the most frequent
+  training caption is among the candidates), given to every scene of the split.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from datamodules.scenes.generator import Scene
+from datamodules.scenes.grammar import fresh_caption
+from datamodules.scenes.truth import caption_truth
+from metrics.captions import SCORES, ImageScores, References, ngram_counts
+
+CEILING = "ceiling"
+TYPICAL = "typical phrasing"
+FLOOR = "image-blind floor"
+
+_SPEAKERS = 12
+_CANDIDATES = 24
+_TRAIN_SCENES = 200
+
+
+def scene_scores(captions: Sequence[str], scenes: Mapping[str, Scene], references: References) -> dict[str, float]:
+    """Scores one caption per scene.
+
+    Args:
+        captions: one caption per scene, in the order of `scenes`.
+        scenes: the scenes by image id.
+        references: their captions, with the same ids.
+
+    Returns:
+        "bleu1" .. "bleu4", "rouge_l", "cider_d" and "truth".
+    """
+    scored: ImageScores = references.score(dict(zip(scenes, captions, strict=True)))
+    truth = [caption_truth(caption, scene) for caption, scene in zip(captions, scenes.values(), strict=True)]
+    return {**scored.corpus(), "truth": float(np.mean(truth))}
+
+
+def typical_caption(scene: Scene) -> str:
+    """Returns, of several fresh captions, the one that shares most n-grams with the others."""
+    captions = [fresh_caption(scene, speaker) for speaker in range(1, _SPEAKERS + 1)]
+    grams = [{gram for order in ngram_counts(text.split()) for gram in order} for text in captions]
+    everyone = Counter(gram for found in grams for gram in found)
+    # divided by the root of the number: a mean favours short captions, a sum long ones
+    scores = [sum(everyone[gram] for gram in found) / len(found) ** 0.5 for found in grams]
+    return captions[int(np.argmax(scores))]
+
+
+def image_blind_captions(train_scenes: Sequence[Scene], train_captions: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Finds, for each metric, the fixed caption that scores best on training scenes.
+
+    Args:
+        train_scenes: training scenes; the first 200 are scored.
+        train_captions: their captions.
+
+    Returns:
+        Metric to caption.
+    """
+    scenes = {str(index): scene for index, scene in enumerate(train_scenes[:_TRAIN_SCENES])}
+    references = References({key: list(train_captions[int(key)]) for key in scenes})
+    table = {
+        caption: scene_scores([caption] * len(scenes), scenes, references)
+        for caption in _likely_captions(train_captions)
+    }
+    return {name: max(table, key=lambda text: table[text][name]) for name in (*SCORES, "truth")}
+
+
+def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
+    """Chooses candidates: the most frequent caption and those whose n-grams are most frequent, of many lengths."""
+    counts = Counter(text for texts in captions for text in texts)
+    grams = {text: [list(order) for order in ngram_counts(text.split())] for text in counts}
+    frequency = Counter(gram for orders in grams.values() for order in orders for gram in order)
+    scores = {
+        text: float(np.mean([np.log(np.mean([frequency[gram] for gram in order])) for order in orders if order]))
+        for text, orders in grams.items()
+    }
+    best: dict[int, list[str]] = {}
+    for text in sorted(scores, key=lambda text: (-scores[text], text)):
+        best.setdefault(len(text.split()) // 3, []).append(text)
+    per_length = max(_CANDIDATES // len(best), 1)
+    return [counts.most_common(1)[0][0], *(text for texts in best.values() for text in texts[:per_length])]
+
+
+def scene_bounds(
+    scenes: Mapping[str, Scene], references: Mapping[str, Sequence[str]], blind: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Computes the rows that a captioner's scores on these scenes must be read against.
+
+    Args:
+        scenes: the scenes by image id.
+        references: the captions of each.
+        blind: metric to the fixed caption of the floor, from `image_blind_captions`.
+
+    Returns:
+        Row name to "bleu1" .. "bleu4", "rouge_l", "cider_d" and "truth".
+    """
+    prepared = References(references)
+    rows = {
+        CEILING: [fresh_caption(scene) for scene in scenes.values()],
+        TYPICAL: [typical_caption(scene) for scene in scenes.values()],
+    }
+    bounds = {name: scene_scores(captions, scenes, prepared) for name, captions in rows.items()}
+    fixed = {text: scene_scores([text] * len(scenes), scenes, prepared) for text in set(blind.values())}
+    bounds[FLOOR] = {metric: fixed[text][metric] for metric, text in blind.items()}
+    return bounds

@@ -1,0 +1,43 @@
+"""Lightning modules: what is optimised and what is logged."""
+
+from lightning_modules.attention_rnn import AttentionRNN
+from lightning_modules.base import BaseModule
+from lightning_modules.distillation import Distillation
+from lightning_modules.dual_transfer import DualTransfer
+from lightning_modules.emotion_labeller import EmotionLabeller
+from lightning_modules.emotion_transfer import EmotionTransfer
+from lightning_modules.loading import LoadedCaptioner, LoadedLabeller, load_captioner, load_labeller
+from lightning_modules.multilabel import MultiLabel
+from lightning_modules.text_autoencoder import TextAutoencoding
+from lightning_modules.ucm_captioning import CodeCaptioning
+
+METHODS: dict[str, type[BaseModule]] = {
+    cls.method: cls
+    for cls in (
+        DualTransfer,
+        AttentionRNN,
+        MultiLabel,
+        EmotionLabeller,
+        EmotionTransfer,
+        TextAutoencoding,
+        Distillation,
+        CodeCaptioning,
+    )
+}
+"""Methods by the name that their checkpoints carry."""
+
+__all__ = [
+    "METHODS",
+    "AttentionRNN",
+    "CodeCaptioning",
+    "Distillation",
+    "DualTransfer",
+    "EmotionLabeller",
+    "EmotionTransfer",
+    "LoadedCaptioner",
+    "LoadedLabeller",
+    "MultiLabel",
+    "TextAutoencoding",
+    "load_captioner",
+    "load_labeller",
+]

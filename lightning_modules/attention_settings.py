@@ -1,0 +1,52 @@
+"""What the settings of the attention RNN must fulfil."""
+
+from typing import Any
+
+from networks.errors import UserError
+
+
+def check_encoders(encoder: str | None, weights: str | None, unfreeze_epoch: int | None, dim: int | None) -> None:
+    """Makes sure that exactly one of data module and module has a CNN.
+
+    Args:
+        encoder: the module's, by name.
+        weights: its weights.
+        unfreeze_epoch: when it begins to learn.
+        dim: width of the data module's features, None when it gives pictures.
+
+    Raises:
+        UserError: neither or both have one, or settings are for one that is not there.
+    """
+    if encoder is None and dim is None:
+        raise UserError(
+            "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
+            "model.init_args.image_encoder (frozen, fine-tuned or random)"
+        )
+    if encoder is not None and dim is not None:
+        raise UserError(
+            f"image_encoder is '{encoder}', but the data module has an encoder, too, so it gives features: set "
+            "data.init_args.encoder and encoder_weights, or image_encoder, to null"
+        )
+    if encoder is None and (weights is not None or unfreeze_epoch is not None):
+        name = "image_weights" if weights is not None else "unfreeze_epoch"
+        raise UserError(
+            f"{name} is given without an image_encoder: the data module's encoder is frozen, its features are stored; "
+            "set data.init_args.encoder to null and image_encoder here"
+        )
+
+
+def words_of(tokenizer: dict[str, Any]) -> dict[str, int]:
+    """Id of each word of a vocabulary of words.
+
+    Args:
+        tokenizer: its spec.
+
+    Raises:
+        UserError: it is of word pieces.
+    """
+    from datamodules.tokenization import WordTokenizer
+
+    if tokenizer["kind"] != "word":
+        raise UserError("word_vectors needs a vocabulary of whole words: set data.init_args.tokenizer to word")
+    words = WordTokenizer(tokenizer["words"], tokenizer["max_tokens"])
+    return {word: words.encode(word)[1] for word in tokenizer["words"]}

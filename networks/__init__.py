@@ -1,0 +1,1 @@
+"""Networks in plain PyTorch. Nothing in here imports Lightning."""

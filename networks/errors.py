@@ -1,0 +1,34 @@
+"""Errors that a user can mend: the command line prints them as one line, without a traceback."""
+
+import errno
+
+
+class UserError(ValueError):
+    """A wrong value, file or setting. The message names it, says what was expected and the way out."""
+
+
+class DataError(UserError):
+    """Something is wrong with the files of a data set. The message names the file and the record."""
+
+
+def user_message(error: BaseException) -> str | None:
+    """What an error says to a user, found among its causes too, since libraries wrap what is raised in their hooks.
+
+    Returns:
+        The message; None when the error is nobody's mistake but ours.
+
+    >>> user_message(OSError(28, "No space left on device"))
+    'the disk is full (No space left on device): free some space; files written before are intact'
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            text = str(cause)
+            # raised in a loader process, whose whole traceback became the message
+            return text.rpartition(f"{type(cause).__name__}: ")[2] if "Original Traceback" in text else text
+        if isinstance(cause, OSError) and cause.errno:
+            where = f"'{cause.filename}': " if cause.filename else ""
+            full = "the disk is full ({}): free some space; files written before are intact"
+            return where + (full if cause.errno == errno.ENOSPC else "{}").format(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return None

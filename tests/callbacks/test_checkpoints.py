@@ -1,0 +1,37 @@
+"""A checkpoint is written whole or the old one stays."""
+
+import errno
+
+import pytest
+import torch
+
+import callbacks.checkpoints as module
+from callbacks.checkpoints import AtomicCheckpointIO
+from networks.errors import UserError
+
+
+def test_round_trip_without_debris(tmp_path):
+    path = tmp_path / "new" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.arange(3)}}, path)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.arange(4)}}, path)
+    assert len(torch.load(path, weights_only=True)["state_dict"]["w"]) == 4
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("[enforce fail at inline_container.cc:671] . x")],
+)
+def test_full_disk_leaves_the_previous_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def fill_disk(checkpoint, file):
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(module.torch, "save", fill_disk)
+    with pytest.raises(UserError, match=r"last\.ckpt' cannot be written .*(no space left|disk is full).*is intact"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

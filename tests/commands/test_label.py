@@ -1,0 +1,126 @@
+"""The label command: what it prints, and one line for every mistake."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import cli
+from commands import label
+from datamodules.scenes import SceneCaptions
+from lightning_modules import AttentionRNN, MultiLabel
+from lightning_modules.base import BaseModule
+
+
+def save(module: BaseModule, data, path):
+    """Writes a checkpoint as a run does."""
+    module.inference = {"method": module.method, **data.describe()}
+    checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return SceneCaptions(num_train=4, num_val=2, num_test=2)
+
+
+@pytest.fixture
+def ckpt(tmp_path, data):
+    torch.manual_seed(0)
+    module = MultiLabel(image_encoder="small-conv", hidden=[8], num_labels=24)
+    module.threshold.fill_(0.5)
+    return save(module, data, tmp_path / "best.ckpt")
+
+
+@pytest.fixture
+def pictures(tmp_path, data):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for place, example in enumerate(data.examples("test")):
+        data.open_image(example).save(folder / f"{place}.png")
+    return folder
+
+
+def test_json_has_all_labels_and_those_predicted(ckpt, pictures, data, capsys):
+    assert cli.main(["label", "--ckpt", ckpt, str(pictures), "--json", "--batch_size=1"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["image"] for row in rows] == [str(pictures / "0.png"), str(pictures / "1.png")]
+    for row in rows:
+        assert set(row["probabilities"]) == set(data.label_names)
+        assert row["labels"] == [name for name, value in row["probabilities"].items() if value >= row["threshold"]]
+        assert list(row["probabilities"].values()) == sorted(row["probabilities"].values(), reverse=True)
+
+
+def test_the_threshold_may_be_another(ckpt, pictures, capsys):
+    picture = str(pictures / "0.png")
+    assert cli.main(["label", "--ckpt", ckpt, picture, "--threshold=0"]) == 0
+    assert capsys.readouterr().out.count(",") == 23
+    assert cli.main(["label", "--ckpt", ckpt, picture, "--threshold=1"]) == 0
+    assert "none reaches 1.00; the most probable is" in capsys.readouterr().out
+    assert cli.main(["label", "--ckpt", ckpt, picture, "--threshold=1", "--top=3"]) == 0
+    assert capsys.readouterr().out.count(",") == 2
+
+
+def test_broken_pictures_are_named_and_may_be_left_out(ckpt, pictures, capsys):
+    (pictures / "0.png").write_bytes(b"no picture")
+    assert cli.main(["label", "--ckpt", ckpt, str(pictures)]) == 1
+    error = capsys.readouterr().err
+    assert "0.png" in error
+    assert error.count("\n") == 1
+    assert cli.main(["label", "--ckpt", ckpt, str(pictures), "--skip-bad"]) == 1
+    out, error = capsys.readouterr()
+    assert out.startswith(str(pictures / "1.png"))
+    assert error.startswith("left out: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nowhere.png"], "there is no picture or folder 'nowhere.png'"),
+        ([], "looks at pictures: name one"),
+        (["PICTURE", "--text", "a dog"], "looks at pictures alone: leave --text out"),
+        (["PICTURE", "--threshold=2"], "--threshold 2: expected 0 to 1"),
+        (["PICTURE", "--batch-size=0"], "--batch-size 0"),
+        (["PICTURE", "--top=-1"], "--top -1"),
+        (["PICTURE", "--thresh=0.5"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_take_one_line(ckpt, pictures, capsys, args, said):
+    args = [str(pictures / "0.png") if arg == "PICTURE" else arg for arg in args]
+    assert cli.main(["label", "--ckpt", ckpt, *args]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_captioner_gives_no_labels_and_a_labeller_no_captions(tmp_path, ckpt, pictures, data, capsys):
+    picture = str(pictures / "0.png")
+    captioner = save(AttentionRNN(image_encoder="small-conv", vocab_size=40, state_width=8), data, tmp_path / "c.ckpt")
+    assert cli.main(["label", "--ckpt", captioner, picture]) == 1
+    assert "of method 'attention_rnn', which gives no labels" in capsys.readouterr().err
+    assert cli.main(["caption", "--ckpt", ckpt, picture]) == 1
+    assert "of method 'multilabel', which writes no captions" in capsys.readouterr().err
+    assert cli.main(["label", "--ckpt", str(tmp_path / "none"), picture]) == 1
+    assert "no checkpoint at" in capsys.readouterr().err
+
+
+def test_any_mode_of_picture_is_taken(ckpt, tmp_path, capsys):
+    Image.new("RGBA", (90, 40), (250, 0, 0, 120)).save(tmp_path / "a.png")
+    assert cli.main(["label", "--ckpt", ckpt, str(tmp_path / "a.png"), "--top=1"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "texts", "reads", "said"),
+    [
+        (["a.png"], [], (True, True), "give --text once"),
+        (["a.png"], ["x", "y"], (True, True), "2 times --text for 1 pictures"),
+        (["a.png"], ["x"], (False, True), "reads captions alone"),
+    ],
+)
+def test_models_that_read_captions_need_one_for_each_picture(paths, texts, reads, said):
+    with pytest.raises(ValueError, match=said):
+        label._check_inputs(paths, texts, *reads, "RUN")

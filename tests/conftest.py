@@ -1,0 +1,67 @@
+"""What all tests share: no network but loopback, no hub, caches of their own, the real data if it is there."""
+
+import os
+import socket
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+# two workers of the suite share the machine; one thread each is faster and repeatable
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real data, else the test is skipped and says so."""
+    path = Path(os.environ.get("CAPTION_DATA", "../shared/data"))
+    path = path if path.is_absolute() else ROOT / path
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}: set CAPTION_DATA to its folder")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch):
+    """Any connection to another machine fails the test."""
+    connect = socket.socket.connect
+
+    def checked(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", checked)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment():
+    """What a test's run writes into the environment (Lightning: LOCAL_RANK, seeds) ends with it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    """Caches and runs go to the test's folder; nothing may be left in the checkout."""
+    monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CAPTION_RUN_DIR", raising=False)
+    before = {path.name for path in ROOT.iterdir()}
+    yield
+    left = (
+        {path.name for path in ROOT.iterdir()} - before - {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
+    )
+    assert not left, f"the test left {left} in the checkout"
+
+
+@pytest.fixture(autouse=True)
+def _seeded(monkeypatch):
+    """Every test starts from the same random state and leaves no seed behind for the next."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    torch.manual_seed(0)

@@ -1,0 +1,299 @@
+import ast
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cli
+from datamodules import socratis_cleaning as rules
+from datamodules.dataset import Collate
+from datamodules.records import fail
+from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis, emotion_list
+from datamodules.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation
+from networks.errors import DataError, UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def root(data_root):
+    return data_root / "socratis"
+
+
+@pytest.fixture(scope="module")
+def published(root):
+    """What the published cleaned file says, read without the project's code."""
+    with (root / CLEANED_FILE).open(newline="", encoding="utf-8") as file:
+        return {row["image_name"]: (row["caption"], ast.literal_eval(row["emotions"])) for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """The real data set, read once."""
+    data = Socratis(str(root), split_file=str(tmp_path_factory.mktemp("split") / "split.json"))
+    for split in SPLITS:
+        data.examples(split)
+    return data
+
+
+def write_raw(path, pictures):
+    """Raw JSON: for each picture the emotions of its annotators."""
+    document = {
+        f"ID{name}": [[f"{name}.jpg", f"caption {name}", emotions, [None] * 3, {}] for emotions in annotators]
+        for name, annotators in pictures.items()
+    }
+    path.write_text(json.dumps(document))
+    return document
+
+
+# the rules, one by one
+
+
+def test_lower_case_before_placeholders_so_that_a_typed_none_is_no_emotion():
+    rows = [Annotation("a.jpg", "x", ("None", "NOT ENTERED", "Happy"))]
+    assert rules.clean(rows) == [rules.Reaction("a.jpg", "x", ("happy",))]
+
+
+def test_first_caption_and_union_of_annotators():
+    rows = [
+        Annotation("b.jpg", "first", ("sad", "", "")),
+        Annotation("a.jpg", "other", ("calm", "", "")),
+        Annotation("b.jpg", "second", ("angry", "sad", "")),
+    ]
+    assert rules.clean(rows) == [
+        rules.Reaction("a.jpg", "other", ("calm",)),
+        rules.Reaction("b.jpg", "first", ("sad", "angry")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("sad", ("sad",)),
+        ("a", ()),
+        ("very sad", ()),
+        (" sad", ()),  # the published code does not strip blanks
+        ('"good"', ("good",)),
+        ("good(ish)", ("good",)),
+        ("good(at it)", ()),  # the blank is looked for first
+        ('"good"(x)', ('"good"',)),  # cut from the string before its quotes were taken off
+        ("", ("",)),
+    ],
+)
+def test_strings_that_are_dropped_or_changed(typed, kept):
+    assert rules.cleaned([typed]) == kept
+
+
+def test_repeats_after_cleaning_count_once():
+    assert rules.cleaned(["sad", '"sad"', "sad(ly)"]) == ("sad",)
+    assert rules.frequent([("sad", "sad"), ("calm",)], min_images=1) == {"sad", "calm"}
+    assert rules.frequent([("sad", "sad"), ("calm",)], min_images=2) == set()
+
+
+def test_pictures_without_a_label_are_dropped():
+    rows = [Annotation("a.jpg", "x", ("aroused", "", "")), Annotation("b.jpg", "y", ("joy", "", ""))]
+    assert [item.image_name for item in rules.clean(rows)] == ["b.jpg"]
+
+
+def test_counts_by_hand(tmp_path):
+    annotators = {"1": [["Sad", "a", "very sad"], ["None", '"sad"', ""]], "2": [["odd", "", ""]]}
+    document = write_raw(tmp_path / "raw.json", annotators)
+    found = rules.counts(rules.read_annotations(document, tmp_path, fail))
+    assert found == {
+        "images": 2,
+        "rows": 3,
+        "emotions": 5,  # sad, a, very sad, "sad", odd
+        "cleaned emotions": 2,
+        "labels": 0,
+        "labelled images": 0,
+    }
+    assert len(rules.count_differences(found)) == len(PUBLISHED_COUNTS)
+
+
+def test_the_published_threshold_chooses_labels_by_images_not_by_annotators():
+    rows = [Annotation(f"{n}.jpg", "x", ("sad", "calm" if n < 99 else "sad", "")) for n in range(100)]
+    assert rules.frequent([rules.cleaned(item.emotions) for item in rules.merged_by_image(rows)]) == {"sad"}
+
+
+# the real files
+
+
+def test_the_raw_sample_gives_the_published_row(root, published):
+    path = next(root.glob("*.sample.json"))
+    document = json.loads(path.read_text())
+    rows = rules.read_annotations(document, path, fail)
+    (item,) = rules.clean(rows)
+    caption, emotions = published[item.image_name]
+    assert (item.caption, set(item.emotions)) == (caption, set(emotions))
+    assert rules.counts(rows)["rows"] == 8
+    assert "hungry" in rules.merged_by_image(rows)[0].emotions
+
+
+def test_the_full_raw_file_has_the_published_counts(root, published):
+    path = root / RAW_FILE
+    if not path.is_file():
+        pytest.skip(f"the full raw file is not there: {path} not found")
+    rows = rules.read_annotations(json.loads(path.read_text()), path, fail)
+    assert rules.count_differences(rules.counts(rows)) == []
+    assert rules.frequent([rules.cleaned(item.emotions) for item in rules._reactions(rows)]) == set(EMOTIONS)
+    found = {item.image_name: set(item.emotions) for item in rules.clean(rows)}
+    assert found == {name: set(emotions) for name, (_, emotions) in published.items()}
+
+
+def test_cleaned_file_is_read_whole_with_the_published_order(whole, published):
+    data = whole
+    examples = [example for split in SPLITS for example in data.examples(split)]
+    assert len(examples) == 2065
+    assert data.num_labels == len(data.label_names) == 29
+    assert data.label_names[:3] == ("curious", "amazed", "fear")
+    assert data.describe()["label_names"] == list(EMOTIONS)
+    for example in examples:
+        caption, emotions = published[example.image_id]
+        assert example.captions == (" ".join(caption.split()),)
+        assert example.labels == tuple(float(name in emotions) for name in EMOTIONS)
+    assert sum(map(sum, (example.labels for example in examples))) / 2065 == pytest.approx(3.98, abs=0.01)
+
+
+def test_split_is_by_image_seeded_and_keeps_every_labels_share(whole, root):
+    parts = {split: whole.examples(split) for split in SPLITS}
+    names = [example.image_id for part in parts.values() for example in part]
+    assert len(set(names)) == len(names) == 2065
+    assert len(parts["val"]) == pytest.approx(206, abs=15)
+    assert len(parts["test"]) == pytest.approx(413, abs=20)
+    share = {split: np.array([example.labels for example in part]).mean(0) for split, part in parts.items()}
+    for split in ("val", "test"):  # 5 images of the rarest label in val: one more or less is 0.005
+        assert np.abs(share[split] - share["train"]).max() < 0.05
+        assert (share[split] > 0.6 * share["train"]).all()
+    again = Socratis(str(root))
+    assert [example.image_id for example in again.examples("test")] == [e.image_id for e in parts["test"]]
+
+
+def test_synonyms_merge_into_26_labels(root, published):
+    data = Socratis(str(root), merge_synonyms=True, val_fraction=0, test_fraction=0)
+    assert data.num_labels == 26
+    assert not {"anger", "fear", "joy"} & set(data.label_names)
+    row = {name: index for index, name in enumerate(data.label_names)}
+    for example in data.examples("train"):
+        emotions = set(published[example.image_id][1])
+        assert example.labels[row["angry"]] == bool(emotions & {"anger", "angry"})
+        assert example.labels[row["sad"]] == ("sad" in emotions)
+
+
+def test_missing_pictures_make_it_captions_only_and_say_so_in_one_line(root, caplog):
+    data = Socratis(str(root), val_fraction=0, test_fraction=0)
+    assert all(example.image == "" for example in data.examples("train"))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("Socratis: 2061 of 2065 pictures are not in ")
+    assert line.endswith("captions only, batches have no pictures")
+    batch = next(iter(data.train_dataloader()))
+    assert "image" not in batch
+    assert batch["labels"].shape == (64, 29)
+    assert len(batch["caption_ids"]) == 64
+    assert batch["caption_ids"].shape[1] <= 32
+    with pytest.raises(DataError, match=r"no image file .*captions_only=true"):
+        Socratis(str(root), captions_only=False).examples("train")
+    with pytest.raises(UserError, match="captions_only is true with encoder"):
+        Socratis(str(root), captions_only=True, encoder="small-conv")
+
+
+# folds, and files of our own
+
+
+def small(tmp_path, count=40, pictures=True):
+    """A small cleaned file; every third picture sad, every second happy, all others calm."""
+    emotions = [["sad"] * (n % 3 == 0) + ["happy"] * (n % 2 == 0) or ["calm"] for n in range(count)]
+    with (tmp_path / CLEANED_FILE).open("w", newline="") as file:
+        rows = [(f"x%2C{n}.jpg", f"caption {n}", names) for n, names in enumerate(emotions)]
+        csv.writer(file).writerows([("image_name", "caption", "emotions"), *rows])
+    if pictures:
+        (tmp_path / "images").mkdir()
+        for n in range(count):  # the escape of the name is undone in every second file
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / (f"x,{n}.png" if n % 2 else f"x%2C{n}.png"))
+    return tmp_path
+
+
+def test_over_all_folds_every_picture_is_test_once(tmp_path):
+    root = small(tmp_path)
+    rounds = [Socratis(str(root), folds=4, fold=fold) for fold in range(4)]
+    tested = Counter(example.image_id for data in rounds for example in data.examples("test"))
+    assert set(tested.values()) == {1}
+    assert len(tested) == 40
+    for data in rounds:
+        ids = [example.image_id for split in SPLITS for example in data.examples(split)]
+        assert len(ids) == len(set(ids)) == 40
+    rest = Socratis(str(root), folds=4, fold=1, val_fraction=0)
+    assert len(rest.examples("train")) + len(rest.examples("test")) == 40
+    assert rest.examples("val") == rest.examples("test")
+    with pytest.raises(UserError, match="fold below folds"):
+        Socratis(str(root), folds=4, fold=4).examples("test")
+
+
+def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
+    data = Socratis(str(small(tmp_path)))
+    assert all(example.image.endswith(".png") for split in SPLITS for example in data.examples(split))
+    item = Collate(0)([data._loader("val", data._sampler("val", False), None, False).dataset[0]])
+    assert item["image"].shape == (1, 3, 224, 224)
+
+
+def test_the_split_file_rules_over_seeds_and_says_what_is_wrong(tmp_path):
+    root = small(tmp_path)
+    path = tmp_path / "split.json"
+    first = Socratis(str(root), split_file=str(path))
+    kept = [example.image_id for example in first.examples("test")]
+    other = Socratis(str(root), split_file=str(path), split_seed=5)
+    assert [example.image_id for example in other.examples("test")] == kept
+    drawn = Socratis(str(root), split_seed=5)
+    assert [example.image_id for example in drawn.examples("test")] != kept
+    splits = json.loads(path.read_text())
+    path.write_text(json.dumps({**splits, kept[0]: "nowhere"}))
+    with pytest.raises(DataError, match=rf"split.json: image {kept[0]} has no split"):
+        Socratis(str(root), split_file=str(path)).examples("test")
+    path.write_text("{")
+    with pytest.raises(DataError, match="not a readable split file"):
+        Socratis(str(root), split_file=str(path)).examples("test")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("b.jpg,two,\"__import__('os').getcwd()\"", r"line 3 \(b.jpg\): emotions is .*expected a list such as"),
+        ("b.jpg,two,['happpy']", "emotion 'happpy' is none of the published labels"),
+        ("b.jpg,two,[]", "has no emotion"),
+        ("b.jpg, ,['sad']", "the caption is empty"),
+        ("a.jpg,two,['sad']", "this image is there twice"),
+    ],
+)
+def test_broken_rows_are_named(tmp_path, row, message):
+    (tmp_path / CLEANED_FILE).write_text(f"image_name,caption,emotions\na.jpg,one,['sad']\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        Socratis(str(tmp_path)).examples("train")
+
+
+def test_broken_raw_rows_and_missing_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=f"neither {RAW_FILE} nor {CLEANED_FILE} is there"):
+        Socratis(str(tmp_path)).examples("train")
+    (tmp_path / RAW_FILE).write_text(json.dumps({"ID1": [["a.jpg", "x", "sad"]]}))
+    with pytest.raises(DataError, match=r"id ID1, annotator 0: expected \[image name, caption"):
+        Socratis(str(tmp_path)).examples("train")
+    (tmp_path / RAW_FILE).write_text("[]")
+    with pytest.raises(DataError, match="is it the right file"):
+        Socratis(str(tmp_path)).examples("train")
+
+
+def test_data_check_compares_a_full_raw_file_with_the_published_counts(tmp_path, capsys):
+    write_raw(tmp_path / RAW_FILE, {str(n): [["sad", "Happy" if n % 2 else "", ""]] for n in range(40)})
+    assert cli.main(["data", "check", "socratis", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "rows: 40, published 12489; fetch the file again" in out
+    (tmp_path / RAW_FILE).rename(tmp_path / "mine.json")
+    assert cli.main(["data", "check", "socratis", "--root", str(tmp_path), "--annotations-file", "mine.json"]) == 0
+    assert "mine.json is not the full raw file (40 images, 40 annotators)" in capsys.readouterr().out
+
+
+def test_emotion_lists_are_parsed_never_executed():
+    assert emotion_list('["sad", "calm"]') == ["sad", "calm"]
+    for text in ("('sad',)", "[1]", "open('x')", "[", "", None):
+        assert emotion_list(text) is None

@@ -1,0 +1,144 @@
+"""Laws of the dual-transfer module: what the loss counts, what learns, what a checkpoint brings back."""
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from datamodules.dataset import CaptionDataset, Collate, Example
+from datamodules.images import ImageTransform
+from datamodules.tokenization import WordTokenizer
+from lightning_modules import DualTransfer
+from lightning_modules.base import rate_factor
+from networks.losses import token_loss
+
+CAPTIONS = ("a red square on a table", "two blue circles", "a dog")
+TOKENIZER = WordTokenizer.build(CAPTIONS, 1, 12)
+
+
+def open_plain(example):
+    return Image.new("RGB", (40, 40), example.image)
+
+
+@pytest.fixture
+def batch():
+    examples = [Example(0, "red", CAPTIONS[:2]), Example(1, "blue", CAPTIONS[2:])]
+    data = CaptionDataset(examples, open_plain, ImageTransform(32), TOKENIZER)
+    return Collate(TOKENIZER.pad_id)([data[0], data[1]])
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    settings = {
+        "image_encoder": "small-conv",
+        "image_weights": None,
+        "language_weights": None,
+        "language_layers": 2,
+        "language_heads": 2,
+        "language_width": 16,
+        "dropout": 0.0,
+        "max_tokens": 12,
+        "vocab_size": TOKENIZER.vocab_size,
+        "bos_id": TOKENIZER.bos_id,
+        "eos_id": TOKENIZER.eos_id,
+        "pad_id": TOKENIZER.pad_id,
+    }
+    module = DualTransfer(**{**settings, **changes})
+    module.log = lambda *args, **kwargs: None
+    return module
+
+
+def test_batch_is_flat_and_padded_to_its_longest_caption(batch):
+    assert batch["image_index"].tolist() == [0, 0, 1]
+    assert batch["caption_lengths"].tolist() == [8, 5, 4]
+    assert batch["caption_ids"].shape == (3, 8)
+    assert (batch["caption_ids"][2, 4:] == TOKENIZER.pad_id).all()
+
+
+def test_loss_starts_near_log_vocabulary_and_falls(batch):
+    module = make()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    first = module.training_step(batch, 0)
+    assert first.item() == pytest.approx(math.log(TOKENIZER.vocab_size), rel=0.15)
+    for _ in range(30):
+        loss = module.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < first.item() / 2
+
+
+@pytest.mark.parametrize("merging", ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"])
+def test_every_parameter_learns(batch, merging):
+    module = make(merging=merging)
+    module.training_step(batch, 0).backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_padding_does_not_matter(batch):
+    module = make().eval()
+    loss = module.training_step(batch, 0)
+    ids = nn.functional.pad(batch["caption_ids"], (0, 5), value=TOKENIZER.pad_id)
+    ids[0, 8:] = 5  # whatever stands behind a caption
+    other = module.training_step({**batch, "caption_ids": ids}, 0)
+    torch.testing.assert_close(loss, other)
+
+
+def test_image_is_encoded_once_however_many_captions(batch, monkeypatch):
+    module = make()
+    seen = []
+    vector = module.captioner.encoder.vector
+    monkeypatch.setattr(module.captioner.encoder, "vector", lambda image: seen.append(len(image)) or vector(image))
+    module.training_step(batch, 0)
+    assert seen == [2]
+
+
+def test_gradient_checkpointing_changes_nothing(batch):
+    plain, saving = make(), make(gradient_checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    losses = [module.training_step(batch, 0) for module in (plain, saving)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(*losses)
+    other = dict(saving.named_parameters())
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(parameter.grad, other[name].grad, msg=name)
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(buffer, dict(saving.named_buffers())[name], msg=name)
+
+
+def test_frozen_image_network_does_not_move_by_a_bit(batch):
+    module = make(freeze_image=True).train()
+    before = {name: value.clone() for name, value in module.captioner.encoder.state_dict().items()}
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    for name, value in module.captioner.encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_published_loss_counts_padding(batch):
+    module = make(as_published=True).eval()
+    correct = module.training_step(batch, 0)
+    module.captioner.train()
+    module.train()
+    published = module.training_step(batch, 0)
+    # by hand: every caption filled with token 0 up to 12, all positions counted
+    memory = module.captioner.encode(batch)
+    filled = torch.zeros(3, 12, dtype=torch.long)
+    for row, length in enumerate(batch["caption_lengths"]):
+        filled[row, :length] = batch["caption_ids"][row, :length]
+    output = module.captioner(memory, filled, torch.full((3,), 12), batch["image_index"])
+    assert len(output.targets) == 33
+    torch.testing.assert_close(published, token_loss(output.logits, output.targets))
+    assert published.item() != pytest.approx(correct.item())
+
+
+def test_rates():
+    assert rate_factor(0, 0, "constant", 0) == 1
+    assert rate_factor(10, 2, "linear", 10) == 0
+    assert rate_factor(6, 2, "cosine", 10) == pytest.approx(0.5)

@@ -1,0 +1,196 @@
+"""Laws of sentence codes and of the decoder that writes from them."""
+
+import math
+
+import pytest
+import torch
+
+from networks.attention import build_attention
+from networks.captioner import target_mask
+from networks.code_captioner import CodeCaptioner, RegionProjection
+from networks.code_decoder import CodeDecoder, WordReader
+from networks.decoding import DecodingSettings, decode
+from networks.errors import UserError
+from networks.image_codes import ImageCoder, pulled_together
+from networks.text_autoencoder import TextAutoencoder
+
+PAD, BOS, EOS, WORDS = 0, 1, 2, 12
+
+
+def captions(seed=0, count=5):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 9, (count,), generator=generator)
+    ids = torch.randint(3, WORDS, (count, int(lengths.max())), generator=generator)
+    ids[:, 0] = BOS
+    ids[torch.arange(count), lengths - 1] = EOS
+    ids[torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)] = PAD
+    return ids, lengths
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    settings = {"word_dim": 6, "state_dim": 8, "dropout": 0.0, "bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+    return TextAutoencoder(WORDS, **{**settings, **changes})
+
+
+VARIANTS = [
+    {},
+    {"cell": "gru"},
+    {"code": "output"},
+    {"words": "one_hot", "layers": 1},
+    {"backwards": True},
+    {"layers": 3, "cell": "gru", "code": "output", "backwards": True, "gradient_checkpointing": True},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_padding_does_not_enter_the_code(changes):
+    model = make(**changes)
+    ids, lengths = captions()
+    whole = model.encoder(ids, lengths)
+    padded = torch.nn.functional.pad(ids, (0, 7), value=5)  # whatever stands there
+    torch.testing.assert_close(model.encoder(padded, lengths), whole)
+    alone = torch.cat([model.encoder(row[None, :n], n[None]) for row, n in zip(ids, lengths, strict=True)])
+    torch.testing.assert_close(alone, whole)
+
+
+def test_code_is_the_final_cell_states_by_hand():
+    model = make()
+    ids, lengths = captions(count=1)
+    word = model.encoder.words(ids[0, 1 : lengths[0]])
+    states = []
+    for weights in model.encoder.rnn.all_weights:
+        hidden = cell = torch.zeros(1, 8)
+        outputs = []
+        for step in word:
+            hidden, cell = torch.lstm_cell(step[None], (hidden, cell), *weights)
+            outputs.append(hidden[0])
+        states.append(cell)
+        word = torch.stack(outputs)
+    torch.testing.assert_close(model.encoder(ids, lengths), torch.cat(states, dim=1))
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_fused_pass_is_the_steps_one_by_one(changes):
+    model = make(**changes).eval()
+    ids, lengths = captions()
+    memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
+    rows = torch.arange(len(ids))
+    fused = model(memory, ids, lengths, rows).logits
+    state, steps = None, []
+    for token in ids[:, :-1].t():
+        logits, state = model.step(memory, token, state)
+        steps.append(logits)
+    mask = target_mask(lengths, ids.shape[1])
+    torch.testing.assert_close(torch.stack(steps, dim=1)[mask], fused)
+    # cut into pieces where the words read are the captions' own: the same, too
+    outputs = model.decoder.forced(model.decoder.start(memory["code"]), ids, lengths, 1e-9)
+    torch.testing.assert_close(model.decoder.scores(outputs, None, None)[0], fused)
+
+
+def test_with_own_words_only_the_decoder_never_reads_the_caption():
+    model = make().eval()
+    ids, lengths = captions()
+    memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
+    other = torch.where(ids > 2, (ids - 2) % (WORDS - 3) + 3, ids)
+    outputs = [model.decoder.forced(model.decoder.start(memory["code"]), words, lengths, 1.0) for words in (ids, other)]
+    torch.testing.assert_close(*outputs)
+    token, state, steps = ids[:, 0], None, []
+    for _ in range(ids.shape[1] - 1):
+        logits, state = model.step(memory, token, state)
+        steps.append(logits)
+        token = logits.argmax(dim=1)
+    free = torch.stack(steps, dim=1)[target_mask(lengths, ids.shape[1])]
+    torch.testing.assert_close(model.decoder.scores(outputs[0], None, None)[0], free)
+
+
+@pytest.mark.parametrize("own_words", [0.0, 0.5])
+def test_loss_starts_near_log_vocabulary_and_captions_come_back(own_words):
+    model = make(state_dim=32, word_dim=16)
+    ids, lengths = captions()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(150):
+        memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
+        output = model(memory, ids, lengths, torch.arange(len(ids)), own_words)
+        loss = torch.nn.functional.cross_entropy(output.logits, output.targets)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(WORDS), rel=0.15)
+    memory = model.eval().encode({"caption_ids": ids, "caption_lengths": lengths})
+    found = decode(model, memory, DecodingSettings(max_tokens=10)).token_ids[:, 0]
+    assert [row[: n - 1] for row, n in zip(found.tolist(), lengths.tolist(), strict=True)] == [
+        row[1:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
+def test_distances_by_hand():
+    image, text = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
+    assert pulled_together(image, text, "mse", False).item() == pytest.approx((4 + 16) / 2)
+    assert pulled_together(image, text, "mse", True).item() == pytest.approx(2 - 2 * 0.6)
+    assert pulled_together(image, text, "cosine", False).item() == pytest.approx(1 - 0.6)
+    p, q = text[0].softmax(0), image[0].softmax(0)
+    assert pulled_together(image, text, "kl", False).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    assert pulled_together(text, text, "kl", True).item() == pytest.approx(0, abs=1e-6)
+    # with lengths set to one, only directions count
+    for kind in ("mse", "cosine", "kl"):
+        ours, theirs = (pulled_together(scale * image, text, kind, True).item() for scale in (1.0, 7.0))
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    with pytest.raises(UserError, match="expected mse, cosine or kl"):
+        pulled_together(image, text, "dot", True)
+
+
+def captioner(attention=None, entry="state"):
+    torch.manual_seed(1)
+    reader = WordReader("embedding", WORDS, 6)
+    looks = None if attention is None else build_attention(attention, 10, 8, 10, 2)
+    decoder = CodeDecoder(WORDS, reader, 8, 2, dropout=0.0, attention=looks)
+    coder = ImageCoder(6 if entry == "first_word" else 16, 3, None, 5, (4,), dropout=0.0)
+    regions = None if looks is None else RegionProjection(5, 10, None, 0.0)
+    summary = RegionProjection(4, 10, None, 0.0) if attention == "dot" else None
+    return CodeCaptioner(coder, decoder, regions, summary, entry, bos_id=BOS, eos_id=EOS, pad_id=PAD)
+
+
+@pytest.mark.parametrize("entry", ["state", "first_word"])
+@pytest.mark.parametrize("attention", [None, "uniform", "bahdanau", "dot", "multi_head"])
+def test_captioner_of_images_forced_is_stepped(attention, entry):
+    model = captioner(attention, entry).eval()
+    if attention:
+        torch.nn.init.normal_(model.decoder.look.weight)
+    ids, lengths = captions()
+    image_index = torch.tensor([0, 2, 1, 1, 0])
+    memory = model.encode({"features": torch.randn(3, 9, 5)})
+    output = model(memory, ids, lengths, image_index)
+    rows, state, steps = {name: value[image_index] for name, value in memory.items()}, None, []
+    for token in ids[:, :-1].t():
+        logits, state = model.step(rows, token, state)
+        steps.append(logits)
+    mask = target_mask(lengths, ids.shape[1])
+    torch.testing.assert_close(torch.stack(steps, dim=1)[mask], output.logits)
+    assert (output.attention is None) == (attention is None)
+    if attention:
+        torch.testing.assert_close(output.attention.sum(2), mask.float())
+
+
+def test_new_attention_leaves_the_decoder_as_it_was():
+    plain, looking = captioner(), captioner("bahdanau")
+    looking.decoder.load_state_dict(plain.decoder.state_dict(), strict=False)
+    looking.coder.load_state_dict(plain.coder.state_dict())
+    ids, lengths = captions(count=2)
+    batch = {"features": torch.randn(2, 9, 5)}
+    ours, theirs = (m.eval()(m.encode(batch), ids, lengths, torch.arange(2)).logits for m in (plain, looking))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_wrong_widths_say_so():
+    with pytest.raises(UserError, match="the code has 5 numbers, the decoder takes 16 or 8"):
+        make().decoder.start(torch.zeros(1, 5))
+    with pytest.raises(UserError, match="expected states or output"):
+        make(code="mean")
+    with pytest.raises(UserError, match="expected embedding or one_hot"):
+        make(words="letters")
+    with pytest.raises(UserError, match="expected lstm or gru"):
+        make(cell="rnn")

@@ -1,0 +1,99 @@
+"""Every experiment file works: offline twins train a batch, all others are built without being run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning import Trainer
+
+import cli
+import datamodules.base as base
+import networks.emotion_students
+import networks.visual_bert
+from datamodules.pseudo_labels import PseudoLabels
+from datamodules.tokenization import WordTokenizer
+from networks.bert import build_bert
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "experiments"
+OFFLINE = sorted((FOLDER / "offline").glob("*.yaml"))
+EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
+OVERLAYS = sorted((FOLDER / "overlays").rglob("*.yaml"))
+STAGES = {"emotion_pseudo_labels", "emotion_student"}
+"""Twins that need another stage's run; tests/lightning_modules/test_emotion_stages.py runs them."""
+CAPTIONERS = {"attention_rnn", "dual_transfer"}
+"""What overlays/memorise.yaml is for."""
+
+
+def test_numbers_of_files():
+    assert len(EXPERIMENTS) == 10
+    assert len(OFFLINE) == len(EXPERIMENTS), "every experiment has a twin that needs nothing"
+    assert len(OVERLAYS) == 17
+    assert {path.name for path in OFFLINE} == {path.name for path in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *OFFLINE, *OVERLAYS], ids=lambda path: str(path.relative_to(FOLDER)))
+def test_header_says_how_to_run_it(path):
+    text = path.read_text()
+    assert text.startswith("# ")
+    if path.parent != FOLDER / "overlays":
+        assert "# Command:" in text
+
+
+@pytest.mark.parametrize("path", [path for path in OFFLINE if path.stem not in STAGES], ids=lambda path: path.stem)
+def test_offline_twin_runs(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    small = ["--data.init_args.num_train=70", "--data.init_args.num_val=8", "--data.init_args.num_test=8"]
+    assert cli.main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", *small]) == 0
+
+
+def shallow_bert(config, gradient_checkpointing):
+    config.num_hidden_layers = 1
+    return build_bert(config, gradient_checkpointing)
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """Modules and trainers are built; nothing is trained, downloaded or read."""
+    built = []
+    # the private half of `fit`: the command line reads the options of a run from the public one's signature
+    monkeypatch.setattr(Trainer, "_fit_impl", lambda self, model, *rest: built.append((self, model)))
+    words = WordTokenizer(["a", "dog"], 36)
+    monkeypatch.setattr(base, "build_tokenizer", lambda *args, **kwargs: words)
+    monkeypatch.setattr(base.CaptionDataModule, "examples", lambda self, split: [])
+    monkeypatch.setattr(PseudoLabels, "label_names", ("joy", "fear"))
+    for module in (networks.visual_bert, networks.emotion_students):  # twelve layers take seconds
+        monkeypatch.setattr(module, "build_bert", shallow_bert)
+    return built
+
+
+def build(nothing_runs, tmp_path, *configs):
+    args = [option for path in configs for option in ("--config", str(path))]
+    here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--run_dir", str(tmp_path / "run"), "--wandb=off"]
+    assert cli.main(["fit", *args, *here]) == 0
+    return nothing_runs[-1]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_instantiates(monkeypatch, nothing_runs, tmp_path, path):
+    monkeypatch.chdir(ROOT)
+    _, module = build(nothing_runs, tmp_path, path)
+    given = yaml.safe_load(path.read_text())["model"]["init_args"]
+    assert {key: module.hparams[key] for key in given} == given
+
+
+PAIRS = [
+    (overlay, experiment)
+    for overlay in OVERLAYS
+    for experiment in EXPERIMENTS
+    if overlay.name == experiment.name
+    or (overlay.parent.name == "overlays" and (overlay.stem != "memorise" or experiment.stem in CAPTIONERS))
+]
+
+
+@pytest.mark.parametrize(("overlay", "experiment"), PAIRS, ids=lambda path: Path(path).stem)
+def test_overlay_instantiates_on_its_experiment(monkeypatch, nothing_runs, tmp_path, overlay, experiment):
+    monkeypatch.chdir(ROOT)
+    _, module = build(nothing_runs, tmp_path, experiment, overlay)
+    given = yaml.safe_load(overlay.read_text()).get("model", {}).get("init_args", {})
+    assert {key: module.hparams[key] for key in given} == given
