@@ -5,8 +5,9 @@ import csv
 import json
 import os
 import secrets
+import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +148,30 @@ def make_loggers(
     if tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return loggers
+
+
+@contextlib.contextmanager
+def own_wandb_run() -> Iterator[None]:
+    """Ends the W&B run that is begun inside.
+
+    W&B has one run for a process and hands it to every logger that asks, so the next training run of the same process
+    (a notebook, a sweep's function) would write into the folder and the curves of this one. A run that the caller had
+    begun before stays open.
+    """
+    before = _open_wandb_run()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        run = _open_wandb_run()
+        if run is not None and run is not before:
+            run.finish(exit_code=int(failed))
+
+
+def _open_wandb_run() -> Any:
+    """W&B's run of this process; None when there is none, without importing W&B to look."""
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def _wandb_id(run_dir: Path) -> str:

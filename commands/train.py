@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import datamodules  # noqa: F401  # its classes may be named by class_path
 from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
-from callbacks.loggers import WandbMode, make_loggers
+from callbacks.loggers import WandbMode, make_loggers, own_wandb_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
 from callbacks.report import RunReport
@@ -214,8 +214,17 @@ def main(args: Sequence[str]) -> int:
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     args = runs.with_saved_config(args)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    with own_wandb_run():
+        cli = _run(args)
+    if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
+        print(f"run folder: {cli.run_dir}")
+    return 130 if cli.trainer.interrupted else 0
+
+
+def _run(args: list[str]) -> TrainerCLI:
+    """Builds everything and runs the subcommand; what is the user's mistake becomes a ``UserError``."""
     try:
-        cli = TrainerCLI(
+        return TrainerCLI(
             BaseModule,
             LightningDataModule,
             subclass_mode_model=True,
@@ -237,9 +246,6 @@ def main(args: Sequence[str]) -> int:
         if mistake is None:
             raise
         raise mistake from error
-    if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
-        print(f"run folder: {cli.run_dir}")
-    return 130 if cli.trainer.interrupted else 0
 
 
 def _mistake(error: Exception, files: list[str]) -> UserError | None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,6 +46,14 @@ def _own_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_wandb_run():
+    """W&B gives an open run to whoever asks next: no test may meet or leave one."""
+    assert getattr(sys.modules.get("wandb"), "run", None) is None, "a fixture left a W&B run open"
+    yield
+    assert getattr(sys.modules.get("wandb"), "run", None) is None, "the test left a W&B run open"
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ import csv
 import json
 
 import pytest
+import wandb
 
-from callbacks.loggers import CSVFile, make_loggers, wandb_account_configured
+from callbacks.loggers import CSVFile, make_loggers, own_wandb_run, wandb_account_configured
 
 
 def rows(path):
@@ -69,3 +70,26 @@ def test_wandb_is_offline_without_account_and_keeps_its_run_id(tmp_path):
         "CSVFile",
         "TensorBoardLogger",
     ]
+
+
+@pytest.mark.usefixtures("no_account")
+def test_two_runs_of_one_process_have_a_wandb_run_each(tmp_path):
+    ids = []
+    for name in ("1", "2"):
+        with own_wandb_run():
+            logger = make_loggers(tmp_path / name)[1]
+            ids.append(logger.experiment.id)
+        assert wandb.run is None
+        assert list((tmp_path / name / "wandb").glob(f"offline-run-*-{ids[-1]}"))
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.usefixtures("no_account")
+def test_the_callers_own_wandb_run_stays_open(tmp_path):
+    own = wandb.init(mode="disabled", dir=tmp_path)
+    try:
+        with own_wandb_run():
+            assert make_loggers(tmp_path / "1")[1].experiment is own
+        assert wandb.run is own
+    finally:
+        own.finish()
