@@ -19,7 +19,9 @@ class PredictionWriter(Callback):
     """Writes ``predictions.json`` into the trainer's root folder.
 
     Captioners: `[{"image_id", "caption"}, ...]`; label methods:
-    `[{"image_id", "probabilities": {label: probability, ...}}, ...]`, six decimals.
+    `[{"image_id", "probabilities": {label: probability, ...}}, ...]`, six decimals. What rewrites captions instead of
+    describing pictures names caption k of an image ``ID/k``; that goes to ``reconstructions.json``, as
+    `[{"image_id", "original", "reconstruction"}, ...]`.
 
     After each validation the file holds what that validation said; `test` and `predict` write to their own folder. Ids
     keep the type they have in the data set. Under DDP the predictions of all ranks are gathered. In prediction it
@@ -59,6 +61,8 @@ class PredictionWriter(Callback):
             # pictures that are to be labelled bring no names
             names: Sequence[str] = getattr(datamodule, "label_names", ()) or known_labels
             write_json(path, [_labelled(e.image_id, names, row) for e, row in known(examples, self.probabilities)])
+        elif rewritten := _rewritten(examples, self.captions):
+            write_json(path.with_name("reconstructions.json"), rewritten)
         else:
             captions = known(examples, self.captions)
             write_json(path, [{"image_id": e.image_id, "caption": caption} for e, caption in captions])
@@ -133,6 +137,16 @@ def _another_writes(trainer: Trainer) -> bool:
 def known(examples: Sequence[Example], values: Mapping[str, T]) -> list[tuple[Example, T]]:
     """The examples that something is known of, in their order, with it."""
     return [(e, values[str(e.image_id)]) for e in examples if str(e.image_id) in values]
+
+
+def _rewritten(examples: Sequence[Example], captions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every caption beside what became of it; empty when pictures were captioned."""
+    return [
+        {"image_id": e.image_id, "original": text, "reconstruction": captions[f"{e.image_id}/{number}"]}
+        for e in examples
+        for number, text in enumerate(e.captions)
+        if f"{e.image_id}/{number}" in captions
+    ]
 
 
 def _labelled(image_id: str | int, names: Sequence[str], row: Sequence[float]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from datamodules.tokenization import CaptionTokenizer
-from lightning_modules.attention_settings import check_encoders, words_of
 from lightning_modules.base import Schedule
+from lightning_modules.captioner_settings import check_encoders, words_of
 from lightning_modules.captioning import CaptioningModule, Generated
 from metrics.pointing import Places, named_places, normalised_entropy, pointing_credit
 from networks.attention import AttentionName, build_attention
@@ -30,6 +30,7 @@ from networks.errors import UserError
 from networks.freezing import parameters_of_map
 from networks.positions import square_side
 from networks.recurrent import CellName
+from networks.word_losses import word_loss, word_shares
 
 
 class AttentionRNN(CaptioningModule):
@@ -73,6 +74,8 @@ class AttentionRNN(CaptioningModule):
         schedule: what the learning rate does after it.
         label_smoothing: share of the target probability spread over all tokens.
         doubly_stochastic: weight of the penalty on attention that a caption spreads unevenly over the regions.
+        word_weight: weight of a loss that asks the decoder's first state for the words of the picture's captions, see
+            `networks.word_losses`: with few pictures it makes them better known. 0: none.
         attention_supervision: weight of the loss that draws attention to the objects named; synthetic scenes only.
         sampling_start: epoch, from 0, at which scheduled sampling begins (Bengio et al. 2015); None: never.
         sampling_increase: share of words replaced by the model's own, added every epoch from then on.
@@ -131,6 +134,7 @@ class AttentionRNN(CaptioningModule):
         schedule: Schedule = "constant",
         label_smoothing: float = 0.0,
         doubly_stochastic: float = 0.0,
+        word_weight: float = 0.0,
         attention_supervision: float = 0.0,
         sampling_start: int | None = None,
         sampling_increase: float = 0.01,
@@ -181,6 +185,8 @@ class AttentionRNN(CaptioningModule):
         self.extra.update({f"{stage}/attention_entropy": MeanMetric() for stage in ("val", "test")})
         self.extra.update({f"{stage}/pointing": MeanMetric() for stage in ("val", "test")})
         self.hear_neighbours()
+        self.words = nn.Linear(state_width, vocab_size) if word_weight else None
+        self._first_state: Tensor | None = None
         self._share_found: float | None = None
         self._attention: Tensor | None = None
 
@@ -295,11 +301,17 @@ class AttentionRNN(CaptioningModule):
             self.sampling_probability() if self.training else 0.0,
         )
         self._attention = None if self.training else output.attention  # for `update_extra`
+        self._first_state = self.captioner.similarity_state(memory) if self.words is not None else None
         return memory, output
 
     def training_loss(self, batch: Batch, output: CaptionOutput) -> Tensor:
-        """Cross-entropy and the two terms on the attention."""
+        """Cross-entropy, the term on the first state and the two on the attention."""
         loss = super().training_loss(batch, output)
+        if self.words is not None:
+            assert self._first_state is not None, "captions are scored before their loss"
+            targets = word_shares(batch, len(self._first_state), self.words.out_features)
+            loss = loss + self.hparams["word_weight"] * word_loss(self.words(self._first_state), targets)
+            self._first_state = None
         assert output.attention is not None
         if weight := self.hparams["doubly_stochastic"]:
             loss = loss + weight * doubly_stochastic_penalty(output.attention, batch["caption_lengths"])

@@ -17,6 +17,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from lightning_modules.base import Schedule
+from lightning_modules.captioner_settings import check_encoders
 from lightning_modules.captioning import CaptioningModule, Generated
 from metrics.character_bleu import character_bleu
 from networks.batch import Batch
@@ -32,8 +33,9 @@ class DualTransfer(CaptioningModule):
     """Image network + language model + merging network, all trained.
 
     Args:
-        image_encoder: ``efficientnet-b4`` (published), ``timm/NAME``, ``torchvision/NAME`` or ``small-conv``.
-        image_weights: name of published weights, a local file, or None = random.
+        image_encoder: ``efficientnet-b4`` (published), ``timm/NAME``, ``torchvision/NAME`` or ``small-conv``; None: the
+            data module's frozen `encoder` gives features, whose mean over the regions is the picture's vector.
+        image_weights: name of published weights, a local file, or None = random; None without an image encoder.
         language_model: a GPT-2 size, or another causal language model's folder or hub id.
         language_weights: hub id, local folder or file, or None = random.
         merging: merging network, see `networks.merging`.
@@ -54,6 +56,10 @@ class DualTransfer(CaptioningModule):
         beams: beam width in testing and prediction.
         length_penalty: see `networks.decoding`.
         no_repeat_ngram_size: likewise.
+        consensus: rank the captions of the beam search by their agreement, see `networks.consensus`.
+        neighbours: training pictures whose captions have a voice in the consensus (see `networks.neighbours`); the
+            checkpoint carries all training captions then. 0: none.
+        neighbour_share: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from.
         vocab_size: tokens of the data module's tokeniser.
@@ -61,6 +67,10 @@ class DualTransfer(CaptioningModule):
         eos_id: token after the last word.
         pad_id: filling behind captions.
         language_config: architecture as saved in a checkpoint; overrides `language_model`.
+        feature_dim: width of the data module's features, None when it gives pictures.
+
+    Raises:
+        UserError: neither or both of data module and this module have an encoder, or values do not fit together.
     """
 
     method: ClassVar[str] = "dual_transfer"
@@ -68,7 +78,7 @@ class DualTransfer(CaptioningModule):
 
     def __init__(
         self,
-        image_encoder: str = "efficientnet-b4",
+        image_encoder: str | None = "efficientnet-b4",
         image_weights: str | None = "advprop",
         language_model: str = "gpt2",
         language_weights: str | None = "gpt2",
@@ -90,6 +100,9 @@ class DualTransfer(CaptioningModule):
         beams: int = 5,
         length_penalty: float = 1.0,
         no_repeat_ngram_size: int = 2,
+        consensus: bool = False,
+        neighbours: int = 0,
+        neighbour_share: float = 0.7,
         max_tokens: int = 36,
         init_from: str | None = None,
         vocab_size: int = 50259,
@@ -97,9 +110,11 @@ class DualTransfer(CaptioningModule):
         eos_id: int = 50256,
         pad_id: int = 50258,
         language_config: dict[str, Any] | None = None,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_encoders(image_encoder, image_weights if image_encoder is None else None, None, feature_dim)
         # Random weights here: pretrained ones come in `load_pretrained`, so that serving and resuming never look for
         # them. Only an architecture that is not known by name must be read from its weights the first time.
         known = language_model in GPT2_SIZES and not (language_weights and Path(language_weights).is_dir())
@@ -120,10 +135,12 @@ class DualTransfer(CaptioningModule):
             merging=merging,
             max_tokens=max_tokens,
             gradient_checkpointing=gradient_checkpointing,
+            feature_dim=feature_dim,
         )
         self.hparams["language_config"] = self.captioner.language.config_dict()
-        if freeze_image:
+        if freeze_image and self.captioner.encoder is not None:
             self.captioner.encoder.requires_grad_(False)
+        self.hear_neighbours()
         if as_published:
             names = ("loss_padded", *(f"bleu{order}_char" for order in range(1, 5)))
             self.extra.update({f"as_published/{name}": MeanMetric() for name in names})
@@ -135,7 +152,7 @@ class DualTransfer(CaptioningModule):
             UserError: weights cannot be reached or do not fit.
         """
         settings = self.hparams
-        if settings["image_weights"] is not None:
+        if self.captioner.encoder is not None and settings["image_weights"] is not None:
             loaded = build_encoder(settings["image_encoder"], settings["image_weights"])
             self.captioner.encoder.load_state_dict(loaded.state_dict())
         if settings["language_weights"] is not None and not self._language_is_loaded:
@@ -150,7 +167,7 @@ class DualTransfer(CaptioningModule):
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the towers that do not start from random weights."""
-        if self.hparams["image_weights"] is not None:
+        if self.captioner.encoder is not None and self.hparams["image_weights"] is not None:
             yield from self.captioner.encoder.parameters()
         if self.hparams["language_weights"] is not None:
             yield from self.captioner.language.parameters()
@@ -158,7 +175,7 @@ class DualTransfer(CaptioningModule):
     def train(self, mode: bool = True) -> "DualTransfer":
         """Sets the mode; a frozen image network stays in evaluation mode."""
         super().train(mode)
-        if self.hparams["freeze_image"]:
+        if self.captioner.encoder is not None and self.hparams["freeze_image"]:
             self.captioner.encoder.eval()
         return self
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from networks.batch import Batch
 from networks.captioner import Captioner, CaptionOutput, Memory, State, target_mask
-from networks.encoders import build_encoder
+from networks.encoders import ImageEncoder, build_encoder
+from networks.image_labeller import RegionPooling
 from networks.language import build_language_model
 from networks.merging import MergingVariant, build_merging
 
@@ -35,7 +36,8 @@ class DualTransferCaptioner(Captioner):
         bos_id: token before the first word.
         eos_id: token after the last word.
         pad_id: filling.
-        encoder: name of the image tower (see `networks.encoders.build_encoder`).
+        encoder: name of the image tower (see `networks.encoders.build_encoder`); None: batches bring `features` of a
+            frozen one, whose mean over the regions is v.
         encoder_weights: its weights; None for random ones.
         encoder_outputs: Dv; None for the tower's own (EfficientNet: 1000).
         language: name of the language tower (see `networks.language.build_language_model`).
@@ -48,7 +50,13 @@ class DualTransferCaptioner(Captioner):
         merging: variant of the merging network.
         max_tokens: longest caption, for the merging variant "batch_norm".
         gradient_checkpointing: recompute the blocks of both towers in the backward pass: less memory, more time.
+        feature_dim: width of these features.
+
+    Raises:
+        ValueError: neither or both of `encoder` and `feature_dim` are given.
     """
+
+    encoder: ImageEncoder | None
 
     def __init__(
         self,
@@ -56,7 +64,7 @@ class DualTransferCaptioner(Captioner):
         bos_id: int,
         eos_id: int,
         pad_id: int,
-        encoder: str = "efficientnet-b4",
+        encoder: str | None = "efficientnet-b4",
         encoder_weights: str | None = None,
         encoder_outputs: int | None = None,
         language: str = "gpt2",
@@ -69,12 +77,18 @@ class DualTransferCaptioner(Captioner):
         merging: MergingVariant = "mlp",
         max_tokens: int = 36,
         gradient_checkpointing: bool = False,
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
-        self.encoder = build_encoder(
-            encoder, encoder_weights, gradient_checkpointing=gradient_checkpointing, num_outputs=encoder_outputs
-        )
+        if (encoder is None) == (feature_dim is None):
+            raise ValueError(f"encoder={encoder!r} and feature_dim={feature_dim}: give one of the two")
+        self.encoder = None
+        if encoder is not None:
+            self.encoder = build_encoder(
+                encoder, encoder_weights, gradient_checkpointing=gradient_checkpointing, num_outputs=encoder_outputs
+            )
+        self.pooling = RegionPooling("mean", feature_dim or 1)
         self.language = build_language_model(
             language,
             language_weights,
@@ -88,13 +102,15 @@ class DualTransferCaptioner(Captioner):
             config=language_config,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.merging = build_merging(merging, self.encoder.vector_dim, self.language.width, max_steps=max_tokens)
+        vector_dim = self.encoder.vector_dim if self.encoder is not None else feature_dim or 0
+        self.merging = build_merging(merging, vector_dim, self.language.width, max_steps=max_tokens)
         self._given = {
             "encoder": encoder,
             "encoder_outputs": encoder_outputs,
             "language": language,
             "merging": merging,
             "max_tokens": max_tokens,
+            "feature_dim": feature_dim,
         }
 
     def spec(self) -> dict[str, Any]:
@@ -109,8 +125,15 @@ class DualTransferCaptioner(Captioner):
         }
 
     def encode(self, batch: Batch) -> Memory:
-        """The vector of each picture of ``batch["image"]``: ``{"image": (B, Dv)}``."""
-        return {"image": self.encoder.vector(batch["image"])}
+        """The vector of each picture of ``batch["image"]``, or of its ``features``: ``{"image": (B, Dv)}``."""
+        if self.encoder is not None:
+            return {"image": self.encoder.vector(batch["image"])}
+        dtype = next(self.merging.parameters()).dtype  # the store holds half precision
+        return {"image": self.pooling(batch["features"].to(dtype), batch.get("feature_mask"))}
+
+    def similarity_state(self, memory: Memory) -> Tensor:
+        """The picture's vector, `(B, Dv)`, float32."""
+        return memory["image"].float()
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """See `Captioner.step`; the state is the language tower's key-value cache and the merging network's state."""

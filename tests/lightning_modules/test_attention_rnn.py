@@ -72,6 +72,17 @@ def test_every_parameter_learns(data, batch, attention, cell):
     assert "captioner.encoder.layers.0.0.weight" in learning
 
 
+def test_the_first_state_learns_the_words(data, batch):
+    module = make(data, word_weight=0.5)
+    plain = make(data).training_step(batch, 0)
+    first = module.training_step(batch, 0)
+    assert first > plain
+    first.backward()
+    assert module.words.weight.grad.abs().sum() > 0
+    assert module.captioner.start.weight.grad.abs().sum() > 0
+    assert make(data).words is None
+
+
 @pytest.mark.parametrize("name", ["small-conv", "efficientnet-b0", "torchvision/squeezenet1_0", "timm/resnet18"])
 def test_only_the_map_of_a_cnn_learns(name):
     encoder = build_encoder(name, None, gradient_checkpointing=name == "small-conv").eval()

@@ -188,6 +188,10 @@ def test_stages_hand_over(stages):
     header = (stages["distil"] / "metrics.csv").read_text().splitlines()[0]
     assert "val/recall_at_1" in header
     assert (stages["distil"] / "codes.png").stat().st_size > 5000
+    rows = json.loads((stages["text"] / "reconstructions.json").read_text())
+    assert len(rows) > 10
+    assert all(set(row) == {"image_id", "original", "reconstruction"} and row["original"] for row in rows)
+    assert not (stages["text"] / "predictions.json").exists()
     assert "val/unseen_bleu4" in (stages["text"] / "metrics.csv").read_text().splitlines()[0]
 
 

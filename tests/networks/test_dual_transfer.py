@@ -156,3 +156,24 @@ def test_the_published_model_has_the_published_size():
     assert sizes == [19_341_616, 124_439_808 + 2 * 768, weights + 384 + 768 + 256 + 768]
     assert model.encoder.vector_dim == 1000
     assert model.encoder.grid_shape(380) == (12, 12)
+
+
+def test_stored_features_are_read_in_the_place_of_pictures():
+    data = batch()
+    features = torch.randn(3, 4, 10)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]])
+    model = tiny(encoder=None, encoder_outputs=None, feature_dim=10).eval()
+    del data["image"]
+    data |= {"features": features.half(), "feature_mask": mask}
+    vector = model.encode(data)["image"]
+    expected = torch.stack([rows[kept].mean(0) for rows, kept in zip(features, mask, strict=True)])
+    torch.testing.assert_close(vector, expected, rtol=1e-3, atol=1e-3)
+    again = DualTransferCaptioner(**json.loads(json.dumps(model.spec()))).eval()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(run(again, data).logits, run(model, data).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("changes", [{"encoder": None}, {"feature_dim": 10}])
+def test_pictures_or_features_not_both_or_neither(changes):
+    with pytest.raises(ValueError, match="give one of the two"):
+        tiny(**changes)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from networks.losses import token_loss
+from networks.word_losses import word_loss, word_shares
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -47,3 +48,23 @@ def test_extreme_logits_stay_finite():
     assert loss.item() == pytest.approx(1e4)
     assert logits.grad.isfinite().all()
     assert not math.isnan(loss.item())
+
+
+def test_word_shares_count_captions_and_padding_does_not_matter():
+    batch = {
+        "caption_ids": torch.tensor([[1, 4, 4, 2, 0], [1, 5, 2, 4, 4], [1, 6, 7, 5, 2]]),  # the second ends early
+        "caption_lengths": torch.tensor([4, 3, 5]),
+        "image_index": torch.tensor([0, 0, 2]),
+    }
+    shares = word_shares(batch, 3, 8)
+    assert shares.tolist() == [[0, 0, 1, 0, 0.5, 0.5, 0, 0], [0] * 8, [0, 0, 1, 0, 0, 1, 1, 1]]
+    wider = {**batch, "caption_ids": torch.nn.functional.pad(batch["caption_ids"], (0, 3), value=0)}
+    assert torch.equal(word_shares(wider, 3, 8), shares)
+
+
+def test_word_loss_is_least_at_the_shares_themselves():
+    shares = torch.tensor([[0.2, 0.7, 0.5], [0.9, 0.1, 0.4]])
+    best = word_loss(shares.logit(), shares)
+    entropy = -(shares * shares.log() + (1 - shares) * (1 - shares).log()).sum() / 2
+    assert best.item() == pytest.approx(entropy.item(), rel=1e-5)
+    assert word_loss(shares.logit() + 0.3, shares) > best

@@ -1,4 +1,4 @@
-"""What the settings of the attention RNN must fulfil."""
+"""What the settings of captioners must fulfil."""
 
 from typing import Any
 
