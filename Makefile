@@ -8,7 +8,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer test test-slow lint types format benchmark clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation test test-slow lint types format benchmark clean python-is-usable
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ demo: $(VENV)/.installed ## train a captioner on synthetic scenes, test it, show
 
 emotion-transfer: $(VENV)/.installed ## emotion transfer on synthetic scenes, three seeds (about 20 minutes)
 	@$(PY) cli.py recipe experiments/recipes/offline/emotion_transfer.yaml --seed 1,2,3
+
+attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 3 hours)
+	@$(PY) cli.py recipe experiments/recipes/ucm_attention_rnn.yaml --seed 1,2,3
+
+ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 2 hours)
+	@$(PY) cli.py recipe experiments/recipes/ucm_distillation.yaml --seed 1,2,3
 
 test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto

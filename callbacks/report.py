@@ -15,8 +15,9 @@ from callbacks.predictions import PredictionWriter, known, write_json
 from datamodules.base import CaptionDataModule, Split
 from datamodules.dataset import Example
 from datamodules.resume import batches_begun
+from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
-from metrics.floors import floor_warning, floors_above
+from metrics.floors import floor_file, floor_warning, floors_above
 from metrics.label_floors import label_floors_above, label_warning
 from metrics.labels import per_label
 
@@ -30,8 +31,9 @@ _log = logging.getLogger(__name__)
 class RunReport(Callback):
     """Prints a table after testing and validating, with the rows a score must be read against, and some captions.
 
-    Also writes ``metrics.json`` beside it. After the test of a classifier it prints a table of the labels and writes
-    what `callbacks.label_tables` makes: ``labels.csv``, ``per_label.csv`` and ``labels.png``.
+    Also writes ``metrics.json`` beside it, and for captioners ``floors/ROW.json``, the captions of the floors. After the
+    test of a classifier it prints a table of the labels and writes what `callbacks.label_tables` makes:
+    ``labels.csv``, ``per_label.csv`` and ``labels.png``.
 
     The rows are those of the data module's `bounds(split)`, or of the module's where it has such a method.
 
@@ -88,6 +90,8 @@ class RunReport(Callback):
         rows: dict[str, Mapping[str, float]] = {"this model": scores, **bounds(split)}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             write_json(Path(trainer.default_root_dir) / "metrics.json", rows)
+            if isinstance(module, CaptioningModule):
+                write_floors(Path(trainer.default_root_dir) / "floors", datamodule, split)
         console = Console()
         console.print()
         console.print(score_table(f"{split} split, {len(datamodule.examples(split))} pictures", rows))
@@ -133,6 +137,15 @@ class RunReport(Callback):
             drawn = [transform.denormalize(transform(datamodule.open_image(e))).permute(1, 2, 0) for e, _ in shown]
             figure = label_sheet([picture.numpy() for picture in drawn], [item for _, item in shown])
             figure.savefig(folder / "labels.png", dpi=110)
+
+
+def write_floors(folder: Path, data: CaptionDataModule, split: Split) -> None:
+    """Writes what the floors say of every picture, a file of COCO results for each: for tests against them."""
+    ids = {str(example.image_id): example.image_id for example in data.examples(split)}
+    for name, captions in data.floor_captions(split).items():
+        rows = [{"image_id": ids[image], "caption": caption} for image, caption in captions.items()]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{floor_file(name)}.json", rows)
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

@@ -16,7 +16,7 @@ _SHOWN = 3
 """So many ids are named in an error that may concern thousands."""
 
 References = dict[str, list[str]]
-Bounds = dict[str, dict[str, float]]
+Rows = dict[str, dict[str, float]]
 
 
 def main(args: list[str]) -> int:
@@ -82,7 +82,7 @@ def _parser() -> Parser:
     return parser
 
 
-def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: list[str]) -> Bounds:
+def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: list[str]) -> Rows:
     """Floors and ceilings of a split of a data set, see `metrics.floors`.
 
     Args:
@@ -95,7 +95,7 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
         UserError: unknown data set, flag or split, or the images are others.
     """
     from commands.data import build_data
-    from datamodules.bounds import bounds_of
+    from datamodules.bounds import Bounds
 
     if split not in (None, "train", "val", "test"):
         raise UserError(f"--split {split}: --floors knows train, val and test: choose one of these")
@@ -108,7 +108,7 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
             f"--floors {name}: the references have {len(image_ids)} images, {len(others)} of them ({_examples(others)})"
             f" not in split '{chosen}' of {len(known)}; give the references of that split, or --split NAME"
         )
-    return data.bounds(chosen) or bounds_of(data, chosen)
+    return data.bounds(chosen) or Bounds(data).scores(chosen)
 
 
 def _note(line: str) -> None:

@@ -142,6 +142,11 @@ class CaptionDataModule(LightningDataModule):
         del split
         return {}
 
+    def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
+        """Captions behind those of the rows that have some: row to image id to caption, see `metrics.floors`."""
+        del split
+        return {}
+
     def check_facts(self) -> tuple[list[Problem], list[str]]:
         """What else ``data check`` should say: problems and notes; by default, images without region features."""
         if self.regions is None:

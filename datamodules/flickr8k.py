@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.base import CaptionDataModule, Split
-from datamodules.bounds import bounds_of
+from datamodules.bounds import Bounds
 from datamodules.caption_tables import table_records
 from datamodules.dataset import Example
 from datamodules.images import Normalization
@@ -104,7 +104,7 @@ class Flickr8k(CaptionDataModule):
         )
         self.captions_file, self.image_folder = captions_file, image_folder
         self.allow_missing, self.min_words = allow_missing, min_words
-        self._bounds: dict[Split, dict[str, dict[str, float]]] = {}
+        self._bounds = Bounds(self)
         self._captions: dict[str, tuple[tuple[str, ...], str]] | None = None
 
     def load_examples(self, split: Split) -> list[Example]:
@@ -133,9 +133,11 @@ class Flickr8k(CaptionDataModule):
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:
         """Floors and ceilings of a split, see `metrics.floors`; computed once."""
-        if split not in self._bounds:
-            self._bounds[split] = bounds_of(self, split)
-        return self._bounds[split]
+        return self._bounds.scores(split)
+
+    def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
+        """Captions of the floors; computed once."""
+        return self._bounds.captions(split)
 
     def _count_missing(self, path: Path, folder: Path, names: list[str], found: list[str]) -> None:
         missing = len(names) - len(found)

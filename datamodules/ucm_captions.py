@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.base import CaptionDataModule, Split
-from datamodules.bounds import bounds_of
+from datamodules.bounds import Bounds
 from datamodules.caption_json import read_karpathy
 from datamodules.dataset import Example
 from datamodules.images import Normalization, find_image
@@ -182,7 +182,7 @@ class UCMCaptions(CaptionDataModule):
             wrong = f"encoder={encoder}" if encoder is not None else "on_bad_image=skip"
             raise UserError(f"captions_only is true with {wrong}, which needs images: set one of the two off")
         self._records: list[Record] | None = None
-        self._bounds: dict[Split, dict[str, dict[str, float]]] = {}
+        self._bounds = Bounds(self, self.classes)
         self._names: dict[str, _Names] = {}
         self._labels: tuple[tuple[str, ...], dict[str, tuple[float, ...]]] | None = None
 
@@ -228,9 +228,11 @@ class UCMCaptions(CaptionDataModule):
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:
         """Floors and ceilings of a split, see `metrics.floors`; computed once."""
-        if split not in self._bounds:
-            self._bounds[split] = bounds_of(self, split, self.classes)
-        return self._bounds[split]
+        return self._bounds.scores(split)
+
+    def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
+        """Captions of the floors; computed once."""
+        return self._bounds.captions(split)
 
     @property
     def label_names(self) -> tuple[str, ...]:

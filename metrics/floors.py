@@ -8,6 +8,7 @@ Letters: N training images, M images to be captioned, D width of their features.
 """
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -230,7 +231,7 @@ def leave_one_out(references: Captions) -> dict[str, float]:
     return {name: sum(turn[name] for turn in turns) / len(turns) for name in turns[0]}
 
 
-def caption_bounds(
+def floor_captions(
     train: Captions,
     references: Captions,
     *,
@@ -239,8 +240,8 @@ def caption_bounds(
     train_features: Features | None = None,
     features: Features | None = None,
     seed: int = 0,
-) -> dict[str, dict[str, float]]:
-    """All floors and ceilings that can be made from what is given.
+) -> dict[str, dict[str, str]]:
+    """The captions of all floors and of the ceiling of classes that can be made from what is given.
 
     Args:
         train: training images to captions; of more than 5000 images, 5000 evenly spread ones are used for what looks at
@@ -253,7 +254,8 @@ def caption_bounds(
         seed: seed of all draws.
 
     Returns:
-        Scores by row, in the order of `FLOORS`, then `CEILINGS`; rows that need what is not given are absent.
+        Row to image to caption, in the order of `FLOORS`, then the true class; rows that need what is not given are
+        absent.
     """
     some = {name: train[name] for name in _spread(list(train), _TRAIN_LIMIT)}
     ids = list(references)
@@ -278,11 +280,34 @@ def caption_bounds(
             named = [train_classes[name] for name in train if name in train_classes]
             found = predict_classes(train_features[kept], named, features)
             captions[PREDICTED_CLASS] = {name: fixed[group] for name, group in zip(ids, found, strict=True)}
+    return {name: captions[name] for name in (*FLOORS, TRUE_CLASS) if name in captions}
+
+
+def caption_bounds(captions: Mapping[str, Mapping[str, str]], references: Captions) -> dict[str, dict[str, float]]:
+    """Scores of floors and ceilings.
+
+    Args:
+        captions: what `floor_captions` made.
+        references: evaluation images to references.
+
+    Returns:
+        Scores by row, in the order of `captions`, and last, where images have several references, what a human reaches
+        against the others.
+    """
     prepared = References(references)
-    bounds = {name: prepared.score(captions[name]).corpus() for name in (*FLOORS, TRUE_CLASS) if name in captions}
+    bounds = {name: prepared.score(row).corpus() for name, row in captions.items()}
     if any(len(texts) > 1 for texts in references.values()):
         bounds[HUMAN] = leave_one_out(references)
     return bounds
+
+
+def floor_file(name: str) -> str:
+    """The name of a floor as that of a file.
+
+    >>> floor_file("predicted class, one caption")
+    'predicted_class_one_caption'
+    """
+    return "_".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def floors_above(

@@ -48,6 +48,7 @@ class Result:
         metrics: its own figures.
         bounds: floors and ceilings beside them.
         config: of the training run; its part "data" is that of the evaluation.
+        floor: a row of `bounds` instead of the run: its captions stand beside the run's.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Result:
     metrics: dict[str, float]
     bounds: dict[str, dict[str, float]]
     config: dict[str, Any] = field(default_factory=dict)
+    floor: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -214,9 +216,15 @@ def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
     """Captions or probabilities of labels by image id; both empty without ``predictions.json``.
 
     Raises:
-        UserError: the file is broken or of another format.
+        UserError: the file is broken or of another format, or a floor has no captions.
     """
     path = result.folder / "predictions.json"
+    if result.floor is not None:
+        from metrics.floors import floor_file  # numpy is only needed here
+
+        path = result.folder / "floors" / f"{floor_file(result.floor)}.json"
+        if not path.is_file():
+            raise UserError(f"{path}: there are no captions of the row '{result.floor}': it has some after a test only")
     if not path.is_file():
         return {}, {}
     captions: Captions = {}

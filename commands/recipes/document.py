@@ -20,6 +20,8 @@ _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][\w+-]*")
 _KEYS = ("about", "vars", "stages", "summary")
 _STAGE_KEYS = ("command", "inputs", "outputs", "after", "for", "goes_on")
+FLOOR = "floor: "
+"""Begins what `summary.compare` names in the place of a stage: a row of the other stage's floors."""
 _SUMMARY_KEYS = ("rows", "metrics", "compare")
 _TRAINER = ("fit", "validate", "test", "predict")
 _SHOWN = 12
@@ -60,7 +62,7 @@ class Summary:
     Attributes:
         rows: names of stages, or patterns of names; empty: all that have figures.
         metrics: its columns; empty: those of the stages.
-        compare: pairs of stages for the paired bootstrap.
+        compare: pairs of stages for the paired bootstrap; the first may be a floor of the second, "floor: NAME".
     """
 
     rows: tuple[str, ...] = ()
@@ -367,7 +369,8 @@ def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path
     pairs = section.get("compare") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{path}: summary: compare: expected pairs such as [[a, b]], found {pairs!r:.60}")
-    for pattern in [*rows, *itertools.chain.from_iterable(pairs)]:
+    named = [name for pair in pairs for name in pair if not (name is pair[0] and str(name).startswith(FLOOR))]
+    for pattern in [*rows, *named]:
         if str(pattern) not in stages and not (pattern in rows and fnmatch.filter(stages, str(pattern))):
             raise UserError(f"{path}: summary: there is no stage '{pattern}'{near(str(pattern), stages)}")
     metrics = _texts(section.get("metrics") or [], "summary: metrics", path)

@@ -4,11 +4,11 @@ import fnmatch
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from commands.recipes.document import Recipe
+from commands.recipes.document import FLOOR, Recipe
 from commands.recipes.engine import duration, read_state
 from commands.recipes.inputs import write_whole
 from networks.errors import UserError
@@ -168,8 +168,10 @@ def bootstrap(recipes: Sequence[Recipe], pair: tuple[str, str]) -> dict[str, dic
         runs = []
         for recipe in recipes:
             folders = {stage.name: stage.run for stage in recipe.stages}
-            one, other = read_results([str(folders[name]) for name in pair], None)
-            runs.append((one, other))
+            floor = pair[0].removeprefix(FLOOR) if pair[0].startswith(FLOOR) else None
+            found = read_results([str(folders[name]) for name in (pair[1:] if floor else pair)], None)
+            other = found[-1]
+            runs.append((replace(other, name=floor, floor=floor) if floor else found[0], other))
         return {name: asdict(found) for name, found in compare_over_seeds(runs).items()}
     except UserError as error:  # the figures above are right all the same
         return str(error)

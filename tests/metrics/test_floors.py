@@ -20,6 +20,10 @@ TRAIN = {
 }
 
 
+def bounds_of(train, references, **known):
+    return floors.caption_bounds(floors.floor_captions(train, references, **known), references)
+
+
 def rounded(bound):
     return round(bound["bleu4"], 3), round(bound["cider_d"], 2)
 
@@ -46,7 +50,7 @@ def test_humans_of_ucm_against_each_other(raw):
 
 
 def test_floors_without_pictures_are_far_below_those_with_classes(raw):
-    bounds = floors.caption_bounds(
+    bounds = bounds_of(
         raw.references("train"), raw.references("val"), train_classes=raw.classes("train"), classes=raw.classes("val")
     )
     blind = [row for row in floors.FLOORS if row in bounds]
@@ -186,13 +190,11 @@ def test_leave_one_out_by_hand():
 
 
 def test_rows_that_need_what_is_not_given_are_absent():
-    bounds = floors.caption_bounds(TRAIN, TRAIN)
+    bounds = bounds_of(TRAIN, TRAIN)
     assert set(bounds) == {*floors.FLOORS[:7], floors.HUMAN}
     features = np.eye(3, dtype=np.float32)
     classes = {"1": "dog", "2": "dog", "3": "cat"}
-    whole = floors.caption_bounds(
-        TRAIN, TRAIN, train_classes=classes, classes=classes, train_features=features, features=features
-    )
+    whole = bounds_of(TRAIN, TRAIN, train_classes=classes, classes=classes, train_features=features, features=features)
     assert list(whole) == [*floors.FLOORS, *floors.CEILINGS]
     assert {name: whole[name] for name in bounds} == bounds
 
