@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class RunReport(Callback):
     """Prints a table after testing and validating, with the rows a score must be read against, and some captions.
 
-    Also writes ``metrics.json`` beside it, and for captioners ``floors/ROW.json``, the captions of the floors. After the
-    test of a classifier it prints a table of the labels and writes what `callbacks.label_tables` makes:
+    Also writes ``metrics.json`` beside it, and for captioners ``floors/ROW.json``, the captions of the floors. After
+    the test of a classifier it prints a table of the labels and writes what `callbacks.label_tables` makes:
     ``labels.csv``, ``per_label.csv`` and ``labels.png``.
 
     The rows are those of the data module's `bounds(split)`, or of the module's where it has such a method.

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import cli
+from callbacks.report import write_floors
 from commands.comparison.paired import compare_over_seeds
 from commands.comparison.results import read_results
 from commands.comparison.sweep import sweeps
@@ -261,6 +264,23 @@ def test_seeds_are_averaged_over_the_same_images(data):
         assert [twice[name].difference, twice[name].low, twice[name].high] == pytest.approx(
             [found.difference, found.low, found.high]
         )
+
+
+def test_a_floor_takes_part_like_a_run(data):
+    run, same = make_run(data, "model", right), make_run(data, "same", wrong)
+    folder = Path(run) / "eval" / "test" / "floors"
+    captions = {"wrong, by hand": {f"{n:02d}.png": wrong(n) for n in range(8)}}
+    stub = SimpleNamespace(
+        examples=lambda split: [SimpleNamespace(image_id=f"{n:02d}.png") for n in range(8)],
+        floor_captions=lambda split: captions,
+    )
+    write_floors(folder, stub, "test")
+    (model,), (other,) = read_results([run], "test"), read_results([same], "test")
+    floor = replace(model, name="wrong, by hand", floor="wrong, by hand")
+    found = compare_over_seeds([(floor, model)], 100)
+    assert found["bleu4"].difference == compare_over_seeds([(other, model)], 100)["bleu4"].difference > 0
+    with pytest.raises(UserError, match="no captions of the row 'unknown'"):
+        compare_over_seeds([(replace(model, name="unknown", floor="unknown"), model)], 100)
 
 
 def test_seeds_with_images_of_their_own_are_pooled(data, tmp_path):

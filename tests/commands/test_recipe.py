@@ -298,6 +298,11 @@ stages:
         ("extra.csv", "extar.csv", "stage 'labels': its input 'extar.csv' does not exist"),
         ("[metrics.json]", "[metrics.json]\nsummary: {rows: [tset]}", "no stage 'tset': did you mean 'test'?"),
         ("[metrics.json]", "[metrics.json]\nsummary: {compare: [test]}", "expected pairs such as [[a, b]]"),
+        (
+            "[metrics.json]",
+            "[metrics.json]\nsummary: {compare: [[test, 'floor: constant caption']]}",
+            "no stage 'floor: constant caption'",
+        ),
         ("[extra.csv]", "[extra.csv]\n    after: [studnt]", "no stage 'studnt': did you mean 'student'?"),
         ("vars:", "vars: [", "line"),
         ("--config other.yaml", "--config 'other.yaml", "cannot be split into words"),
