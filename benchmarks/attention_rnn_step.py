@@ -41,7 +41,7 @@ def plain_loss(captioner: AttentionRNNCaptioner, batch: Batch) -> Tensor:
     tokens = batch["caption_ids"]
     layer = captioner.cell.rnn
     cell = torch.lstm_cell if captioner.cell.is_lstm else torch.gru_cell
-    state = captioner._initial(memory["mean"])
+    state = captioner._initial(memory["pooled"])
     scores = []
     for step in range(tokens.shape[1] - 1):
         word = captioner.embedding(tokens[:, step])

@@ -308,9 +308,15 @@ class CaptionDataModule(LightningDataModule):
         sampler.position = position
         return self._loader("train", sampler, self.captions_per_image, self.augment)
 
-    def plain_train_dataloader(self) -> DataLoader[Item]:
-        """All training images in file order, all captions, on every rank; nothing is drawn or augmented."""
-        return self._loader("train", EpochSampler(len(self.examples("train")), shuffle=False), None, augment=False)
+    def plain_train_dataloader(self, limit: int | None = None) -> DataLoader[Item]:
+        """Training images in file order, all captions, on every rank; nothing is drawn or augmented.
+
+        Args:
+            limit: so many images at most, evenly spread; None: all.
+        """
+        images = len(self.examples("train"))
+        count = images if limit is None else min(limit, images)
+        return self._loader("train", ChosenSampler([i * images // count for i in range(count)]), None, augment=False)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Validation images in file order, all captions."""

@@ -28,6 +28,7 @@ from networks.captioner import CaptionOutput, Memory, target_mask
 from networks.encoders import build_encoder
 from networks.errors import UserError
 from networks.freezing import parameters_of_map
+from networks.pooling import Pooling
 from networks.positions import square_side
 from networks.recurrent import CellName
 from networks.word_losses import word_loss, word_shares
@@ -65,6 +66,8 @@ class AttentionRNN(CaptioningModule):
         positions: 2-D encoding of the regions' positions.
         tied: the vocabulary layer's weights are the embedding.
         pooled_side: average the grid into this many rows and columns; None: as the CNN gives it.
+        start_pooling: the decoder's first state is made of the CNN's regions pooled in this way, see
+            `networks.pooling`; None: of the mean of the projected ones (published).
         word_vectors: text file of pretrained word vectors (GloVe's or word2vec's format); read once, when a run
             starts.
         lr: peak learning rate.
@@ -126,6 +129,7 @@ class AttentionRNN(CaptioningModule):
         positions: bool = False,
         tied: bool = False,
         pooled_side: int | None = None,
+        start_pooling: Pooling | None = None,
         word_vectors: str | None = None,
         lr: float = 5e-4,
         lr_pretrained: float = 1e-4,
@@ -175,6 +179,7 @@ class AttentionRNN(CaptioningModule):
             positions,
             tied,
             pooled_side,
+            start_pooling,
             bos_id=bos_id,
             eos_id=eos_id,
             pad_id=pad_id,

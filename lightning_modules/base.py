@@ -9,7 +9,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from datamodules.base import CaptionDataModule
 from datamodules.samplers import derive_seed, global_seed
+from lightning_modules.pooling import find_directions
 from networks.batch import Batch
 from networks.errors import UserError
 
@@ -75,6 +77,15 @@ class BaseModule(LightningModule):
 
     def make_room(self, weights: Mapping[str, Tensor]) -> None:
         """Gives tensors whose size belongs to the data the one that they have in a state dict."""
+
+    def on_fit_start(self) -> None:
+        """Lets covariance pooling find its directions, see `lightning_modules.pooling`."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
+        if isinstance(datamodule, CaptionDataModule):
+            find_directions(self, self.look, datamodule, self.device)
+
+    def look(self, batch: Batch) -> object:
+        """Passes a batch through everything that pools regions; a method without pooling does not need it."""
 
     # randomness: a function of (seed, batch), never of what happened before, so that a run can be resumed exactly
 

@@ -55,6 +55,10 @@ class CaptioningModule(BaseModule):
         self._bank_step = -1
         self._tokenizer: CaptionTokenizer | None = None
 
+    def look(self, batch: Batch) -> object:
+        """Encodes the pictures of a batch."""
+        return self.captioner.encode(batch)
+
     def setup(self, stage: str) -> None:
         """Adds decoding settings to what the checkpoint carries; prepares the tokeniser."""
         super().setup(stage)

@@ -37,7 +37,7 @@ from networks.encoders import build_encoder
 from networks.errors import UserError
 from networks.freezing import parameters_of_map
 from networks.image_codes import ImageCoder, pulled_together
-from networks.image_labeller import Pooling
+from networks.pooling import Pooling
 from networks.recurrent import CellName
 from networks.text_autoencoder import CodeKind, TextEncoder
 
@@ -208,9 +208,14 @@ class Distillation(BaseModule):
         return teacher.requires_grad_(False)
 
     def on_fit_start(self) -> None:
-        """Brings the assistants to the device."""
+        """Brings the assistants to the device; see `BaseModule.on_fit_start` for the rest."""
+        super().on_fit_start()
         for teacher in self._teachers:
             teacher.to(self.device).eval()
+
+    def look(self, batch: Batch) -> object:
+        """Codes of the pictures of a batch."""
+        return self.coder(batch)
 
     # what learns, and how fast
 

@@ -24,9 +24,11 @@ from networks.batch import Batch
 from networks.captioner import CaptionOutput, Memory
 from networks.dual_transfer import DualTransferCaptioner
 from networks.encoders import build_encoder
+from networks.errors import UserError
 from networks.language import GPT2_SIZES, build_language_model
 from networks.losses import token_loss
 from networks.merging import MergingVariant
+from networks.pooling import Pooling
 
 
 class DualTransfer(CaptioningModule):
@@ -45,6 +47,8 @@ class DualTransfer(CaptioningModule):
         dropout: dropout of the language model; None = as its name says.
         gradient_checkpointing: keep no activations inside the blocks of both towers.
         freeze_image: the image network does not learn.
+        pooling: how the data module's features become one vector, see `networks.pooling`; an image network here makes
+            its own.
         lr: peak learning rate of what starts from random weights.
         lr_pretrained: peak learning rate of towers with pretrained weights.
         weight_decay: decoupled weight decay.
@@ -89,6 +93,7 @@ class DualTransfer(CaptioningModule):
         dropout: float | None = None,
         gradient_checkpointing: bool = False,
         freeze_image: bool = False,
+        pooling: Pooling = "mean",
         lr: float = 3e-5,
         lr_pretrained: float = 3e-5,
         weight_decay: float = 0.0,
@@ -115,6 +120,11 @@ class DualTransfer(CaptioningModule):
         super().__init__()
         self.save_hyperparameters()
         check_encoders(image_encoder, image_weights if image_encoder is None else None, None, feature_dim)
+        if image_encoder is not None and pooling != "mean":
+            raise UserError(
+                f"pooling is {pooling}, but '{image_encoder}' makes a vector of its own: set it to mean, or "
+                "image_encoder to null and name the network in data.init_args.encoder"
+            )
         # Random weights here: pretrained ones come in `load_pretrained`, so that serving and resuming never look for
         # them. Only an architecture that is not known by name must be read from its weights the first time.
         known = language_model in GPT2_SIZES and not (language_weights and Path(language_weights).is_dir())
@@ -136,6 +146,7 @@ class DualTransfer(CaptioningModule):
             max_tokens=max_tokens,
             gradient_checkpointing=gradient_checkpointing,
             feature_dim=feature_dim,
+            pooling=pooling,
         )
         self.hparams["language_config"] = self.captioner.language.config_dict()
         if freeze_image and self.captioner.encoder is not None:

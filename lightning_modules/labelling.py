@@ -111,6 +111,10 @@ class LabellingModule(BaseModule):
         datamodule = self._data()
         return {} if datamodule is None else label_bounds_of(datamodule, split, self.reads_text)
 
+    def look(self, batch: Batch) -> object:
+        """Scores a batch."""
+        return self.labeller(batch)
+
     # steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

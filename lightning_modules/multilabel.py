@@ -20,8 +20,9 @@ from networks.batch import Batch
 from networks.encoders import ImageEncoder, TorchvisionEncoder, build_encoder
 from networks.errors import UserError
 from networks.freezing import parameters_of_map
-from networks.image_labeller import ImageLabeller, Pooling, lay_at_random
+from networks.image_labeller import ImageLabeller, lay_at_random
 from networks.label_losses import LabelLoss
+from networks.pooling import Pooling
 
 
 class MultiLabel(LabellingModule):
@@ -33,7 +34,7 @@ class MultiLabel(LabellingModule):
         image_weights: its weights: a published name, a local file, or None = random.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
         hidden: widths of the head's hidden layers (published: 1000 and 100); none: a linear classifier.
-        pooling: how the regions become one vector (published: ``mean``); see `networks.image_labeller`.
+        pooling: how the regions become one vector (published: ``mean``); see `networks.pooling`.
         normalize: LayerNorm in front of the head.
         dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.

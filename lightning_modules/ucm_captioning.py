@@ -36,7 +36,7 @@ from networks.decoding import DecodingSettings
 from networks.encoders import build_encoder
 from networks.freezing import parameters_of_map
 from networks.image_codes import ImageCoder
-from networks.image_labeller import Pooling
+from networks.pooling import Pooling
 from networks.recurrent import CellName
 from networks.text_autoencoder import CodeKind
 

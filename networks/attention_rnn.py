@@ -21,6 +21,7 @@ from networks.batch import Batch
 from networks.captioner import Captioner, CaptionOutput, Memory, State, select_rows, target_mask
 from networks.encoders import ImageEncoder
 from networks.errors import UserError
+from networks.pooling import Pooling, RegionPooling
 from networks.positions import pooled, sinusoidal_grid, square_side
 from networks.recurrent import CellName, ContextCell
 from networks.word_vectors import read_word_vectors
@@ -79,10 +80,10 @@ class AttentionRNNCaptioner(Captioner):
     """A GRU or LSTM with attention over the regions of an image.
 
     Regions: linear projection and layer normalisation (CNN features are not bounded; this also sets them level with
-    the positional encoding), no further non-linearity. Initial state: tanh of a linear map of the mean region. Output:
-    a linear map of state, context and previous word to W, tanh, then the vocabulary layer (Xu et al.'s deep output; W
-    instead of H + E columns for each word of the vocabulary). Dropout on the words that are read and before the
-    vocabulary layer.
+    the positional encoding), no further non-linearity. Initial state: tanh of a linear map of the mean region, or of
+    the CNN's regions pooled in another way. Output: a linear map of state, context and previous word to W, tanh, then
+    the vocabulary layer (Xu et al.'s deep output; W instead of H + E columns for each word of the vocabulary). Dropout
+    on the words that are read and before the vocabulary layer.
 
     Args:
         attention: any of `networks.attention`; its widths are E and H (published: 256 and 512).
@@ -97,6 +98,8 @@ class AttentionRNNCaptioner(Captioner):
         positions: add a 2-D sinusoidal encoding to the projected regions, which must form a square grid.
         tied: the vocabulary layer's weights are the embedding (Press and Wolf 2017).
         pooled_side: average a square grid into this many rows and columns first; None: as it comes.
+        start_pooling: what the initial state is made of: the mean of the projected regions (``None``, published), or
+            the CNN's regions pooled in another way, see `networks.pooling`, with dropout on the result.
         bos_id: token before the first word.
         eos_id: token after the last word.
         pad_id: filling.
@@ -120,6 +123,7 @@ class AttentionRNNCaptioner(Captioner):
         positions: bool = False,
         tied: bool = False,
         pooled_side: int | None = None,
+        start_pooling: Pooling | None = None,
         *,
         bos_id: int,
         eos_id: int,
@@ -139,7 +143,9 @@ class AttentionRNNCaptioner(Captioner):
         self.project = nn.Linear(feature_dim, width)
         self.normalise = nn.LayerNorm(width)
         self.cell = ContextCell(cell, embedding_dim, width, state_dim)
-        self.start = nn.Linear(width, state_dim * (2 if cell == "lstm" else 1))
+        self.pooling = None if start_pooling is None else RegionPooling(start_pooling, feature_dim)
+        start_width = width if self.pooling is None else self.pooling.out_features
+        self.start = nn.Linear(start_width, state_dim * (2 if cell == "lstm" else 1))
         self.gate = nn.Linear(state_dim, 1) if gated else None
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
         self.merge = nn.Linear(state_dim + width + embedding_dim, embedding_dim)
@@ -183,22 +189,25 @@ class AttentionRNNCaptioner(Captioner):
             batch: with `features` `(B, R, C)` and, where regions are missing, `feature_mask` `(B, R)`; else `image`.
 
         Returns:
-            `features` `(B, R, E)`, `keys` `(B, R, A)`, `mean` region `(B, E)`, and `mask` `(B, R)` if there is one.
+            `features` `(B, R, E)`, `keys` `(B, R, A)`, `pooled` regions `(B, P)` that the initial state is made of
+            (their mean: P = E), and `mask` `(B, R)` if there is one.
 
         Raises:
             UserError: neither features nor an encoder, another number of channels, an image without real regions, or
                 `positions` with regions that are no square grid.
         """
         grid, mask = self._grid(batch)
+        whole = None if self.pooling is None else self.dropout(self.pooling(grid, mask))
         if self.pooled_side is not None:
             grid, mask = pooled(grid, mask, self.pooled_side)
         features: Tensor = self.feature_dropout(self._placed(self.normalise(self.project(grid))))
         memory = {"features": features, "keys": self.attention.keys(features)}
         if mask is None:
-            return memory | {"mean": features.mean(1)}
-        share = mask / mask.sum(1, keepdim=True)  # (B, R)
-        mean = torch.bmm(share.to(features.dtype).unsqueeze(1), features).squeeze(1)
-        return memory | {"mean": mean, "mask": mask}
+            return memory | {"pooled": features.mean(1) if whole is None else whole}
+        if whole is None:
+            share = mask / mask.sum(1, keepdim=True)  # (B, R)
+            whole = torch.bmm(share.to(features.dtype).unsqueeze(1), features).squeeze(1)
+        return memory | {"pooled": whole, "mask": mask}
 
     def _grid(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Region features `(B, R, C)` and mask `(B, R)`: stored ones, or computed now."""
@@ -233,7 +242,7 @@ class AttentionRNNCaptioner(Captioner):
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `Captioner.step`."""
         if state is None:
-            state = self._initial(memory["mean"])
+            state = self._initial(memory["pooled"])
         weights = self.cell.weights()
         words = self._read(token)
         context, _ = self._look(memory, state)
@@ -287,11 +296,11 @@ class AttentionRNNCaptioner(Captioner):
 
     def similarity_state(self, memory: Memory) -> Tensor:
         """What the decoder's output is before the first word, `(B, H)`, float32."""
-        return self._initial(memory["mean"])["hidden"]
+        return self._initial(memory["pooled"])["hidden"]
 
-    def _initial(self, mean: Tensor) -> State:
-        """State before the first word, from the mean region `(B, E)`; in single precision."""
-        start = self.start(mean).float().tanh()
+    def _initial(self, whole: Tensor) -> State:
+        """State before the first word, from the pooled regions `(B, P)`; in single precision."""
+        start = self.start(whole).float().tanh()
         if not self.cell.is_lstm:
             return {"hidden": start}
         hidden, cell = start.chunk(2, dim=1)
@@ -327,7 +336,7 @@ class AttentionRNNCaptioner(Captioner):
         if self.attention.constant and self.gate is None and sampling_probability == 0:
             return self._unroll_fused(memory, tokens, images, packing)
         memory = select_rows(memory, images)
-        state = self._initial(memory.pop("mean"))
+        state = self._initial(memory.pop("pooled"))
         weights = self.cell.weights()
         words = self._read(tokens)
         gates = torch.split(self.cell.word_gates(words, weights), packing.sizes)
@@ -353,7 +362,7 @@ class AttentionRNNCaptioner(Captioner):
 
     def _unroll_fused(self, memory: Memory, tokens: Tensor, images: Tensor, packing: _Packing) -> _Trace:
         """The same in one call of the recurrent layer, for a context that does not depend on the state."""
-        state = self._initial(memory["mean"])
+        state = self._initial(memory["pooled"])
         context, attention = self._look(memory, state)  # (B, E), (B, R)
         image = images[packing.rank]  # (M,)
         words, contexts = self._read(tokens), context.index_select(0, image)

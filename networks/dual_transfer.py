@@ -12,9 +12,9 @@ from torch import Tensor
 from networks.batch import Batch
 from networks.captioner import Captioner, CaptionOutput, Memory, State, target_mask
 from networks.encoders import ImageEncoder, build_encoder
-from networks.image_labeller import RegionPooling
 from networks.language import build_language_model
 from networks.merging import MergingVariant, build_merging
+from networks.pooling import Pooling, RegionPooling
 
 
 class DualTransferCaptioner(Captioner):
@@ -37,7 +37,7 @@ class DualTransferCaptioner(Captioner):
         eos_id: token after the last word.
         pad_id: filling.
         encoder: name of the image tower (see `networks.encoders.build_encoder`); None: batches bring `features` of a
-            frozen one, whose mean over the regions is v.
+            frozen one.
         encoder_weights: its weights; None for random ones.
         encoder_outputs: Dv; None for the tower's own (EfficientNet: 1000).
         language: name of the language tower (see `networks.language.build_language_model`).
@@ -51,6 +51,7 @@ class DualTransferCaptioner(Captioner):
         max_tokens: longest caption, for the merging variant "batch_norm".
         gradient_checkpointing: recompute the blocks of both towers in the backward pass: less memory, more time.
         feature_dim: width of these features.
+        pooling: how they become v, see `networks.pooling`; only without `encoder`, which has a vector of its own.
 
     Raises:
         ValueError: neither or both of `encoder` and `feature_dim` are given.
@@ -78,6 +79,7 @@ class DualTransferCaptioner(Captioner):
         max_tokens: int = 36,
         gradient_checkpointing: bool = False,
         feature_dim: int | None = None,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
         self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
@@ -88,7 +90,7 @@ class DualTransferCaptioner(Captioner):
             self.encoder = build_encoder(
                 encoder, encoder_weights, gradient_checkpointing=gradient_checkpointing, num_outputs=encoder_outputs
             )
-        self.pooling = RegionPooling("mean", feature_dim or 1)
+        self.pooling = RegionPooling(pooling, feature_dim or 1)
         self.language = build_language_model(
             language,
             language_weights,
@@ -102,7 +104,7 @@ class DualTransferCaptioner(Captioner):
             config=language_config,
             gradient_checkpointing=gradient_checkpointing,
         )
-        vector_dim = self.encoder.vector_dim if self.encoder is not None else feature_dim or 0
+        vector_dim = self.encoder.vector_dim if self.encoder is not None else self.pooling.out_features
         self.merging = build_merging(merging, vector_dim, self.language.width, max_steps=max_tokens)
         self._given = {
             "encoder": encoder,
@@ -111,6 +113,7 @@ class DualTransferCaptioner(Captioner):
             "merging": merging,
             "max_tokens": max_tokens,
             "feature_dim": feature_dim,
+            "pooling": pooling,
         }
 
     def spec(self) -> dict[str, Any]:

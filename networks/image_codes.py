@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from networks.batch import Batch
 from networks.encoders import ImageEncoder
 from networks.errors import UserError
-from networks.image_labeller import ImageLabeller, Pooling
+from networks.image_labeller import ImageLabeller
+from networks.pooling import Pooling
 
 
 class ImageCoder(nn.Module):
@@ -25,7 +26,7 @@ class ImageCoder(nn.Module):
         encoder: CNN that makes regions of pictures; None: batches carry features.
         feature_dim: F of those features.
         hidden: widths of the hidden layers; none: the code is linear in the pooled features (published).
-        pooling: see `networks.image_labeller.RegionPooling`.
+        pooling: see `networks.pooling.RegionPooling`.
         normalize: LayerNorm in front of the head.
         dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.

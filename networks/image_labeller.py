@@ -5,7 +5,7 @@ Letters: B images, H x W pixels, R regions, D their width, P pooled width, C lab
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,45 +14,10 @@ from networks.batch import Batch
 from networks.encoders import ImageEncoder
 from networks.errors import UserError
 from networks.labeller import Labeller, LabelOutput
-
-Pooling = Literal["mean", "max", "mean_max", "attention"]
+from networks.pooling import Pooling, RegionPooling
 
 SYMMETRIES = 8
 """Quarter turns and their mirror images: all ways to lay down a square picture."""
-
-
-class RegionPooling(nn.Module):
-    """Makes one vector of the regions of a picture.
-
-    Args:
-        kind: ``mean``; ``max``; ``mean_max``, both side by side, so that what is small and what is everywhere are both
-            seen; ``attention``, a weighted mean whose weights are learnt from the regions, once.
-        width: D.
-
-    Attributes:
-        out_features: P.
-    """
-
-    def __init__(self, kind: Pooling, width: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.out_features = 2 * width if kind == "mean_max" else width
-        self.score = nn.Linear(width, 1) if kind == "attention" else None
-
-    def forward(self, regions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`(B, R, D)` and a mask of the real regions `(B, R)` to `(B, P)`; each image needs a real region."""
-        if mask is not None and bool(mask.all()):
-            mask = None
-        if self.score is not None:
-            scores = self.score(regions).squeeze(2)
-            weights = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=1)
-            return torch.einsum("br,brd->bd", weights, regions)
-        parts = []
-        if self.kind in ("mean", "mean_max"):
-            parts.append(_mean(regions, mask))
-        if self.kind in ("max", "mean_max"):
-            parts.append((regions if mask is None else regions.masked_fill(~mask.unsqueeze(2), -torch.inf)).amax(dim=1))
-        return torch.cat(parts, dim=1)
 
 
 class ImageLabeller(Labeller):
@@ -63,7 +28,7 @@ class ImageLabeller(Labeller):
         encoder: CNN that makes regions of pictures; None: batches carry features.
         feature_dim: D of those features; not used with an encoder.
         hidden: widths of the head's hidden layers, each with ReLU and dropout.
-        pooling: see `RegionPooling`.
+        pooling: see `networks.pooling.RegionPooling`.
         normalize: a LayerNorm without parameters in front of the head: features of frozen CNNs have any scale.
         dropout: share dropped in front of each layer of the head but the first, and before that `input_dropout`.
         input_dropout: share of the pooled features dropped.
@@ -87,8 +52,6 @@ class ImageLabeller(Labeller):
         views: int = 1,
     ) -> None:
         super().__init__()
-        if pooling not in get_args(Pooling):
-            raise UserError(f"pooling is {pooling!r}: expected one of {', '.join(get_args(Pooling))}")
         if any(width < 1 for width in hidden):
             raise UserError(f"hidden is {list(hidden)}: expected widths of at least 1")
         if views not in (1, SYMMETRIES) or (views > 1 and encoder is None):
@@ -133,10 +96,3 @@ def lay_at_random(image: Tensor) -> Tensor:
     """Lays every picture of `(B, 3, S, S)` in a position of its own, drawn from torch's generator of the CPU."""
     positions = torch.randint(SYMMETRIES, (len(image),)).tolist()
     return torch.stack([lay(picture, position) for picture, position in zip(image, positions, strict=True)])
-
-
-def _mean(regions: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return regions.mean(dim=1)
-    weights = mask.to(regions.dtype).unsqueeze(2)
-    return (regions * weights).sum(dim=1) / weights.sum(dim=1)

@@ -99,7 +99,7 @@ def test_a_step_by_hand_with_pytorchs_cell(cell):
     captioner = build("bahdanau", cell=cell)
     memory = captioner.encode(features(2))
     token = torch.tensor([3, 4])
-    start = captioner.start(memory["mean"]).tanh().chunk(2 if cell == "lstm" else 1, dim=1)
+    start = captioner.start(memory["pooled"]).tanh().chunk(2 if cell == "lstm" else 1, dim=1)
     z, _ = captioner.attention(memory["features"], start[0])
     word = captioner.embedding(token)
     oracle = torch.nn.LSTMCell(20, 16) if cell == "lstm" else torch.nn.GRUCell(20, 16)

@@ -1,4 +1,4 @@
-"""The classifier of pictures: pooling sees real regions only, all positions of a picture count alike."""
+"""The classifier of pictures: all positions of a picture count alike."""
 
 import pytest
 import torch
@@ -6,28 +6,8 @@ import torch.nn.functional as F
 
 from networks.encoders import build_encoder
 from networks.errors import UserError
-from networks.image_labeller import SYMMETRIES, ImageLabeller, RegionPooling, lay, lay_at_random
+from networks.image_labeller import SYMMETRIES, ImageLabeller, lay, lay_at_random
 from networks.label_losses import label_loss
-
-
-@pytest.mark.parametrize("kind", ["mean", "max", "mean_max", "attention"])
-def test_pooling_does_not_see_what_is_masked(kind):
-    pooling = RegionPooling(kind, 6)
-    regions, mask = torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
-    mask[1, 3:] = False
-    changed = regions.clone()
-    changed[1, 3:] = 100.0
-    assert torch.equal(pooling(regions, mask), pooling(changed, mask))
-    assert torch.allclose(pooling(regions, mask)[1], pooling(regions[1:, :3])[0], atol=1e-6)
-    assert pooling(regions).shape == (2, pooling.out_features)
-
-
-def test_pooling_by_hand():
-    regions = torch.tensor([[[1.0, 4.0], [3.0, 0.0]]])
-    assert RegionPooling("mean_max", 2)(regions).tolist() == [[2.0, 2.0, 3.0, 4.0]]
-    weights = RegionPooling("attention", 2)
-    torch.nn.init.zeros_(weights.score.weight)
-    assert weights(regions).tolist() == [[2.0, 2.0]]
 
 
 def test_eight_positions_are_all_there_are():
