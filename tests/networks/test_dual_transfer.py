@@ -173,6 +173,17 @@ def test_stored_features_are_read_in_the_place_of_pictures():
     torch.testing.assert_close(run(again, data).logits, run(model, data).logits, rtol=0, atol=0)
 
 
+def test_stored_features_may_be_pooled_in_another_way():
+    data = batch()
+    del data["image"]
+    data["features"] = torch.randn(3, 4, 10)
+    model = tiny(encoder=None, encoder_outputs=None, feature_dim=10, pooling="covariance").eval()
+    assert torch.equal(model.encode(data)["image"], model.pooling(data["features"]))
+    again = DualTransferCaptioner(**json.loads(json.dumps(model.spec()))).eval()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(run(again, data).logits, run(model, data).logits, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("changes", [{"encoder": None}, {"feature_dim": 10}])
 def test_pictures_or_features_not_both_or_neither(changes):
     with pytest.raises(ValueError, match="give one of the two"):
