@@ -4,18 +4,24 @@ Minimum Bayes risk decoding (Kumar and Byrne 2004): the most probable caption ma
 ones share the probability. The agreement of two captions is CIDEr-D's (Vedantam et al. 2015) on token ids and without
 word weights: cosine of the clipped n-gram counts for n = 1 .. 4, times a Gaussian of the difference in length.
 
-What others said of similar pictures can have a voice, too (see `networks.neighbours`).
+What others said of similar pictures can have a voice, too (see `networks.neighbours`). A picture's captions are then
+taken together, as in an evaluation: the agreement with them is BLEU-4 (Papineni et al. 2002) of the caption, were it
+said of all these pictures.
 
-Letters: B images, K captions of each, L tokens of the longest one, E captions of similar pictures.
+Letters: B images, K captions of each, L tokens of the longest one.
 """
 
+import functools
 import math
+import operator
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from metrics.captions import bleu_from_sums, bleu_statistics, ngram_counts
 from networks.neighbours import Evidence
 
 _ORDERS = 4
@@ -51,7 +57,7 @@ def consensus_order(
         lengths: tokens of each, EOS included, `(B, K)`; 0 where there is none.
         eos_id: left out of the comparison.
         evidence: captions of similar pictures, or None.
-        evidence_share: their part of the expectation, in [0, 1]; the rest is the model's.
+        evidence_share: weight of the likeness to them, in [0, 1]; the rest is the expected agreement's.
 
     Returns:
         `(B, K)`, long: the captions from best to worst; of equals, the earlier first; missing ones last.
@@ -66,24 +72,39 @@ def consensus_order(
         ]
         weights: dict[tuple[int, ...], float] = {}
         for caption, weight in zip(captions, shares, strict=True):
-            weights[caption] = weights.get(caption, 0.0) + weight * (1 - evidence_share)
+            weights[caption] = weights.get(caption, 0.0) + weight
+        own = _expected(captions, kept, weights)
         if evidence is not None:
-            _add(weights, evidence, image, evidence_share)
-        scores.append(_expected(captions, kept, weights))
+            said = _likeness(captions, evidence, image)
+            own = [
+                (1 - evidence_share) * mine + evidence_share * theirs for mine, theirs in zip(own, said, strict=True)
+            ]
+        scores.append([score if length else -1.0 for score, length in zip(own, kept, strict=True)])
     return torch.tensor(scores, device=token_ids.device).argsort(dim=1, descending=True, stable=True)
 
 
-def _add(weights: dict[tuple[int, ...], float], evidence: Evidence, image: int, part: float) -> None:
-    """Adds the captions of pictures similar to one image."""
-    for row, length, weight in zip(
+def _likeness(captions: list[tuple[int, ...]], evidence: Evidence, image: int) -> list[float]:
+    """BLEU-4 of each caption against the captions of pictures similar to one image, which count by their share."""
+    known: list[tuple[float, list[int], list[Counter[tuple[str, ...]]]]] = []
+    for table, lengths, share in zip(
         evidence.token_ids[image].tolist(),
         evidence.lengths[image].tolist(),
         evidence.share[image].tolist(),
         strict=True,
     ):
-        if length:
-            caption = tuple(row[:length])
-            weights[caption] = weights.get(caption, 0.0) + weight * part
+        counts = [ngram_counts([str(token) for token in row[:n]]) for row, n in zip(table, lengths, strict=True) if n]
+        if counts:
+            limits = [functools.reduce(operator.or_, orders) for orders in zip(*counts, strict=True)]
+            known.append((share, [n for n in lengths if n], limits))
+    scores: dict[tuple[int, ...], float] = {}
+    for caption in captions:
+        if known and caption not in scores:
+            words = [str(token) for token in caption]
+            own = ngram_counts(words)
+            sums = sum(share * np.array(bleu_statistics(words, own, sizes, limits)) for share, sizes, limits in known)
+            # the highest order that the caption has, so that one of three words can be like others
+            scores[caption] = float(bleu_from_sums(np.asarray(sums))[min(_ORDERS, max(1, len(words))) - 1])
+    return [scores.get(caption, 0.0) for caption in captions]
 
 
 def _expected(

@@ -3,7 +3,8 @@
 Consensus re-ranking (Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"): pictures that
 the captioner begins on in a similar state were described in a similar way.
 
-Letters: N training images, S width of a state, K captions of each at most, L tokens of the longest, B images.
+Letters: N training images, S width of a state, K captions of each at most, L tokens of the longest, B images, I
+neighbours of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,9 @@ class Evidence(NamedTuple):
     """What others said of similar pictures.
 
     Attributes:
-        token_ids: captions without BOS and EOS, then PAD, `(B, E, L)`, long; E captions of each image.
-        lengths: tokens of each, `(B, E)`, long; 0 where there is none.
-        share: weight of each, `(B, E)`, sums to one over the E.
+        token_ids: captions without BOS and EOS, then PAD, `(B, I, K, L)`, long; of I pictures for each of the B.
+        lengths: tokens of each, `(B, I, K)`, long; 0 where there is none.
+        share: weight of each picture, `(B, I)`, sums to one over the I.
     """
 
     token_ids: Tensor
@@ -88,8 +89,6 @@ class CaptionBank(nn.Module):
         own = F.normalize((states.float() - self.centre) / self.scale, dim=1)
         cosine, index = (own @ self.states.float().T).topk(min(count, len(self.states)), dim=1)
         captions = self.token_ids[index].long()  # (B, count, K, L)
-        real = captions[..., 0] >= 0
-        share = (cosine / _TEMPERATURE).softmax(1).unsqueeze(2) * real / real.sum(2, keepdim=True).clamp_min(1)
-        captions, share = captions.flatten(1, 2), share.flatten(1, 2)
+        share = (cosine / _TEMPERATURE).softmax(1) * (captions[..., 0] >= 0).any(2)
         total = share.sum(1, keepdim=True).clamp_min(1e-12)
-        return Evidence(captions.clamp_min(0), (captions >= 0).sum(2), share / total)
+        return Evidence(captions.clamp_min(0), (captions >= 0).sum(3), share / total)

@@ -3,7 +3,7 @@
 Letters: B images, R regions, D their width, P pooled width, K directions.
 """
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,7 @@ class CovariancePooling(nn.Module):
             seen = seen - (weights * seen).sum(1, keepdim=True)
             root = matrix_root(torch.bmm((weights * seen).transpose(1, 2), seen), self.steps)
             scale = torch.where(self._rows == self._columns, 1.0, 2**0.5)  # so that lengths are those of matrices
-            return cast(Tensor, root[:, self._rows, self._columns] * scale)
+            return root[:, self._rows, self._columns] * scale
 
     def _look(self, regions: Tensor) -> None:
         assert self._seen is not None

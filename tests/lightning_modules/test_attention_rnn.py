@@ -296,7 +296,7 @@ def test_checkpoint_carries_the_training_captions(trained, folder):
         with Image.open(folder / "images" / f"{index:02d}.png") as picture, torch.no_grad():
             memory = loaded.module.captioner.encode(loaded.batch([picture.convert("RGB")]))
         found = loaded.module.captioner.evidence(memory, 1)
-        rows = zip(found.token_ids[0].tolist(), found.lengths[0].tolist(), strict=True)
+        rows = zip(found.token_ids[0, 0].tolist(), found.lengths[0, 0].tolist(), strict=True)
         said = {loaded.tokenizer.decode(ids[:length]) for ids, length in rows}
         assert said == {f"a {colour} picture", f"the whole square is {colour}"}
 

@@ -12,6 +12,7 @@ from datamodules.images import ImageTransform
 from datamodules.tokenization import WordTokenizer
 from lightning_modules import DualTransfer
 from lightning_modules.base import rate_factor
+from networks.errors import UserError
 from networks.losses import token_loss
 
 CAPTIONS = ("a red square on a table", "two blue circles", "a dog")
@@ -142,3 +143,8 @@ def test_rates():
     assert rate_factor(0, 0, "constant", 0) == 1
     assert rate_factor(10, 2, "linear", 10) == 0
     assert rate_factor(6, 2, "cosine", 10) == pytest.approx(0.5)
+
+
+def test_only_stored_features_are_pooled():
+    with pytest.raises(UserError, match="pooling is covariance, but 'small-conv' makes a vector of its own"):
+        make(pooling="covariance")
