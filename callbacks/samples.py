@@ -1,5 +1,6 @@
 """Pictures with what was said of them, in the loggers and as a figure in the run folder."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from networks.batch import Batch
 
 
 class CaptionSamples(Callback):
-    """Shows some pictures of every evaluation with the generated caption and a reference.
+    """Shows some pictures of every evaluation, spread evenly over it, with the generated caption and a reference.
 
     Writes ``samples.png`` into the trainer's root folder, and the pictures with their captions to W&B and
     TensorBoard.
@@ -30,16 +31,18 @@ class CaptionSamples(Callback):
         self._captions: list[str] = []
         self._references: list[str] = []
 
-    def _take(self, trainer: Trainer, outputs: Any, batch: Batch) -> None:
+    def _take(self, trainer: Trainer, outputs: Any, batch: Batch, batch_idx: int, batches: float) -> None:
+        """Takes this batch's part of the pictures, and what earlier batches, not all captioned, had too few of."""
         if not (isinstance(outputs, dict) and "captions" in outputs):
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         assert isinstance(datamodule, CaptionDataModule)
         transform = datamodule.transform
         rows = {image_id: row for row, image_id in enumerate(batch["image_id"])}
-        for image_id, caption in zip(outputs["image_id"], outputs["captions"], strict=True):
-            if len(self._pictures) >= self.count:
-                return
+        said = list(zip(outputs["image_id"], outputs["captions"], strict=True))
+        missing = math.ceil(self.count * min(1.0, (batch_idx + 1) / batches)) - len(self._pictures)
+        chosen = min(missing, len(said))
+        for image_id, caption in (said[place * len(said) // chosen] for place in range(chosen)):
             row = rows[image_id]
             if "image" in batch:
                 tensor = batch["image"][row].detach().float().cpu()
@@ -87,8 +90,8 @@ class CaptionSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collects the first pictures."""
-        self._take(trainer, outputs, batch)
+        """Collects pictures."""
+        self._take(trainer, outputs, batch, batch_idx, sum(trainer.num_val_batches))
 
     def on_test_batch_end(
         self,
@@ -99,8 +102,8 @@ class CaptionSamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collects the first pictures."""
-        self._take(trainer, outputs, batch)
+        """Collects pictures."""
+        self._take(trainer, outputs, batch, batch_idx, sum(trainer.num_test_batches))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows them."""
