@@ -366,15 +366,19 @@ def test_interrupted_recipe_ends_its_stage_and_says_how_to_go_on(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     os.mkfifo("waits")
     Path("r.yaml").write_text("stages: {score: {command: score waits waits}}")
+    over = threading.Event()
 
     def interrupt():
         with Path("waits").open("w"):  # opened once the stage reads it
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            over.wait(60)  # the stage goes on reading, however slow the machine is
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     assert cli.main(["recipe", "r.yaml", "--run-dir", "runs"]) == 130
+    over.set()
+    thread.join()
     message = capfd.readouterr().err.splitlines()[-1]
     assert "interrupted in stage 'score'; go on with: python cli.py recipe r.yaml --run-dir runs" in message
     assert engine.read_state(Path("runs/score"))["status"] == "interrupted"
