@@ -65,6 +65,7 @@ class CaptioningModule(BaseModule):
         if self.inference:
             self.inference["decoding"] = asdict(self.decoding("test"))
             self._tokenizer = tokenizer_from_spec(self.inference["tokenizer"])
+            self.captioner.unk_id = getattr(self._tokenizer, "unk_id", None)
 
     def decoding(self, stage: Stage) -> DecodingSettings:
         """Settings of the search: greedy in validation, the configured beams elsewhere."""

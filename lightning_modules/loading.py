@@ -99,6 +99,7 @@ class LoadedCaptioner:
         self.encoder: ImageEncoder | None = None
         if "encoder" in module.inference:
             self.encoder = EncoderSpec(**module.inference["encoder"]).build().to(self.device)
+        module.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
         self.settings = DecodingSettings(**module.inference["decoding"])
 
     @torch.inference_mode()

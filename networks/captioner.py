@@ -44,6 +44,7 @@ class Captioner(nn.Module, ABC):
         bos_id: token before the first word; never predicted.
         eos_id: token after the last word.
         pad_id: filling; never predicted.
+        unk_id: token that stands for unknown words, read but never predicted; None: there is none.
         bank: training captions that have a voice in decoding; set by whoever wants them.
     """
 
@@ -54,6 +55,7 @@ class Captioner(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.unk_id: int | None = None
         self.bank: CaptionBank | None = None
 
     @abstractmethod

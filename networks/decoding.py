@@ -359,13 +359,15 @@ def _token_scores(captioner: Captioner, logits: Tensor, history: Tensor, ngram_s
     """Log-probabilities of the next token `(N, V)`, minus infinity for those that may not follow.
 
     Args:
-        captioner: whose BOS and PAD are excluded.
+        captioner: whose BOS, PAD and token of unknown words are excluded.
         logits: `(N, V)`.
         history: the tokens so far, without BOS, `(N, t)`.
         ngram_size: n-grams of this size may not come twice; 0 allows everything.
     """
     scores = F.log_softmax(logits.float(), dim=1)
     scores[:, [captioner.bos_id, captioner.pad_id]] = -torch.inf
+    if captioner.unk_id is not None:
+        scores[:, captioner.unk_id] = -torch.inf
     length = history.shape[1]
     if ngram_size and length >= ngram_size:
         windows = history.unfold(1, ngram_size, 1)  # (N, t - n + 1, n)

@@ -292,6 +292,7 @@ def test_checkpoint_carries_the_training_captions(trained, folder):
     """Pictures of the same colour begin in similar states, so their captions come first; no data set is needed."""
     loaded = load_captioner(trained)
     assert 0 < len(loaded.module.captioner.bank.states) <= 20
+    assert loaded.module.captioner.unk_id == loaded.tokenizer.unk_id
     for index, colour in enumerate(COLOURS):
         with Image.open(folder / "images" / f"{index:02d}.png") as picture, torch.no_grad():
             memory = loaded.module.captioner.encode(loaded.batch([picture.convert("RGB")]))

@@ -311,3 +311,20 @@ def test_top_of_groups_is_the_exact_top(shape, count):
 def test_wrong_settings_are_named(values, message):
     with pytest.raises(UserError, match=message):
         DecodingSettings(**values)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DecodingSettings(max_tokens=6),
+        DecodingSettings(4, 4, 6),
+        DecodingSettings(num_captions=4, max_tokens=6, sample=True),
+    ],
+)
+def test_the_token_of_unknown_words_is_never_written(settings):
+    captioner = table(steps=8, vocab=9)
+    before = decode(captioner, captioner.encode({}), settings, torch.Generator().manual_seed(0)).token_ids
+    captioner.unk_id = int(before[before > PAD].mode().values)
+    after = decode(captioner, captioner.encode({}), settings, torch.Generator().manual_seed(0)).token_ids
+    assert not (after == captioner.unk_id).any()
+    assert (after > PAD).any()
