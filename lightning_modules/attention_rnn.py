@@ -42,6 +42,7 @@ class AttentionRNN(CaptioningModule):
     * ``val/attention_entropy``: entropy of the attention against the uniform one's, mean over all steps; 1 is uniform.
     * ``val/pointing``, on the synthetic scenes with a word vocabulary: accuracy in the pointing game while objects are
       named, see `metrics.pointing`; for uniform attention that is the expected area of a hit.
+    * ``val/pointing_noun``: the same at the last word of every name alone; those before it say which object is meant.
 
     Multi-head attention counts with the mean over its heads.
 
@@ -188,7 +189,8 @@ class AttentionRNN(CaptioningModule):
         self._encoder_learns = False
         self._let_encoder_learn(unfreeze_epoch == 0)
         self.extra.update({f"{stage}/attention_entropy": MeanMetric() for stage in ("val", "test")})
-        self.extra.update({f"{stage}/pointing": MeanMetric() for stage in ("val", "test")})
+        for name in ("pointing", "pointing_noun"):
+            self.extra.update({f"{stage}/{name}": MeanMetric() for stage in ("val", "test")})
         self.hear_neighbours()
         self.words = nn.Linear(state_width, vocab_size) if word_weight else None
         self._first_state: Tensor | None = None
@@ -352,7 +354,9 @@ class AttentionRNN(CaptioningModule):
         own[f"{stage}/attention_entropy"].update(normalised_entropy(attention[mask], counts))
         places = self._places(batch, attention)
         if places is not None and len(places.step):
-            own[f"{stage}/pointing"].update(pointing_credit(attention[places.caption, places.step], places.hit))
+            credit = pointing_credit(attention[places.caption, places.step], places.hit)
+            own[f"{stage}/pointing"].update(credit)
+            own[f"{stage}/pointing_noun"].update(credit[places.noun])
 
     def _places(self, batch: Batch, attention: Tensor) -> Places | None:
         """Where captions name objects; None where that is not known."""

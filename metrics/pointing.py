@@ -32,12 +32,15 @@ class Places(NamedTuple):
         step: `(P,)`, long in [0, T - 1): step s writes word s, counted from 0.
         hit: `(P, R)`, bool.
         inside: cells whose centre is in a box itself, without tolerance, `(P, R)`, bool.
+        noun: the word is the last one of the name ("circles" of "two red circles"), `(P,)`, bool. Which object a
+            caption begins with is its writer's choice; before the first words of its name nobody can know it.
     """
 
     caption: Tensor
     step: Tensor
     hit: Tensor
     inside: Tensor
+    noun: Tensor
 
 
 def named_places(
@@ -52,17 +55,18 @@ def named_places(
         grid: rows h and columns w.
         device: where the result lives.
     """
-    caption, step, masks = [], [], []
+    caption, step, masks, nouns = [], [], [], []
     for number, (image, text) in enumerate(zip(image_index, captions, strict=True)):
         named, cells = _named_words(scenes[image], grid)
-        for word, group in named.get(_plain(text), ()):
+        for word, group, last in named.get(_plain(text), ()):
             caption.append(number)
             step.append(word)
             masks.append(cells[group])
+            nouns.append(last)
     both = torch.stack(masks) if masks else torch.zeros(0, 2, grid[0] * grid[1], dtype=torch.bool)
     hit, inside = both.to(device).unbind(1)
     where = torch.tensor([caption, step], dtype=torch.long, device=device)
-    return Places(where[0], where[1], hit, inside)
+    return Places(where[0], where[1], hit, inside, torch.tensor(nouns, dtype=torch.bool, device=device))
 
 
 def pointing_credit(weights: Tensor, hit: Tensor) -> Tensor:
@@ -107,19 +111,22 @@ def _plain(text: str) -> str:
 
 
 @lru_cache(maxsize=32768)
-def _named_words(scene_json: str, grid: Grid) -> tuple[Mapping[str, tuple[tuple[int, int], ...]], Tensor]:
-    """By caption of a scene, the words that name something and what; and the cells of that, `(groups, 2, R)`.
+def _named_words(scene_json: str, grid: Grid) -> tuple[Mapping[str, tuple[tuple[int, int, bool], ...]], Tensor]:
+    """By caption of a scene, the words that name something, what, and whether they end the name; and the cells of that.
 
-    The first of the two is with tolerance, the second without.
+    The cells are `(groups, 2, R)`; the first of the two is with tolerance, the second without.
     """
     scene = Scene.from_json(scene_json)
-    found: dict[str, tuple[tuple[int, int], ...]] = {}
+    found: dict[str, tuple[tuple[int, int, bool], ...]] = {}
     groups: dict[tuple[int, ...], int] = {}
     for text, groundings in grounded_captions(scene):
         named: dict[int, tuple[int, ...]] = {}
         for start, end, member in groundings:
             named |= {word: (*named.get(word, ()), member) for word in range(start, end)}
-        found[_plain(text)] = tuple((word, groups.setdefault(members, len(groups))) for word, members in named.items())
+        last = {end - 1 for _, end, _ in groundings}
+        found[_plain(text)] = tuple(
+            (word, groups.setdefault(members, len(groups)), word in last) for word, members in named.items()
+        )
     cells = []
     for members in groups:
         objects = [scene.objects[member] for member in members]

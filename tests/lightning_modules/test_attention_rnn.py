@@ -362,4 +362,6 @@ def test_supervised_pointing_is_logged_on_scenes(monkeypatch, tmp_path):
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["val/pointing"]]
     assert float(rows[-1]["val/pointing"]) == pytest.approx(places.hit.float().mean().item(), abs=1e-4)
+    nouns = places.hit[places.noun].float().mean().item()
+    assert float(rows[-1]["val/pointing_noun"]) == pytest.approx(nouns, abs=1e-4)
     assert float(rows[-1]["val/attention_entropy"]) == pytest.approx(1.0)

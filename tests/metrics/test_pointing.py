@@ -40,6 +40,10 @@ def test_places_are_the_words_of_the_grammar():
         for word in range(start, end)
     }
     assert {tuple(pair) for pair in torch.stack([places.caption, places.step], 1).tolist()} == expected
+    nouns = {(number, end - 1) for number, (_, groundings) in enumerate(captions) for _, end, _ in groundings}
+    rows = torch.stack([places.caption, places.step], 1)[places.noun]
+    assert {tuple(pair) for pair in rows.tolist()} == nouns
+    assert 0 < len(nouns) < len(expected)
     for number, word, hit in zip(places.caption.tolist(), places.step.tolist(), places.hit, strict=True):
         members = [m for start, end, m in captions[number][1] if start <= word < end]
         assert torch.equal(hit, cells_on([scene.objects[m] for m in members], (8, 8), 1.0))
