@@ -1,6 +1,7 @@
 """What all tests share: no network but loopback, no hub, caches of their own, the real data if it is there."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 # two workers of the suite share the machine; one thread each is faster and repeatable
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # a shell's background jobs ignore Ctrl-C, and so would all that tests start and interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
@@ -54,6 +58,14 @@ def _own_wandb_run():
     assert getattr(sys.modules.get("wandb"), "run", None) is None, "a fixture left a W&B run open"
     yield
     assert getattr(sys.modules.get("wandb"), "run", None) is None, "the test left a W&B run open"
+
+
+@pytest.fixture(autouse=True)
+def _own_interrupts():
+    """An interrupted Trainer ignores Ctrl-C from then on; the tests after it must not."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(autouse=True)
