@@ -36,7 +36,7 @@ class DualTransfer(CaptioningModule):
 
     Args:
         image_encoder: ``efficientnet-b4`` (published), ``timm/NAME``, ``torchvision/NAME`` or ``small-conv``; None: the
-            data module's frozen `encoder` gives features, whose mean over the regions is the picture's vector.
+            data module's frozen `encoder` gives features, see `pooling`.
         image_weights: name of published weights, a local file, or None = random; None without an image encoder.
         language_model: a GPT-2 size, or another causal language model's folder or hub id.
         language_weights: hub id, local folder or file, or None = random.

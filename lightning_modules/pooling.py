@@ -10,7 +10,7 @@ from networks.batch import Batch
 from networks.pooling import CovariancePooling
 
 IMAGES = 4000
-"""Training pictures looked at, at most, evenly spread: a covariance of 64 directions needs no more."""
+"""Training pictures looked at, at most, evenly spread, so that a large data set costs no more than a small one."""
 
 
 @torch.no_grad()
