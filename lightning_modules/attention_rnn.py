@@ -17,8 +17,8 @@ from torchmetrics import MeanMetric
 
 from datamodules.tokenization import CaptionTokenizer
 from lightning_modules.base import Schedule
-from lightning_modules.captioner_settings import check_encoders, words_of
 from lightning_modules.captioning import CaptioningModule, Generated
+from lightning_modules.settings import check_one_encoder, words_of
 from metrics.pointing import Places, named_places, normalised_entropy, pointing_credit
 from networks.attention import AttentionName, build_attention
 from networks.attention_losses import doubly_stochastic_penalty, supervision_loss
@@ -162,7 +162,8 @@ class AttentionRNN(CaptioningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_encoders(image_encoder, image_weights, unfreeze_epoch, feature_dim)
+        own = {"image_weights": image_weights is not None, "unfreeze_epoch": unfreeze_epoch is not None}
+        check_one_encoder(image_encoder, feature_dim, own)
         encoder = None
         if image_encoder is not None:
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them

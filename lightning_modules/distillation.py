@@ -19,9 +19,9 @@ from torchmetrics import MeanMetric
 
 from datamodules.base import CaptionDataModule, Split
 from lightning_modules.base import BaseModule, Schedule, Stage
+from lightning_modules.settings import check_one_encoder
 from lightning_modules.stages import (
     check_labels,
-    check_one_encoder,
     check_same_settings,
     check_same_words,
     load_cnn,
@@ -133,7 +133,7 @@ class Distillation(BaseModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_one_encoder(image_encoder, image_weights, feature_dim)
+        check_one_encoder(image_encoder, feature_dim, {"image_weights": image_weights is not None})
         _check_numbers(text_rate, label_weight, teacher_dropout, temperature)
         reader = WordReader(words, vocab_size, word_width)
         self.text = TextEncoder(reader, state_width, layers, cell, 0.0, backwards, code)

@@ -17,8 +17,8 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from lightning_modules.base import Schedule
-from lightning_modules.captioner_settings import check_encoders
 from lightning_modules.captioning import CaptioningModule, Generated
+from lightning_modules.settings import check_one_encoder
 from metrics.character_bleu import character_bleu
 from networks.batch import Batch
 from networks.captioner import CaptionOutput, Memory
@@ -119,7 +119,7 @@ class DualTransfer(CaptioningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_encoders(image_encoder, image_weights if image_encoder is None else None, None, feature_dim)
+        check_one_encoder(image_encoder, feature_dim, {"image_weights": image_weights is not None})
         if image_encoder is not None and pooling != "mean":
             raise UserError(
                 f"pooling is {pooling}, but '{image_encoder}' makes a vector of its own: set it to mean, or "

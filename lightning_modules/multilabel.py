@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_modules.base import Schedule, rate_factor
 from lightning_modules.labelling import LabellingModule
+from lightning_modules.settings import check_one_encoder
 from networks.batch import Batch
 from networks.encoders import ImageEncoder, TorchvisionEncoder, build_encoder
 from networks.errors import UserError
@@ -95,7 +96,10 @@ class MultiLabel(LabellingModule):
     ) -> None:
         super().__init__(num_labels)
         self.save_hyperparameters()
-        _check(image_encoder, image_weights, whole_epochs, symmetries, feature_dim)
+        own = {"image_weights": image_weights is not None, "whole_epochs": whole_epochs != 0, "symmetries": symmetries}
+        check_one_encoder(image_encoder, feature_dim, own)
+        if whole_epochs is not None and whole_epochs < 0:
+            raise UserError(f"whole_epochs is {whole_epochs}: expected 0 or more, or null for all")
         if mixup < 0:
             raise UserError(f"mixup is {mixup}: expected 0 or more")
         encoder = None
@@ -266,27 +270,3 @@ def _last_blocks(encoder: ImageEncoder | None, count: int | None) -> tuple[nn.Mo
     if not 1 <= count <= len(encoder.blocks):
         raise UserError(f"learning_blocks is {count}: expected 1 to {len(encoder.blocks)}, or null for all")
     return tuple(encoder.blocks[-count:])
-
-
-def _check(encoder: str | None, weights: str | None, epochs: int | None, symmetries: bool, dim: int | None) -> None:
-    """Exactly one of the two modules has a CNN, and only one's own can be fine-tuned."""
-    if encoder is None and dim is None:
-        raise UserError(
-            "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
-            "model.init_args.image_encoder (frozen, fine-tuned or random)"
-        )
-    if encoder is not None and dim is not None:
-        raise UserError(
-            f"image_encoder is '{encoder}', but the data module has an encoder, too, so it gives features: set "
-            "data.init_args.encoder and encoder_weights, or image_encoder, to null"
-        )
-    if epochs is not None and epochs < 0:
-        raise UserError(f"whole_epochs is {epochs}: expected 0 or more, or null for all")
-    if encoder is not None:
-        return
-    given = {"image_weights": weights is not None, "whole_epochs": epochs != 0, "symmetries": symmetries}
-    for name in (name for name, there in given.items() if there):
-        raise UserError(
-            f"{name} is given without an image_encoder: the data module's encoder is frozen, its features are stored; "
-            "set data.init_args.encoder to null and image_encoder here"
-        )

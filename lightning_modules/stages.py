@@ -119,23 +119,3 @@ def check_labels(settings: Mapping[str, Any]) -> None:
     weight = settings["label_weight"]
     if weight < 0 or (weight and not settings["num_labels"]):
         raise UserError(f"model.init_args.label_weight is {weight}: expected 0 or more, and 0 where data has no labels")
-
-
-def check_one_encoder(encoder: str | None, weights: str | None, feature_dim: int | None) -> None:
-    """Exactly one of module and data module has a CNN.
-
-    Raises:
-        UserError: neither or both.
-    """
-    if encoder is None and feature_dim is None:
-        raise UserError(
-            "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
-            "model.init_args.image_encoder"
-        )
-    if encoder is not None and feature_dim is not None:
-        raise UserError(
-            f"image_encoder is '{encoder}', but the data module has an encoder, too, so it gives features: set "
-            "data.init_args.encoder and encoder_weights, or image_encoder, to null"
-        )
-    if encoder is None and weights is not None:
-        raise UserError("image_weights is given without an image_encoder: name the encoder, too")

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lightning_modules.base import Schedule, Stage
 from lightning_modules.captioning import CaptioningModule, Generated
+from lightning_modules.settings import check_one_encoder
 from lightning_modules.stages import (
     check_labels,
-    check_one_encoder,
     check_same_settings,
     check_same_words,
     load_cnn,
@@ -161,7 +161,7 @@ class CodeCaptioning(CaptioningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_one_encoder(image_encoder, image_weights, feature_dim)
+        check_one_encoder(image_encoder, feature_dim, {"image_weights": image_weights is not None})
         encoder = None
         if image_encoder is not None:
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them

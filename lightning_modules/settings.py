@@ -1,34 +1,32 @@
-"""What the settings of captioners must fulfil."""
+"""What settings must fulfil that several methods share."""
 
 from typing import Any
 
 from networks.errors import UserError
 
 
-def check_encoders(encoder: str | None, weights: str | None, unfreeze_epoch: int | None, dim: int | None) -> None:
+def check_one_encoder(encoder: str | None, feature_dim: int | None, needs_own: dict[str, bool]) -> None:
     """Makes sure that exactly one of data module and module has a CNN.
 
     Args:
         encoder: the module's, by name.
-        weights: its weights.
-        unfreeze_epoch: when it begins to learn.
-        dim: width of the data module's features, None when it gives pictures.
+        feature_dim: width of the data module's features, None when it gives pictures.
+        needs_own: settings that mean something only for the module's own encoder, and whether each is given.
 
     Raises:
         UserError: neither or both have one, or settings are for one that is not there.
     """
-    if encoder is None and dim is None:
+    if encoder is None and feature_dim is None:
         raise UserError(
             "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
             "model.init_args.image_encoder (frozen, fine-tuned or random)"
         )
-    if encoder is not None and dim is not None:
+    if encoder is not None and feature_dim is not None:
         raise UserError(
             f"image_encoder is '{encoder}', but the data module has an encoder, too, so it gives features: set "
             "data.init_args.encoder and encoder_weights, or image_encoder, to null"
         )
-    if encoder is None and (weights is not None or unfreeze_epoch is not None):
-        name = "image_weights" if weights is not None else "unfreeze_epoch"
+    for name in (name for name, given in needs_own.items() if given and encoder is None):
         raise UserError(
             f"{name} is given without an image_encoder: the data module's encoder is frozen, its features are stored; "
             "set data.init_args.encoder to null and image_encoder here"
