@@ -1,0 +1,139 @@
+"""Settings of UCM's multi-label classifier compared on held-out fifths of its training and validation images.
+
+Command: python benchmarks/ucm_label_folds.py $CAPTION_DATA/ucm --weights WEIGHTS.pth
+The validation split alone (146 images here) does not tell settings apart. The test split is never read. Per fold: a
+fifth is held out, a tenth of all chooses the threshold, the rest is learnt; the table shows means over all held-out
+images.
+"""
+
+import argparse
+import logging
+import time
+import warnings
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning import Trainer
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score
+
+from datamodules.base import Split
+from datamodules.dataset import Example
+from datamodules.feature_files import FeatureStore
+from datamodules.ucm_captions import UCMCaptions
+from lightning_modules import MultiLabel
+
+Rows = NDArray[np.float64]
+MODELS: dict[str, dict[str, Any]] = {
+    "mean": {"pooling": "mean"},
+    "covariance (default)": {},
+    "covariance, mixup 0.1": {"mixup": 0.1},
+    "covariance, mixup 0.4": {"mixup": 0.4},
+    "covariance, 1024 units": {"hidden": [1024]},
+    "covariance, no hidden layer": {"hidden": []},
+    "covariance, balanced loss": {"loss": "balanced_bce"},
+}
+"""What differs from the settings of experiments/ucm_multilabel.yaml."""
+DEFAULTS: dict[str, Any] = {
+    **{"hidden": [512], "pooling": "covariance", "normalize": True, "dropout": 0.5, "input_dropout": 0.2},
+    **{"lr": 1e-3, "weight_decay": 0.05, "warmup_steps": 20, "schedule": "cosine"},
+}
+
+
+class Part(FeatureStore):
+    """Some rows of features, in memory."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self._rows = rows
+
+
+class Fold(UCMCaptions):
+    """The training and validation images of `data`, divided anew."""
+
+    def __init__(self, data: UCMCaptions, folds: int, fold: int, seed: int) -> None:
+        super().__init__(str(data.root), batch_size=32, num_workers=0, encoder=data.encoder_name, image_size=224)
+        self.encoder_weights = data.encoder_weights
+        self._pool = [*data.examples("train"), *data.examples("val")]
+        stores = [data.features(split) for split in ("train", "val")]
+        self._rows = torch.cat([store[:] for store in stores if store is not None])
+        order = np.random.default_rng(seed).permutation(len(self._pool))
+        parts = np.array_split(order, 2 * folds)  # tenths for five folds
+        test, val = [2 * fold, 2 * fold + 1], (2 * fold + 2) % (2 * folds)
+        rest = [part for number, part in enumerate(parts) if number not in (*test, val)]
+        self._places = {
+            "train": np.sort(np.concatenate(rest)),
+            "val": np.sort(parts[val]),
+            "test": np.sort(np.concatenate([parts[number] for number in test])),
+        }
+
+    def load_examples(self, split: Split) -> list[Example]:
+        """Images of a part."""
+        return [self._pool[place] for place in self._places[split]]
+
+    def features(self, split: Split) -> FeatureStore:
+        """Their features."""
+        return Part(self._rows[torch.from_numpy(self._places[split])])
+
+
+def main() -> None:
+    """Trains every model on every fold, and prints the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="folder of the data set")
+    parser.add_argument("--weights", required=True, help="weights of SqueezeNet 1.0")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the folds and the networks")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--only", nargs="*", help="names of models begin with one of these")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    encoder = "eight-views/torchvision/squeezenet1_0"
+    data = UCMCaptions(options.root, num_workers=0, encoder=encoder, encoder_weights=options.weights)
+    parts = [Fold(data, options.folds, fold, options.seed) for fold in range(options.folds)]
+    truth = [np.array([example.labels for example in part.examples("test")]) for part in parts]
+    print(f"UCM, {sum(map(len, truth))} training and validation images, {options.folds} folds, {options.epochs} epochs")
+    print("| model | micro-F1 | macro-F1 | macro AP | s/fold |\n| --- | ---: | ---: | ---: | ---: |")
+    for name, changes in MODELS.items():
+        if options.only and not name.startswith(tuple(options.only)):
+            continue
+        start = time.perf_counter()
+        found = [trained(part, {**DEFAULTS, **changes}, options.epochs, options.seed) for part in parts]
+        seconds = (time.perf_counter() - start) / len(parts)
+        cells = [f"{value:.3f}" for value in scores(found, truth)]
+        print(f"| {name} | " + " | ".join([*cells, f"{seconds:.0f}"]) + " |", flush=True)
+
+
+def trained(data: UCMCaptions, settings: dict[str, Any], epochs: int, seed: int) -> tuple[Rows, float]:
+    """Probabilities `(n, C)` of the held-out images, and the threshold chosen on the validation part."""
+    lightning.seed_everything(seed, verbose=False)
+    module = MultiLabel(**settings, num_labels=data.num_labels, feature_dim=data.feature_dim)
+    trainer = Trainer(
+        max_epochs=epochs,
+        check_val_every_n_epoch=epochs,
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=data)
+    module.eval()
+    with torch.inference_mode():
+        batches = [module.predict_step(batch, 0)["probabilities"] for batch in data.test_dataloader()]
+    return torch.cat(batches).double().numpy(), module.threshold.item()
+
+
+def scores(found: list[tuple[Rows, float]], truth: list[Rows]) -> list[float]:
+    """Micro-F1, macro-F1 over all images, each with its fold's threshold; macro AP as the mean over the folds."""
+    known = np.concatenate(truth) >= 0.5
+    said = np.concatenate([rows >= threshold for rows, threshold in found])
+    ranked = [average_precision_score(t >= 0.5, rows) for (rows, _), t in zip(found, truth, strict=True)]
+    return [f1_score(known, said, average="micro"), f1_score(known, said, average="macro"), float(np.mean(ranked))]
+
+
+if __name__ == "__main__":
+    main()
