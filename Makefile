@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# stages of a recipe that run at the same time
+JOBS ?= 2
 RUN_DIR := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 # the packages of this project may be imported from its root only
 export PYTHONPATH :=
@@ -39,10 +41,10 @@ emotion-transfer: $(VENV)/.installed ## emotion transfer on synthetic scenes, th
 	@$(PY) cli.py recipe experiments/recipes/offline/emotion_transfer.yaml --seed 1,2,3
 
 attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 3 hours)
-	@$(PY) cli.py recipe experiments/recipes/ucm_attention_rnn.yaml --seed 1,2,3
+	@$(PY) cli.py recipe experiments/recipes/ucm_attention_rnn.yaml --seed 1,2,3 --jobs $(JOBS)
 
 ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 2 hours)
-	@$(PY) cli.py recipe experiments/recipes/ucm_distillation.yaml --seed 1,2,3
+	@$(PY) cli.py recipe experiments/recipes/ucm_distillation.yaml --seed 1,2,3 --jobs $(JOBS)
 
 test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto

@@ -1,4 +1,4 @@
-"""``recipe FILE``: runs the stages of an experiment one after another; what is up to date is skipped.
+"""``recipe FILE``: runs the stages of an experiment, one after another or ``--jobs N``; what is up to date is skipped.
 
 A recipe is a YAML file (experiments/recipes/NAME.yaml)::
 
@@ -72,6 +72,7 @@ def build_parser() -> Parser:
     add("--stages", "--only", action="append", default=[], metavar="A,B", help="look at these only; patterns (test_*)")
     add("--from", dest="start", metavar="A", help="leave the stages before this one as they are")
     add("--force", action="append", default=[], metavar="A,B", help="run these even if nothing changed; '*' for all")
+    add("--jobs", type=int, default=1, metavar="N", help="so many stages at a time; what they print is in their logs")
     add("--dry-run", action="store_true", help="print the stages, what would run and why; change nothing")
     add("--list", action="store_true", help="print the variables and stages")
     return parser
@@ -88,6 +89,8 @@ def main(args: Sequence[str]) -> int:
     from commands.recipes.document import read_document, resolve
     from commands.recipes.engine import Choice
 
+    if options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: expected 1 or more")
     document = read_document(options.file)
     given = read_settings(options.set)
     base = options.run_dir or Path("runs") / recipe_name(options.file)
@@ -105,9 +108,10 @@ def main(args: Sequence[str]) -> int:
         return 0
     words = [str(options.file), *itertools.chain.from_iterable(("--set", text) for text in options.set)]
     words += ["--run-dir", str(options.run_dir)] if options.run_dir else []
+    words += ["--jobs", str(options.jobs)] if options.jobs > 1 else []
     for recipe, setting in zip(recipes, settings, strict=True):
         own = [*words, "--seed", setting["seed"]] if "seed" in setting else words
-        run_one(recipe, choice, f"python cli.py recipe {shlex.join(own)}", options.dry_run)
+        run_one(recipe, choice, f"python cli.py recipe {shlex.join(own)}", options.jobs, options.dry_run)
     if not options.dry_run:
         from commands.recipes.summary import summarize
 
@@ -115,14 +119,14 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def run_one(recipe: "Recipe", choice: "Choice", again: str, dry_run: bool) -> None:
+def run_one(recipe: "Recipe", choice: "Choice", again: str, jobs: int, dry_run: bool) -> None:
     """Runs the stages for one setting of the variables, or prints what would run."""
     from commands.recipes.engine import Engine
     from commands.recipes.inputs import Digests
     from commands.recipes.process import locked, termination_as_interrupt
 
     print(f"{recipe.path}: {len(recipe.stages)} stages in {recipe.folder}", flush=True)
-    engine = Engine(recipe, choice, again, say, Digests(recipe.folder / ".digests.json"))
+    engine = Engine(recipe, choice, again, say, Digests(recipe.folder / ".digests.json"), jobs)
     if dry_run:
         engine.plan()
         return

@@ -4,8 +4,10 @@ Each stage's folder keeps ``stage.json``: what the stage was made from, taken *b
 is written whole or not at all before and after every stage, so a kill at any point leaves what is true.
 """
 
+import contextlib
 import fnmatch
 import json
+import os
 import secrets
 import shlex
 import time
@@ -16,13 +18,15 @@ from typing import Literal, NotRequired, TypedDict
 
 from commands.recipes.document import Recipe, Stage, near
 from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint, write_whole
-from commands.recipes.process import run_logged
+from commands.recipes.process import StageProcess
 from networks.errors import UserError
 
 STATE = "stage.json"
 LOG = "stage.log"
 _TAIL = 65536
 """Bytes at a log's end in which the reason of a failure is looked for."""
+_GLANCE = 0.05
+"""Seconds between two looks at the running stages."""
 
 
 class State(TypedDict):
@@ -97,6 +101,25 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stage that is running.
+
+    Attributes:
+        stage: which.
+        title: for the lines about it.
+        state: its ``stage.json``.
+        begun: when, on the monotonic clock.
+        process: what runs it.
+    """
+
+    stage: Stage
+    title: str
+    state: State
+    begun: float
+    process: StageProcess
+
+
 @dataclass(slots=True)
 class Engine:
     """Runs a recipe's stages in their order.
@@ -107,6 +130,7 @@ class Engine:
         again: what to type to go on.
         say: prints a line.
         digests: of input files.
+        jobs: so many stages at a time; a stage waits for those that it needs.
         waiting: stages that a dry run found would run.
     """
 
@@ -115,6 +139,7 @@ class Engine:
     again: str
     say: Callable[[str], None]
     digests: Digests
+    jobs: int = 1
     waiting: set[str] = field(default_factory=set)
 
     def plan(self) -> None:
@@ -141,15 +166,45 @@ class Engine:
             UserError: a stage failed, or one that is needed is not there.
             KeyboardInterrupt: Ctrl-C; the message says how to go on.
         """
-        chosen, total = self.choice.chosen(self.recipe), len(self.recipe.stages)
-        for number, stage in enumerate(self.recipe.stages, start=1):
-            decision = self.decide(stage, stage.name in chosen)
-            title = f"[{number}/{total}] {stage.name}"
-            self.say(f"{title}: {_doing(decision)}")
-            if decision.action not in ("skip", "leave"):
-                self._check_needs(stage)
-                self._execute(stage, decision, title, lock)
-            self.digests.save()
+        running: list[Job] = []
+        begun = time.monotonic()
+        try:
+            self._run_all(running, lock)
+        except KeyboardInterrupt:
+            where = f" in stage{'s' if len(running) > 1 else ''} {_names([job.stage.name for job in running])}"
+            for job in running:
+                job.process.interrupt()
+            for job in running:
+                job.process.end()
+                _end(job, "interrupted")
+            raise KeyboardInterrupt(f"interrupted{where if running else ''}; go on with: {self.again}") from None
+        self.say(f"all {len(self.recipe.stages)} stages: this call took {duration(time.monotonic() - begun)}")
+
+    def _run_all(self, running: list[Job], lock: int) -> None:
+        """Starts stages as those that they need are done; `running` always holds the ones that run."""
+        chosen, pending = self.choice.chosen(self.recipe), list(self.recipe.stages)
+        places = {stage.name: place for place, stage in enumerate(self.recipe.stages, start=1)}
+        try:
+            while pending or running:
+                unfinished = {stage.name for stage in pending} | {job.stage.name for job in running}
+                ready = next((stage for stage in pending if unfinished.isdisjoint(stage.needs)), None)
+                if ready is None or len(running) == self.jobs:
+                    self._finish_one(running)
+                    continue
+                pending.remove(ready)
+                decision = self.decide(ready, ready.name in chosen)
+                title = f"[{places[ready.name]}/{len(places)}] {ready.name}"
+                self.say(f"{title}: {_doing(decision)}")
+                if decision.action not in ("skip", "leave"):
+                    self._check_needs(ready)
+                    running.append(self._begin(ready, decision, title, lock))
+                self.digests.save()
+        except UserError:
+            while running:  # what others have done so far is not thrown away
+                self.say(f"waiting for {_names([job.stage.name for job in running])}")
+                with contextlib.suppress(UserError):  # the first failure is the one to tell
+                    self._finish_one(running)
+            raise
 
     def decide(self, stage: Stage, chosen: bool) -> Decision:
         """Finds out whether a stage has to run.
@@ -206,26 +261,33 @@ class Engine:
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
 
-    def _execute(self, stage: Stage, decision: Decision, title: str, lock: int) -> None:
+    def _begin(self, stage: Stage, decision: Decision, title: str, lock: int) -> Job:
         state = read_state(stage.run)
         if decision.action == "start" or state is None:
             state = self._fresh(stage, title)
         state["status"] = "running"
         write_state(stage.run, state)
         self.digests.save()
-        begun = time.monotonic()
         words = ["resume", str(stage.run)] if decision.action == "resume" else list(stage.command)
-        try:
-            code = run_logged(words, stage.run / LOG, lock)
-        except KeyboardInterrupt:
-            state["status"] = "interrupted"
-            state["seconds"] = round(state.get("seconds", 0.0) + time.monotonic() - begun, 1)
-            write_state(stage.run, state)
-            raise KeyboardInterrupt(f"interrupted in stage '{stage.name}'; go on with: {self.again}") from None
+        shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
+        begun = time.monotonic()
+        return Job(stage, title, state, begun, StageProcess(words, stage.run / LOG, lock, shown, threads))
+
+    def _finish_one(self, running: list[Job]) -> None:
+        """Waits until one of the running stages has ended, takes it off the list and notes how it ended.
+
+        Raises:
+            UserError: it failed.
+        """
+        ended = None
+        while ended is None:
+            ended = next((job for job in running if job.process.poll() is not None), None)
+            if ended is None:
+                time.sleep(_GLANCE)
+        stage, state, code = ended.stage, ended.state, ended.process.poll() or 0
         lost = [name for name in stage.outputs if not (stage.run / name).exists()]
-        state["status"] = "done" if code == 0 and not lost else "failed"
-        state["seconds"] = round(state.get("seconds", 0.0) + time.monotonic() - begun, 1)
-        write_state(stage.run, state)
+        _end(ended, "done" if code == 0 and not lost else "failed")
+        running.remove(ended)
         if code != 0:
             raise UserError(
                 f"stage '{stage.name}' failed ({_ending(code)}{_last_error(stage.run / LOG)}): all it said is in "
@@ -236,7 +298,14 @@ class Engine:
                 f"stage '{stage.name}' ended well but did not write {_names(lost)} into {stage.run}: mend 'outputs' or "
                 f"the command in {self.recipe.path}, then go on with: {self.again}"
             )
-        self.say(f"{title}: done in {duration(state['seconds'])}")
+        self.say(f"{ended.title}: done in {duration(state['seconds'])}")
+
+
+def _end(job: Job, status: Literal["done", "failed", "interrupted"]) -> None:
+    """Notes how a stage ended, and its time."""
+    job.state["status"] = status
+    job.state["seconds"] = round(job.state.get("seconds", 0.0) + time.monotonic() - job.begun, 1)
+    write_state(job.stage.run, job.state)
 
 
 def _going_on(stage: Stage, state: State) -> Decision:

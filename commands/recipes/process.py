@@ -28,31 +28,34 @@ _REACH = 8
 """Lines that a bar may come back to."""
 
 
-def run_logged(words: Sequence[str], log: Path, lock: int) -> int:
-    """Runs ``python cli.py WORDS``; its output goes to this process's own and, appended, to a log file.
+class StageProcess:
+    """``python cli.py WORDS`` as a process; its output is kept in a log file and, if wanted, shown here as it comes.
+
+    It is started from the thread that makes this object, which must outlive it: it is killed when that thread ends.
 
     Args:
         words: of the command line.
-        log: file.
+        log: file, appended to.
         lock: descriptor that the process holds open, see `locked`.
-
-    Returns:
-        Its exit code, negative: killed by that signal.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; the process has ended.
+        shown: the output also goes to this process's own.
+        threads: of its computations, unless the environment says OMP_NUM_THREADS; None: as many as there are cores.
     """
-    import cli
 
-    environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
-    environment["PYTHONUNBUFFERED"] = "1"
-    command = [sys.executable, str(Path(cli.__file__).resolve()), *words]
-    source, target = _channel()
-    with log.open("ab") as file:
-        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} python cli.py {shlex.join(words)}\n".encode())
-        file.flush()
-        process = subprocess.Popen(
-            command,
+    def __init__(
+        self, words: Sequence[str], log: Path, lock: int, shown: bool = True, threads: int | None = None
+    ) -> None:
+        import cli
+
+        environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
+        environment["PYTHONUNBUFFERED"] = "1"
+        if threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        source, target = _channel(shown)
+        self._log = log.open("ab")
+        self._log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} python cli.py {shlex.join(words)}\n".encode())
+        self._log.flush()
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(cli.__file__).resolve()), *words],
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=target,
@@ -62,21 +65,36 @@ def run_logged(words: Sequence[str], log: Path, lock: int) -> int:
             preexec_fn=_end_with_parent(os.getpid()) if sys.platform == "linux" else None,
         )
         os.close(target)
-        relay = threading.Thread(target=_relay, args=(source, LogText(file)), daemon=True)
-        relay.start()
+        self._relay = threading.Thread(target=_relay, args=(source, LogText(self._log), shown), daemon=True)
+        self._relay.start()
+
+    def poll(self) -> int | None:
+        """Exit code, negative: killed by that signal; None: it is running."""
+        code = self._process.poll()
+        if code is not None and not self._log.closed:
+            self._relay.join(timeout=5)  # a grandchild may keep the channel open
+            if not self._relay.is_alive():
+                self._log.close()
+        return code
+
+    def interrupt(self) -> None:
+        """Passes Ctrl-C on, once."""
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> None:
+        """Waits for an interrupted process, and ends what does not end; a second Ctrl-C ends it at once."""
         try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            _interrupt(process)
-            raise
-        finally:
-            relay.join(timeout=5)  # a grandchild may keep the channel open
-    return code
+            self._process.wait(_PATIENCE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self.poll()
 
 
-def _channel() -> tuple[int, int]:
+def _channel(shown: bool) -> tuple[int, int]:
     """Descriptors to read from and to write to: a terminal when this is shown on one, so that there are bars."""
-    if os.name == "posix" and _has_descriptor() and sys.stdout.isatty():
+    if shown and os.name == "posix" and _has_descriptor() and sys.stdout.isatty():
         import fcntl
         import pty
         import termios
@@ -132,11 +150,13 @@ class LogText:
         self._file.flush()
 
 
-def _relay(source: int, log: LogText) -> None:
+def _relay(source: int, log: LogText, shown: bool) -> None:
     """Copies bytes as they come."""
     out = sys.stdout.fileno() if _has_descriptor() else None
     while chunk := _read(source):
         log.feed(chunk)
+        if not shown:
+            continue
         if out is None:
             sys.stdout.write(chunk.decode("utf-8", "replace"))
         else:
@@ -164,17 +184,6 @@ def _has_descriptor() -> bool:
 def _write(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Passes Ctrl-C on once, waits, and ends what does not end; a second Ctrl-C ends it at once."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_PATIENCE)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _end_with_parent(parent: int) -> Callable[[], None]:

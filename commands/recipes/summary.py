@@ -210,7 +210,7 @@ def print_times(recipes: Sequence[Recipe]) -> None:
         states = {stage.name: read_state(stage.run) for stage in recipe.stages}
         times = {name: state["seconds"] for name, state in states.items() if state is not None and "seconds" in state}
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items())
-        print(f"time in {recipe.folder}: {duration(sum(times.values()))} ({parts})")
+        print(f"time of the stages in {recipe.folder}: {duration(sum(times.values()))} in all ({parts})")
 
 
 def columns(asked: Sequence[str], rows: Mapping[str, Row]) -> list[str]:

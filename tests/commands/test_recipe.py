@@ -41,14 +41,29 @@ ALL = ["teacher", "other", "labels", "student", "test"]
 DRAW = summary.draw
 
 
+class Process:
+    """Stands in for a stage's process: it has ended when it was looked at so many times."""
+
+    def __init__(self, code, looks):
+        self.code, self.looks = code, looks
+
+    def poll(self):
+        self.looks -= 1
+        return None if self.looks > 0 else self.code
+
+
 class Stages:
     """Stands in for the processes of stages: notes them, and writes what such commands write."""
 
     def __init__(self):
-        self.ran, self.words, self.codes = [], [], {}
+        self.ran, self.words, self.codes, self.looks, self.together, self.threads = [], [], {}, {}, [], []
 
-    def __call__(self, words, log, lock):
+    def __call__(self, words, log, lock, shown, threads):
         run = log.parent
+        assert shown == (threads is None)
+        self.threads.append(threads)
+        states = {path.parent.name: json.loads(path.read_text())["status"] for path in run.parent.glob("*/stage.json")}
+        self.together.append({name for name, status in states.items() if status == "running"})
         self.ran.append(run.name)
         self.words.append(list(words))
         if words[0] in ("fit", "resume"):
@@ -63,7 +78,7 @@ class Stages:
                 "constant caption": {"bleu4": 0.1},
             }
             (run / "metrics.json").write_text(json.dumps(score))
-        return code
+        return Process(code, self.looks.get(run.name, 1))
 
 
 @pytest.fixture
@@ -76,7 +91,7 @@ def stages(tmp_path, monkeypatch):
     Path("extra.csv").write_text("a,b\n")
     Path("r.yaml").write_text(RECIPE)
     fake = Stages()
-    monkeypatch.setattr(engine, "run_logged", fake)
+    monkeypatch.setattr(engine, "StageProcess", fake)
     monkeypatch.setattr(summary, "draw", lambda *_: None)  # a second each; drawn in one test
     return fake
 
@@ -155,13 +170,13 @@ def test_a_changed_input_runs_exactly_what_depends_on_it(stages, capsys, change,
 
 
 def test_input_edited_while_the_stage_runs_counts_as_changed(stages, monkeypatch):
-    def edits(words, log, lock):
+    def edits(words, log, lock, shown, threads):
         Path("other.yaml").write_text("model: {name: while it ran}\n")
-        return stages(words, log, lock)
+        return stages(words, log, lock, shown, threads)
 
-    monkeypatch.setattr(engine, "run_logged", edits)
+    monkeypatch.setattr(engine, "StageProcess", edits)
     recipe(stages, "--stages", "other")
-    monkeypatch.setattr(engine, "run_logged", stages)
+    monkeypatch.setattr(engine, "StageProcess", stages)
     assert recipe(stages, "--stages", "other") == ["other"]
 
 
@@ -341,6 +356,47 @@ def test_no_such_recipe(stages, capsys):
     assert "did you mean 'experiments/recipes/emotion.yaml'?" in message
 
 
+# several at a time
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(engine, "_GLANCE", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_stages_run_at_the_same_time_once_their_needs_are_done(stages, monkeypatch, capsys):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    stages.looks = {"other": 50, "teacher": 3}
+    assert recipe(stages, "--jobs", "2") == ALL
+    assert stages.together == [
+        {"teacher"},
+        {"teacher", "other"},
+        {"labels", "other"},
+        {"student", "other"},
+        {"test", "other"},
+    ]
+    assert stages.threads == [4] * 5
+    assert {engine.read_state(Path("runs/seed-1") / name)["status"] for name in ALL} == {"done"}
+    assert recipe(stages, "--jobs", "2") == []
+    assert "error: --jobs 0: expected 1 or more" in error_of(capsys, "--jobs", "0")
+
+
+@pytest.mark.usefixtures("quick")
+def test_failure_lets_the_others_that_run_end_and_starts_no_more(stages, capsys):
+    stages.codes, stages.looks = {"teacher": 1, "other": 2}, {"other": 20}
+    message = error_of(capsys, "--jobs", "3")
+    assert "stage 'teacher' failed" in message
+    assert message.endswith("python cli.py recipe r.yaml --run-dir runs --jobs 3")
+    assert stages.ran == ["teacher", "other"]
+    assert engine.read_state(Path("runs/seed-1/other"))["status"] == "failed"
+    stages.codes, stages.looks = {"teacher": 1}, {"other": 20}
+    error_of(capsys, "--jobs", "3")
+    assert engine.read_state(Path("runs/seed-1/other"))["status"] == "done"
+    stages.codes = {}
+    assert recipe(stages, "--jobs", "3") == ["teacher", "labels", "student", "test"]
+
+
 # processes
 
 
@@ -362,27 +418,33 @@ def test_output_is_shown_and_kept(tmp_path, monkeypatch, capfd):
     assert engine.read_state(Path("runs/score"))["status"] == "failed"
 
 
-def test_interrupted_recipe_ends_its_stage_and_says_how_to_go_on(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_recipe_ends_its_stage_and_says_how_to_go_on(tmp_path, monkeypatch, capfd, jobs):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("waits")
-    Path("r.yaml").write_text("stages: {score: {command: score waits waits}}")
+    os.mkfifo("also")
+    more = ", another: {command: score also also}" if jobs == 2 else ""
+    Path("r.yaml").write_text(f"stages: {{score: {{command: score waits waits}}{more}}}")
     over = threading.Event()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have it ignored
 
     def interrupt():
-        with Path("waits").open("w"):  # opened once the stage reads it
+        with Path("waits").open("w"), Path("also" if jobs == 2 else os.devnull).open("w"):  # once the stages read them
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
             over.wait(60)  # the stage goes on reading, however slow the machine is
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    assert cli.main(["recipe", "r.yaml", "--run-dir", "runs"]) == 130
+    more_options = ["--jobs", "2"] if jobs == 2 else []
+    assert cli.main(["recipe", "r.yaml", "--run-dir", "runs", *more_options]) == 130
     over.set()
     thread.join()
     message = capfd.readouterr().err.splitlines()[-1]
-    assert "interrupted in stage 'score'; go on with: python cli.py recipe r.yaml --run-dir runs" in message
+    where, again = ("s 'score', 'another'", " --jobs 2") if jobs == 2 else (" 'score'", "")
+    assert f"interrupted in stage{where}; go on with: python cli.py recipe r.yaml --run-dir runs{again}" in message
     assert engine.read_state(Path("runs/score"))["status"] == "interrupted"
+    assert jobs == 1 or engine.read_state(Path("runs/another"))["status"] == "interrupted"
 
 
 def test_log_keeps_what_a_terminal_shows_in_the_end(tmp_path):
