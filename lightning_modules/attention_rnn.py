@@ -94,7 +94,8 @@ class AttentionRNN(CaptioningModule):
             checkpoint carries all training captions then. 0: none.
         neighbour_share: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
-        init_from: run or checkpoint whose weights this run starts from.
+        init_from: run or checkpoint whose weights this run starts from; with an `image_encoder` it may have been
+            trained on stored features of the same one, frozen.
         vocab_size: tokens of the data module's tokeniser.
         bos_id: token before the first word.
         eos_id: token after the last word.
@@ -107,6 +108,7 @@ class AttentionRNN(CaptioningModule):
     """
 
     method: ClassVar[str] = "attention_rnn"
+    cnn: ClassVar[str | None] = "captioner.encoder."
     captioner: AttentionRNNCaptioner
 
     def __init__(

@@ -29,11 +29,13 @@ class BaseModule(LightningModule):
         method: name under which a checkpoint finds its class again.
         monitor: metric that chooses the best checkpoint.
         monitor_mode: whether more or less of it is better.
+        cnn: prefix of the tensors of a CNN of its own, if it can do without one, on stored features.
     """
 
     method: ClassVar[str] = ""
     monitor: ClassVar[str] = "val/loss"
     monitor_mode: ClassVar[Literal["min", "max"]] = "min"
+    cnn: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,15 +59,21 @@ class BaseModule(LightningModule):
     def load_stage(self, path: str) -> None:
         """Starts from the weights of an earlier run.
 
+        A run on stored features has no CNN of its own; a module that has one gets the one that made these features.
+
         Args:
             path: a run folder or a checkpoint.
 
         Raises:
             UserError: no such run, or its weights do not fit.
         """
-        from lightning_modules.loading import read_checkpoint
+        from lightning_modules.loading import cnn_of_features, read_checkpoint
 
-        weights: Mapping[str, Tensor] = read_checkpoint(path)["state_dict"]
+        checkpoint = read_checkpoint(path)
+        weights: dict[str, Tensor] = dict(checkpoint["state_dict"])
+        if self.cnn is not None and self.hparams["image_encoder"] is not None:
+            found = cnn_of_features(checkpoint, path, self.hparams["image_encoder"])
+            weights |= {self.cnn + name: tensor for name, tensor in found.items()}
         self.make_room(weights)
         own = self.state_dict()
         wrong = sorted(set(own) ^ set(weights)) or [k for k in own if own[k].shape != weights[k].shape]
@@ -73,7 +81,7 @@ class BaseModule(LightningModule):
             raise UserError(
                 f"init_from '{path}' does not fit this model: {len(wrong)} tensors differ, first '{wrong[0]}'"
             )
-        self.load_state_dict(dict(weights))
+        self.load_state_dict(weights)
 
     def make_room(self, weights: Mapping[str, Tensor]) -> None:
         """Gives tensors whose size belongs to the data the one that they have in a state dict."""

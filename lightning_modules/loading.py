@@ -63,6 +63,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def cnn_of_features(checkpoint: Mapping[str, Any], path: str, name: str) -> dict[str, Tensor]:
+    """Weights of the frozen CNN that made the features of a run; none when the run read pictures.
+
+    Args:
+        checkpoint: of that run.
+        path: where it is, for messages.
+        name: the CNN that they are for.
+
+    Raises:
+        UserError: the features are those of another CNN, or its weights are gone.
+    """
+    if "encoder" not in checkpoint["inference"]:
+        return {}
+    spec = EncoderSpec(**checkpoint["inference"]["encoder"])
+    if spec.name != name:
+        raise UserError(
+            f"init_from '{path}' learnt from features of '{spec.name}', but image_encoder is '{name}': give the same"
+        )
+    return dict(spec.build().state_dict())
+
+
 def load_module(path: str | Path) -> BaseModule:
     """Builds the module that a checkpoint holds, without its data set and without downloading anything.
 

@@ -56,7 +56,8 @@ class MultiLabel(LabellingModule):
         schedule: what the learning rate does after it, until the phase ends.
         loss: ``bce``, or ``balanced_bce``, in which positives and negatives of every label weigh the same.
         threshold: a label is predicted from this probability on (published: 0.6); None: chosen on the validation split.
-        init_from: run or checkpoint whose weights this run starts from.
+        init_from: run or checkpoint whose weights this run starts from; with an `image_encoder` it may have been
+            trained on stored features of the same one, frozen.
         num_labels: labels of the data.
         feature_dim: width of the data module's features, None when it gives pictures.
 
@@ -65,6 +66,7 @@ class MultiLabel(LabellingModule):
     """
 
     method: ClassVar[str] = "multilabel"
+    cnn: ClassVar[str | None] = "labeller.encoder."
     labeller: ImageLabeller
 
     def __init__(

@@ -302,6 +302,32 @@ def test_checkpoint_carries_the_training_captions(trained, folder):
         assert said == {f"a {colour} picture", f"the whole square is {colour}"}
 
 
+def test_a_run_on_stored_features_goes_on_with_the_cnn_that_made_them(monkeypatch, tmp_path, trained, folder):
+    picture = Image.open(folder / "images" / "00.png").convert("RGB")
+    own = {"image_encoder": "small-conv", "init_from": str(trained)}
+    path = config(tmp_path / "a.yaml", folder, epochs=1, **HEARD, **own)
+    before, states = load_captioner(trained), []
+    for rate, begins in ((0.0, "null"), (1e-3, 0)):
+        rates = {"unfreeze_epoch": begins, "lr": rate, "lr_pretrained": rate, "weight_decay": 0.0}
+        options = [f"--model.init_args.{name}={value}" for name, value in rates.items()]
+        fit(monkeypatch, path, tmp_path / str(rate), *options)
+        after = load_captioner(tmp_path / str(rate))
+        with torch.no_grad():
+            states.append(after.module.captioner.encode(after.batch([picture]))["features"])
+    with torch.no_grad():
+        expected = before.module.captioner.encode(before.batch([picture]))["features"]
+    torch.testing.assert_close(states[0], expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(states[1], expected, rtol=1e-3, atol=1e-3), "it was not frozen"
+
+
+def test_a_run_on_features_of_another_cnn_is_refused(monkeypatch, tmp_path, capsys, trained, folder):
+    monkeypatch.chdir(ROOT)
+    own = {"image_encoder": "torchvision/squeezenet1_0", "init_from": str(trained)}
+    path = config(tmp_path / "a.yaml", folder, epochs=1, **own)
+    assert cli.main(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run"), "--wandb=off"]) == 1
+    assert "learnt from features of 'small-conv', but image_encoder is 'torchvision/sq" in capsys.readouterr().err
+
+
 def test_validation_draws_attention_and_logs_it(trained):
     drawn = sorted(path.name for path in (trained / "attention").iterdir())
     assert len(drawn) == 4
