@@ -109,9 +109,11 @@ def main(args: Sequence[str]) -> int:
     words = [str(options.file), *itertools.chain.from_iterable(("--set", text) for text in options.set)]
     words += ["--run-dir", str(options.run_dir)] if options.run_dir else []
     words += ["--jobs", str(options.jobs)] if options.jobs > 1 else []
-    for recipe, setting in zip(recipes, settings, strict=True):
-        own = [*words, "--seed", setting["seed"]] if "seed" in setting else words
-        run_one(recipe, choice, f"python cli.py recipe {shlex.join(own)}", options.jobs, options.dry_run)
+    words += ["--seed", ",".join(seeds)] if seeds else []
+    words += ["--stages", ",".join(choice.stages)] if choice.stages else []
+    words += ["--from", choice.start] if choice.start else []
+    for recipe in recipes:
+        run_one(recipe, choice, f"python cli.py recipe {shlex.join(words)}", options.jobs, options.dry_run)
     if not options.dry_run:
         from commands.recipes.summary import summarize
 

@@ -4,10 +4,8 @@ Each stage's folder keeps ``stage.json``: what the stage was made from, taken *b
 is written whole or not at all before and after every stage, so a kill at any point leaves what is true.
 """
 
-import contextlib
 import fnmatch
 import json
-import os
 import secrets
 import shlex
 import time
@@ -18,7 +16,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from commands.recipes.document import Recipe, Stage, near
 from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint, write_whole
-from commands.recipes.process import StageProcess
+from commands.recipes.process import StageProcess, cores, end_all
 from networks.errors import UserError
 
 STATE = "stage.json"
@@ -170,15 +168,15 @@ class Engine:
         begun = time.monotonic()
         try:
             self._run_all(running, lock)
-        except KeyboardInterrupt:
+        except BaseException as error:  # whatever it is, no stage is left alone
             where = f" in stage{'s' if len(running) > 1 else ''} {_names([job.stage.name for job in running])}"
+            end_all([job.process for job in running])
             for job in running:
-                job.process.interrupt()
-            for job in running:
-                job.process.end()
-                _end(job, "interrupted")
+                _note_end(job, "done" if job.process.poll() == 0 and not _lost(job.stage) else "interrupted")
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             raise KeyboardInterrupt(f"interrupted{where if running else ''}; go on with: {self.again}") from None
-        self.say(f"all {len(self.recipe.stages)} stages: this call took {duration(time.monotonic() - begun)}")
+        self.say(f"this call took {duration(time.monotonic() - begun)}")
 
     def _run_all(self, running: list[Job], lock: int) -> None:
         """Starts stages as those that they need are done; `running` always holds the ones that run."""
@@ -199,12 +197,15 @@ class Engine:
                     self._check_needs(ready)
                     running.append(self._begin(ready, decision, title, lock))
                 self.digests.save()
-        except UserError:
+        except UserError as first:
+            error = first
             while running:  # what others have done so far is not thrown away
-                self.say(f"waiting for {_names([job.stage.name for job in running])}")
-                with contextlib.suppress(UserError):  # the first failure is the one to tell
+                self.say(f"{error}\nwaiting for {_names([job.stage.name for job in running])}")
+                try:
                     self._finish_one(running)
-            raise
+                except UserError as another:
+                    error = another
+            raise first if error is first else UserError(f"{first}; also: {error}") from None
 
     def decide(self, stage: Stage, chosen: bool) -> Decision:
         """Finds out whether a stage has to run.
@@ -227,8 +228,7 @@ class Engine:
             return Decision("start", "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if changed[3:] else ""))
         if state["status"] != "done":
             return _going_on(stage, state)
-        lost = [name for name in stage.outputs if not (stage.run / name).exists()]
-        if lost:
+        if lost := _lost(stage):
             return Decision("start", f"its output {_names(lost)} is gone")
         return Decision("skip", f"nothing that it depends on changed since {state['started']}")
 
@@ -243,8 +243,8 @@ class Engine:
             if state is None or state["status"] != "done":
                 how = "never ran" if state is None else f"is not finished ({state['status']})"
                 raise UserError(
-                    f"stage '{stage.name}' needs '{name}', which {how}: leave --stages and --from out, or run it "
-                    f"first: {self.again} --stages {name}"
+                    f"stage '{stage.name}' needs '{name}', which {how}: leave --stages and --from out, or let "
+                    f"--stages name it, too"
                 )
 
     def _fresh(self, stage: Stage, title: str) -> State:
@@ -269,7 +269,7 @@ class Engine:
         write_state(stage.run, state)
         self.digests.save()
         words = ["resume", str(stage.run)] if decision.action == "resume" else list(stage.command)
-        shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
+        shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, cores() // self.jobs)
         begun = time.monotonic()
         return Job(stage, title, state, begun, StageProcess(words, stage.run / LOG, lock, shown, threads))
 
@@ -285,8 +285,8 @@ class Engine:
             if ended is None:
                 time.sleep(_GLANCE)
         stage, state, code = ended.stage, ended.state, ended.process.poll() or 0
-        lost = [name for name in stage.outputs if not (stage.run / name).exists()]
-        _end(ended, "done" if code == 0 and not lost else "failed")
+        lost = _lost(stage)
+        _note_end(ended, "done" if code == 0 and not lost else "failed")
         running.remove(ended)
         if code != 0:
             raise UserError(
@@ -301,7 +301,12 @@ class Engine:
         self.say(f"{ended.title}: done in {duration(state['seconds'])}")
 
 
-def _end(job: Job, status: Literal["done", "failed", "interrupted"]) -> None:
+def _lost(stage: Stage) -> list[str]:
+    """Outputs that are not there."""
+    return [name for name in stage.outputs if not (stage.run / name).exists()]
+
+
+def _note_end(job: Job, status: Literal["done", "failed", "interrupted"]) -> None:
     """Notes how a stage ended, and its time."""
     job.state["status"] = status
     job.state["seconds"] = round(job.state.get("seconds", 0.0) + time.monotonic() - job.begun, 1)

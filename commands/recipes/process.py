@@ -17,7 +17,7 @@ from typing import BinaryIO
 from networks.errors import UserError
 
 _PATIENCE = 60.0
-"""Seconds that an interrupted stage has for closing its files."""
+"""Seconds that interrupted stages have for closing their files."""
 _WAIT = 10.0
 """Seconds in which the processes of a call that was killed have to be gone."""
 _PR_SET_PDEATHSIG = 1
@@ -78,18 +78,37 @@ class StageProcess:
         return code
 
     def interrupt(self) -> None:
-        """Passes Ctrl-C on, once."""
-        self._process.send_signal(signal.SIGINT)
+        """Passes Ctrl-C on, once; on Windows the console has sent it already."""
+        if os.name == "posix":
+            self._process.send_signal(signal.SIGINT)
 
-    def end(self) -> None:
-        """Waits for an interrupted process, and ends what does not end; a second Ctrl-C ends it at once."""
-        try:
-            self._process.wait(_PATIENCE)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    def kill(self) -> None:
+        """Ends it, and what it started, at once; nothing happens if it has ended."""
+        if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                if os.name == "posix":
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
             self._process.wait()
         self.poll()
+
+
+def end_all(processes: Sequence[StageProcess]) -> None:
+    """Interrupts processes and waits for all of them, a minute at most; a second Ctrl-C ends them at once."""
+    for process in processes:
+        process.interrupt()
+    until = time.monotonic() + _PATIENCE
+    with contextlib.suppress(KeyboardInterrupt):
+        while any(process.poll() is None for process in processes) and time.monotonic() < until:
+            time.sleep(0.05)
+    for process in processes:
+        process.kill()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _channel(shown: bool) -> tuple[int, int]:

@@ -356,6 +356,38 @@ def test_no_such_recipe(stages, capsys):
     assert "did you mean 'experiments/recipes/emotion.yaml'?" in message
 
 
+def test_the_way_on_is_the_whole_command(stages, capsys):
+    stages.codes = {"labels": 1}
+    options = ["--seed", "1,2", "--stages", "teacher,labels"]
+    assert error_of(capsys, *options).endswith(
+        "go on with: python cli.py recipe r.yaml --run-dir runs --seed 1,2 --stages teacher,labels"
+    )
+
+
+def test_interrupted_stages_share_one_minute(monkeypatch):
+    """However many do not end, and one that has ended is not waited for."""
+    monkeypatch.setattr(process, "_PATIENCE", 0.3)
+    heard = []
+
+    class Stubborn:
+        def __init__(self, name):
+            self.name = name
+
+        def poll(self):
+            return None
+
+        def interrupt(self):
+            heard.append(f"interrupt {self.name}")
+
+        def kill(self):
+            heard.append(f"kill {self.name}")
+
+    begun = time.monotonic()
+    process.end_all([Stubborn("a"), Stubborn("b"), Stubborn("c")])
+    assert time.monotonic() - begun < 0.6
+    assert heard == [f"{what} {name}" for what in ("interrupt", "kill") for name in "abc"]
+
+
 # several at a time
 
 
@@ -366,7 +398,7 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_stages_run_at_the_same_time_once_their_needs_are_done(stages, monkeypatch, capsys):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(engine, "cores", lambda: 8)
     stages.looks = {"other": 50, "teacher": 3}
     assert recipe(stages, "--jobs", "2") == ALL
     assert stages.together == [
@@ -385,9 +417,13 @@ def test_stages_run_at_the_same_time_once_their_needs_are_done(stages, monkeypat
 @pytest.mark.usefixtures("quick")
 def test_failure_lets_the_others_that_run_end_and_starts_no_more(stages, capsys):
     stages.codes, stages.looks = {"teacher": 1, "other": 2}, {"other": 20}
-    message = error_of(capsys, "--jobs", "3")
+    assert cli.main(["recipe", "r.yaml", "--run_dir", "runs", "--jobs", "3"]) == 1
+    said, message = capsys.readouterr()
+    assert "stage 'teacher' failed" in said, "one hears of it while the others still run"
+    assert said.index("stage 'teacher' failed") < said.index("waiting for 'other'")
     assert "stage 'teacher' failed" in message
-    assert message.endswith("python cli.py recipe r.yaml --run-dir runs --jobs 3")
+    assert "also: stage 'other' failed" in message
+    assert message.strip().endswith("python cli.py recipe r.yaml --run-dir runs --jobs 3")
     assert stages.ran == ["teacher", "other"]
     assert engine.read_state(Path("runs/seed-1/other"))["status"] == "failed"
     stages.codes, stages.looks = {"teacher": 1}, {"other": 20}
