@@ -15,11 +15,12 @@ class Throughput(Callback):
     Also the share of time spent waiting for data and the peak memory on CUDA.
 
     Args:
-        every_n_steps: batches that one figure covers.
+        every_n_steps: batches that one figure covers; of a shorter epoch all.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
+        self._logged = False  # in this epoch
         self._reset()
 
     def _reset(self) -> None:
@@ -29,6 +30,7 @@ class Throughput(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves validation and loader start-up out."""
+        self._logged = False
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -45,8 +47,9 @@ class Throughput(Callback):
         if "caption_lengths" in batch:
             self._captions += len(batch["caption_lengths"])
             self._tokens += int((batch["caption_lengths"] - 1).sum())
-        if self._batches < self.every_n_steps:
+        if self._batches < self.every_n_steps and (self._logged or not trainer.is_last_batch):
             return
+        self._logged = True
         seconds = self._batch_end - self._start
         values = {
             "throughput/images_per_s": self._images / seconds,

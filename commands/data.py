@@ -37,6 +37,7 @@ DATA_MODULES = {
 }
 """Data modules by the name of their file: where the class is."""
 
+_SHORT = {"ucm": "ucm_captions", "flickr": "flickr8k"}
 _USAGE = "usage: python cli.py data prepare|check NAME --root DIR [options]"
 
 
@@ -60,6 +61,7 @@ def main(args: Sequence[str]) -> int:
             f"data {action}: expected the data set's name first, one of {', '.join(DATA_MODULES)} ({_USAGE})"
         )
     name = rest[0].replace("-", "_")
+    name = _SHORT.get(name, name)
     if name not in DATA_MODULES:
         raise UserError(f"there is no data set '{rest[0]}': expected one of {', '.join(DATA_MODULES)}")
     return prepare(name, rest[1:]) if action == "prepare" else check(name, rest[1:])

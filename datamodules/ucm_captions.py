@@ -16,6 +16,7 @@ from datamodules.dataset import Example
 from datamodules.images import Normalization, find_image
 from datamodules.records import Problem, Record, Report, fail, parse_json, read_text
 from datamodules.tokenization import BPETokenizer, WordTokenizer
+from datamodules.ucm_labels import LABEL_FILES, read_label_table
 from networks.errors import DataError, UserError
 
 UCM_CLASSES = (
@@ -26,7 +27,6 @@ UCM_CLASSES = (
 """UC Merced's classes, 100 images each, in the order of UCM-Captions' numbers."""
 
 _ANNOTATIONS = ("dataset.json", "dataset_*.json")
-_LABEL_FILES = ("multilabels.txt", "LandUse_Multilabeled.txt")
 _IMAGE_FOLDERS = ("imgs", "images", "Images", "*_[Ii]mages", "*_imgs", "UCMerced_LandUse/Images", "")
 _CLASS_LISTS = "txtclasses*"
 
@@ -67,7 +67,7 @@ def parts_of(root: Path) -> dict[str, tuple[str, str]]:
             "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
         ),
         "multi-labels": (
-            found(*_LABEL_FILES),
+            found(*LABEL_FILES),
             f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in multilabels.zip "
             "(Chaudhuri et al. 2018). Only labels need it.",
         ),
@@ -111,7 +111,7 @@ class UCMCaptions(CaptionDataModule):
         root: folder of the data set.
         captions_file: the annotations, inside the root or from where you are; None: the usual names.
         image_folder: folder of the images inside the root; None: the usual names.
-        labels_file: multi-labels, tab-separated; None: the usual names, or no labels where there are none.
+        labels_file: multi-labels, see `datamodules.ucm_labels`; None: the usual names, or no labels if there are none.
         text: which form of the sentences is read, ``tokens`` or ``raw``.
         repeated: one image in five has the same sentence twice or more: ``keep`` them, as published work does, or read
             them ``once`` in training; ``distinct``: in training every sentence is read once, with the first image that
@@ -361,26 +361,13 @@ class UCMCaptions(CaptionDataModule):
     def _label_path(self) -> Path | None:
         if self.labels_file is not None:
             return self.root / self.labels_file
-        return next((path for name in _LABEL_FILES if (path := self.root / name).is_file()), None)
+        return next((path for name in LABEL_FILES if (path := self.root / name).is_file()), None)
 
     def _read_labels(self) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
         if self._labels is None:
             path = self._label_path()
-            self._labels = ((), {}) if path is None else _read_labels(path)
+            self._labels = ((), {}) if path is None else read_label_table(path)
         return self._labels
-
-
-def _read_labels(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
-    """Names of the labels, and the labels by image name."""
-    lines = [line.rstrip().split("\t") for line in read_text(path).splitlines() if line.strip()]
-    names, labels = tuple(name.strip() for name in lines[0][1:]) if lines else (), {}
-    if not names:
-        raise DataError(f"{path}: expected a header with the names of the labels, separated by tabs")
-    for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) != len(names) + 1 or not set(cells[1:]) <= {"0", "1"}:
-            raise DataError(f"{path}, row {number} ({cells[0]}): expected {len(names)} times 0 or 1, separated by tabs")
-        labels[cells[0].strip()] = tuple(map(float, cells[1:]))
-    return names, labels
 
 
 def _names(file: str, formula: bool, lists: dict[str, str]) -> _Names:

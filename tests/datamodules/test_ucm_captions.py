@@ -227,6 +227,18 @@ def test_broken_label_files_are_named(tmp_path):
     assert UCMCaptions(str(root)).examples("train")[0].labels == (0, 1)
 
 
+@pytest.mark.parametrize("name", ["multilabels.txt", "LandUse_Multilabeled.csv"])
+@pytest.mark.parametrize("row", ["IMAGE{0}cars{0}trees", 'IMAGE{0}"cars"{0} trees {0}'])
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+def test_label_tables_may_be_text_or_csv(tmp_path, name, row, separator):
+    root = write(tmp_path / "data", [("1.tif", "train", ["a ."])])
+    picture(root / "imgs" / "1.jpg")
+    (root / name).write_text(f"{row.format(separator)}\r\nagricultural00{separator}0{separator}1\r\n\r\n")
+    data = UCMCaptions(str(root))
+    assert data.label_names == ("cars", "trees")
+    assert data.examples("train")[0].labels == (0, 1)
+
+
 def test_missing_annotations_and_splits_are_told(tmp_path):
     with pytest.raises(DataError, match=r"dataset\.json: no such file; expected"):
         UCMCaptions(str(tmp_path)).examples("train")
@@ -254,5 +266,5 @@ def test_parts_are_found_or_explained(tmp_path, capsys):
     (tmp_path / "Images" / "agricultural").mkdir(parents=True)
     (tmp_path / "Images" / "agricultural" / "agricultural00.tif").touch()
     (tmp_path / "LandUse_Multilabeled.txt").touch()
-    assert main(["data", "prepare", "ucm-captions", "--root", str(tmp_path)]) == 0
+    assert main(["data", "prepare", "ucm", "--root", str(tmp_path)]) == 0
     assert "missing" not in capsys.readouterr().out
