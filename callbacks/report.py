@@ -17,8 +17,9 @@ from datamodules.dataset import Example
 from datamodules.resume import batches_begun
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
-from metrics.floors import floor_file, floor_warning, floors_above
-from metrics.label_floors import label_floors_above, label_warning
+from metrics.flags import unbeaten
+from metrics.floors import floor_file, floor_warning
+from metrics.label_floors import label_warning
 from metrics.labels import per_label
 
 _LABELS = ("top1", "top2", "top3", "recall3", "micro_f1", "macro_f1", "macro_ap")
@@ -165,8 +166,8 @@ def score_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
     for key in shown:
         table.add_column(key.replace("_", "\n") if key in _LABELS else key, justify="right", no_wrap=True)
     first = next(iter(rows.values()), {})
-    unbeaten = floors_above(first, rows) if "cider_d" in first else label_floors_above(first, rows)
+    _, above = unbeaten(first, rows)
     for name, row in rows.items():
-        label = f"{name}  <- not beaten" if name in unbeaten else name
+        label = f"{name}  <- not beaten" if name in above else name
         table.add_row(label, *(f"{row[key]:.3f}" if key in row else "" for key in shown))
     return table

@@ -245,22 +245,25 @@ def print_tables(
     from rich.console import Console
     from rich.table import Table
 
-    from commands.comparison.tables import print_pair, print_table
+    from commands.comparison.tables import FLAG, print_flags, print_pair, print_table
+    from metrics.flags import flagged
 
-    console = Console()
+    console, bounds = Console(), shared_bounds(results)
+    flags = flagged({result.name: result.metrics for result in results}, bounds)
     table = Table()
     table.add_column("")
     for metric in metrics:
         table.add_column(metric, justify="right")
     for result in results:
-        table.add_row(result.name, *(number(result.metrics.get(metric)) for metric in metrics))
-    bounds = shared_bounds(results)
+        label = f"{result.name} {FLAG}" if result.name in flags else result.name
+        table.add_row(label, *(number(result.metrics.get(metric)) for metric in metrics))
     if bounds:
         table.add_section()
     for name, row in bounds.items():
         table.add_row(name, *(number(row.get(metric)) for metric in metrics), style="dim")
     console.print("; ".join(notes), style="bold", highlight=False, markup=False, soft_wrap=True)
     print_table(table)
+    print_flags(flags)
     for pair in pairs:
         print_pair(console, (pair.a, pair.b), pair.scores)
 

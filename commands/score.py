@@ -108,6 +108,11 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
             f"--floors {name}: the references have {len(image_ids)} images, {len(others)} of them ({_examples(others)})"
             f" not in split '{chosen}' of {len(known)}; give the references of that split, or --split NAME"
         )
+    if data.has_pictures and data.feature_dim is None:
+        _note(
+            "rows that look at the pictures (nearest images, predicted class) are left out: add --encoder NAME and "
+            "--encoder_weights, such as --encoder torchvision/squeezenet1_0 --encoder_weights imagenet"
+        )
     return data.bounds(chosen) or Bounds(data).scores(chosen)
 
 

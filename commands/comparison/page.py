@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from commands.comparison.paired import Evidence, Pair
+from commands.comparison.tables import FLAG
+from metrics.flags import flagged
 
 _SIDE = 224
 """Longer side of a thumbnail, pixels."""
@@ -102,6 +104,7 @@ def score_table(page: Page) -> str:
         for metric in page.metrics
     }
     head = "".join(f"<th>{_text(metric)}</th>" for metric in page.metrics)
+    flags = flagged(page.scores, page.bounds)
     rows = []
     for kind, group in (("", page.scores), (' class="bound"', page.bounds)):
         for name, row in group.items():
@@ -109,9 +112,12 @@ def score_table(page: Page) -> str:
             for metric in page.metrics:
                 mark = ' class="best"' if not kind and metric in row and row[metric] == best[metric] else ""
                 cells += f"<td{mark}>{row[metric]:.3f}</td>" if metric in row else "<td></td>"
-            rows.append(f"<tr{kind}><td>{_text(name)}</td>{cells}</tr>")
+            flag = f' <span title="{_text(flags[name])}">{FLAG}</span>' if not kind and name in flags else ""
+            rows.append(f"<tr{kind}><td>{_text(name)}{flag}</td>{cells}</tr>")
+    below = "".join(f"<p>{FLAG} {_text(name)} is below its floor: {_text(why)}</p>" for name, why in flags.items())
     return (
         f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        + below
     )
 
 

@@ -10,6 +10,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from metrics.bootstrap import Comparison
 
+FLAG = "▾"
+"""Stands behind the name of a run that does not beat a floor."""
+
 
 def print_pair(
     console: Console, names: tuple[str, str], scores: "Mapping[str, Comparison]", over: str = "images"
@@ -39,3 +42,9 @@ def print_table(table: Table) -> None:
     console = Console()
     width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     Console(width=max(console.width, width)).print(table)
+
+
+def print_flags(flags: Mapping[str, str]) -> None:
+    """Prints which rows are below a floor; in their table `FLAG` stands behind their names."""
+    for name, reason in flags.items():
+        print(f"{FLAG} {name} is BELOW ITS FLOOR: {reason}")

@@ -113,20 +113,28 @@ def print_scores(
     from rich.console import Console
     from rich.table import Table
 
-    from commands.comparison.tables import print_table
+    from commands.comparison.tables import FLAG, print_flags, print_table
+    from metrics.flags import flagged
 
+    flags = flagged(_means(rows), _means(bounds))
     table = Table()
     table.add_column("")
     for metric in metrics:
         table.add_column(metric, justify="right")
     for style, group in (("", rows), ("dim", bounds)):
         for name, row in group.items():
-            table.add_row(name, *(cell(row.get(metric, [])) for metric in metrics), style=style)
+            label = f"{name} {FLAG}" if style == "" and name in flags else name
+            table.add_row(label, *(cell(row.get(metric, [])) for metric in metrics), style=style)
         table.add_section()
     # a title of the table itself would be broken at the table's width
     spread = f", mean and standard deviation of {len(recipes)} seeds" if len(recipes) > 1 else ""
     Console().print(f"\n{recipes[0].path.stem}{spread}", style="bold", highlight=False, soft_wrap=True)
     print_table(table)
+    print_flags(flags)
+
+
+def _means(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+    return {name: {key: statistics.fmean(values) for key, values in row.items()} for name, row in rows.items()}
 
 
 def print_bootstrap(recipes: Sequence[Recipe], known: Tests | None) -> Tests:
@@ -199,9 +207,8 @@ def draw(rows: Mapping[str, Row], bounds: Mapping[str, Row], metrics: Sequence[s
     from commands.compare import drawn, lines
 
     chosen = drawn(metrics)
-    means = {name: {key: statistics.fmean(values) for key, values in row.items()} for name, row in bounds.items()}
     if chosen:
-        bar_figure(rows, chosen, lines(means, chosen)).savefig(path, dpi=130)
+        bar_figure(rows, chosen, lines(_means(bounds), chosen)).savefig(path, dpi=130)
 
 
 def print_times(recipes: Sequence[Recipe]) -> None:

@@ -97,6 +97,18 @@ def test_everything_is_written_and_right(data, capsys):
             assert np.asarray(picture.convert("L")).std() > 5
 
 
+def test_runs_below_a_floor_are_flagged(data, capsys):
+    poor, good = make_run(data, "poor", wrong, score=0.15), make_run(data, "good", right, score=0.7)
+    assert cli.main(["compare", poor, good, "--out", "out", "--samples=20"]) == 0
+    out, page = capsys.readouterr().out, Path("out/compare.html").read_text()
+    reason = "cider_d 0.150 does not beat constant caption (0.200)"
+    assert f"▾ poor is BELOW ITS FLOOR: {reason}" in out
+    assert "poor ▾" in out
+    assert "good ▾" not in out
+    assert f"<p>▾ poor is below its floor: {reason}</p>" in page
+    assert "▾ good" not in page
+
+
 def test_page_needs_nothing_else_and_escapes_everything(data, capsys):
     runs = [make_run(data, "wrong", wrong), make_run(data, "<b>right", right)]
     assert cli.main(["compare", *runs, "--out", "out", "--samples=50", "--pictures=5"]) == 0

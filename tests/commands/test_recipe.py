@@ -273,6 +273,16 @@ def test_seeds_have_folders_of_their_own_and_one_table(stages, capsys, monkeypat
     assert recipe(stages, "--set", "lr=0.5", "--stages", "teacher") == ["teacher"]
 
 
+def test_stages_below_a_floor_are_flagged(stages, capsys, monkeypatch):
+    score = {"this model": {"cider_d": 0.4}, "constant caption": {"cider_d": 0.5}}
+    read = summary.read_metrics
+    monkeypatch.setattr(summary, "read_metrics", lambda run: score if run.name == "test" else read(run))
+    recipe(stages)
+    out = capsys.readouterr().out
+    assert "test ▾" in out
+    assert "▾ test is BELOW ITS FLOOR: cider_d 0.400 does not beat constant caption (0.500)" in out
+
+
 def test_a_stage_for_every_combination(stages, capsys):
     Path("r.yaml").write_text(
         """
