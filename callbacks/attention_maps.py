@@ -13,7 +13,7 @@ from PIL import Image
 from callbacks.figures import Picture, attention_sheet
 from datamodules.base import CaptionDataModule
 from datamodules.images import ImageTransform
-from lightning_modules.attention_rnn import AttentionRNN
+from lightning_modules.captioning import CaptioningModule
 from lightning_modules.loading import LoadedCaptioner
 from metrics.pointing import normalised_entropy
 from networks.batch import Batch
@@ -38,8 +38,8 @@ class AttentionMaps(Callback):
         missing = self.count - len(self._figures)
         if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        if not isinstance(module, AttentionRNN):
-            raise UserError(f"AttentionMaps draws the attention of AttentionRNN, not of {type(module).__name__}")
+        check_attends(module, "callbacks.attention_maps.AttentionMaps")
+        assert isinstance(module, CaptioningModule)
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         assert isinstance(datamodule, CaptionDataModule)
         ids, captions = outputs["image_id"][:missing], outputs["captions"][:missing]
@@ -122,18 +122,21 @@ def draw_attention(picture: Picture, words: Sequence[str], maps: torch.Tensor) -
     return attention_sheet(picture, words, list(maps.numpy()), " ".join(words) or "(empty)", entropies)
 
 
-def attending_module(captioner: LoadedCaptioner) -> AttentionRNN:
-    """The module of a captioner that has an attention.
+def check_attends(module: LightningModule, asked: str) -> None:
+    """Makes sure that there is an attention to draw.
+
+    Args:
+        module: the captioner's.
+        asked: what the user asked for.
 
     Raises:
-        UserError: it has none.
+        UserError: there is none.
     """
-    module = captioner.module
-    if not isinstance(module, AttentionRNN):
+    if not isinstance(module, CaptioningModule) or not module.captioner.attends:
         raise UserError(
-            f"--attention: method '{module.method}' has no attention to draw; give a run of '{AttentionRNN.method}'"
+            f"{asked}: this model ({getattr(module, 'method', type(module).__name__)}) has no attention to draw; give "
+            "a run of attention_rnn, or one of ucm_captioning with model.init_args.attention"
         )
-    return module
 
 
 def write_attention(
@@ -155,7 +158,8 @@ def write_attention(
     Raises:
         UserError: the captioner has no attention, or the folder cannot be written to.
     """
-    module = attending_module(captioner)
+    module = captioner.module
+    check_attends(module, "--attention")
     with torch.inference_mode():
         memory = module.captioner.encode(captioner.batch(pictures))
         found = module.caption_maps(memory, captions, captioner.tokenizer)

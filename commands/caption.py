@@ -51,9 +51,9 @@ def main(args: Sequence[str]) -> int:
 
     captioner = load_captioner(options.ckpt, choose_device(options.device))
     if options.attention is not None:
-        from callbacks.attention_maps import attending_module
+        from callbacks.attention_maps import check_attends
 
-        attending_module(captioner)  # fails now, not behind the first pictures
+        check_attends(captioner.module, "--attention")  # fails now, not behind the first pictures
     beams = options.beams
     if beams is None:
         beams = 1 if options.sample else max(captioner.settings.beams, options.num_captions)

@@ -7,7 +7,7 @@ trained from random weights.
 Letters: B images, N captions, T tokens of the longest one, M scored tokens, R regions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from datamodules.tokenization import CaptionTokenizer
 from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.settings import check_one_encoder, words_of
@@ -29,7 +28,6 @@ from networks.encoders import build_encoder
 from networks.errors import UserError
 from networks.freezing import parameters_of_map
 from networks.pooling import Pooling
-from networks.positions import square_side
 from networks.recurrent import CellName
 from networks.word_losses import word_loss, word_shares
 
@@ -342,7 +340,7 @@ class AttentionRNN(CaptioningModule):
         known = self.hparams["feature_grid"]
         if known is not None and known[0] * known[1] == regions:
             return int(known[0]), int(known[1])
-        return square_side(regions), square_side(regions)
+        return super().grid(regions)
 
     def update_extra(self, batch: Batch, written: Generated) -> None:
         """Entropy of the attention, and the pointing game where it can be played."""
@@ -368,30 +366,3 @@ class AttentionRNN(CaptioningModule):
         texts = [self._tokenizer.decode(ids) for ids in batch["caption_ids"][:, 1:].tolist()]
         grid = self.grid(attention.shape[2])
         return named_places(batch["scene"], batch["image_index"].tolist(), texts, grid, attention.device)
-
-    @torch.no_grad()
-    def caption_maps(
-        self, memory: Memory, captions: Sequence[str], tokenizer: CaptionTokenizer
-    ) -> list[tuple[list[str], Tensor]]:
-        """Where the model looks while it writes captions, e.g. its own.
-
-        Args:
-            memory: of B images.
-            captions: one for each.
-            tokenizer: the run's.
-
-        Returns:
-            For each image the tokens written, the end left out, and one map each, `(tokens, h, w)` on the CPU.
-        """
-        ids = [tokenizer.encode(text) for text in captions]
-        lengths = torch.tensor([len(row) for row in ids], device=self.device)
-        padded = torch.full((len(ids), int(lengths.max())), tokenizer.pad_id, device=self.device)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = torch.tensor(tokens, device=self.device)
-        order = torch.arange(len(ids), device=self.device)
-        maps = self.captioner.attention_maps(memory, padded, lengths, order).float().cpu()
-        grid = self.grid(maps.shape[2])
-        return [
-            ([tokenizer.decode([token]) for token in tokens[1:-1]], row[: len(tokens) - 2].unflatten(1, grid))
-            for tokens, row in zip(ids, maps, strict=True)
-        ]

@@ -14,6 +14,7 @@ from datamodules.samplers import derive_seed, global_seed
 from lightning_modules.pooling import find_directions
 from networks.batch import Batch
 from networks.errors import UserError
+from networks.labeller import Labeller
 
 Schedule = Literal["constant", "linear", "cosine"]
 Stage = Literal["train", "val", "test"]
@@ -91,6 +92,10 @@ class BaseModule(LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if isinstance(datamodule, CaptionDataModule):
             find_directions(self, self.look, datamodule, self.device)
+
+    def picture_labeller(self) -> Labeller | None:
+        """Network that labels pictures beside this method's own task; None: there is none, or it has not learnt to."""
+        return None
 
     def look(self, batch: Batch) -> object:
         """Passes a batch through everything that pools regions; a method without pooling does not need it."""

@@ -3,7 +3,7 @@
 Letters: B images, N captions, M target tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -22,6 +22,7 @@ from networks.captioner import Captioner, CaptionOutput, Memory, select_rows
 from networks.decoding import DecodingSettings, decode
 from networks.losses import token_loss
 from networks.neighbours import CaptionBank
+from networks.positions import square_side
 
 
 class Generated(TypedDict):
@@ -222,6 +223,39 @@ class CaptioningModule(BaseModule):
         values = {f"{stage}/{name}": value for name, value in values.items()}
         values |= {name: metric.compute() for name, metric in self.own_metrics().items() if metric.update_called}
         self.log_dict(values)  # the metrics have already been reduced over the ranks
+
+    # attention, of methods that have one
+
+    def grid(self, regions: int) -> tuple[int, int]:
+        """Rows and columns of so many regions."""
+        return square_side(regions), square_side(regions)
+
+    @torch.no_grad()
+    def caption_maps(
+        self, memory: Memory, captions: Sequence[str], tokenizer: CaptionTokenizer
+    ) -> list[tuple[list[str], Tensor]]:
+        """Where the model looks while it writes captions, e.g. its own.
+
+        Args:
+            memory: of B images.
+            captions: one for each.
+            tokenizer: the run's.
+
+        Returns:
+            For each image the tokens written, the end left out, and one map each, `(tokens, h, w)` on the CPU.
+        """
+        ids = [tokenizer.encode(text) for text in captions]
+        lengths = torch.tensor([len(row) for row in ids], device=self.device)
+        padded = torch.full((len(ids), int(lengths.max())), tokenizer.pad_id, device=self.device)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = torch.tensor(tokens, device=self.device)
+        order = torch.arange(len(ids), device=self.device)
+        maps = self.captioner.attention_maps(memory, padded, lengths, order).float().cpu()
+        grid = self.grid(maps.shape[2])
+        return [
+            ([tokenizer.decode([token]) for token in tokens[1:-1]], row[: len(tokens) - 2].unflatten(1, grid))
+            for tokens, row in zip(ids, maps, strict=True)
+        ]
 
 
 def evenly_spread(references: Mapping[str, list[str]], limit: int | None) -> dict[str, list[str]]:

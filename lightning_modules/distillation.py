@@ -37,6 +37,7 @@ from networks.encoders import build_encoder
 from networks.errors import UserError
 from networks.freezing import parameters_of_map
 from networks.image_codes import ImageCoder, pulled_together
+from networks.labeller import Labeller
 from networks.pooling import Pooling
 from networks.recurrent import CellName
 from networks.text_autoencoder import CodeKind, TextEncoder
@@ -166,6 +167,10 @@ class Distillation(BaseModule):
         self._teachers: list[Distillation] = []
 
     # earlier stages
+
+    def picture_labeller(self) -> Labeller | None:
+        """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
+        return self.coder.labeller if self.hparams["label_weight"] else None
 
     def load_pretrained(self) -> None:
         """Takes over the text encoder, the classifier and the CNN's weights.

@@ -22,7 +22,7 @@ from networks.batch import Batch
 from networks.decoding import DecodingSettings, decode
 from networks.encoders import ImageEncoder
 from networks.errors import UserError
-from networks.labeller import LabelOutput
+from networks.labeller import Labeller, LabelOutput
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -177,22 +177,31 @@ class LoadedLabeller:
     """A trained classifier with everything it needs to label pictures, captions, or both.
 
     Args:
-        module: the trained module, with its `inference` values.
+        module: the trained module, with its `inference` values; a method whose task is another may label pictures too,
+            see `BaseModule.picture_labeller`.
         device: where it runs, as torch names it.
 
     Attributes:
         label_names: C names, in the order of the probabilities.
-        threshold: a label is predicted from this probability on, as chosen in training.
+        threshold: a label is predicted from this probability on, as chosen in training; 0.5 where none was.
         reads_images: it needs pictures.
         reads_text: it needs captions.
     """
 
-    def __init__(self, module: LabellingModule, device: str | torch.device = "cpu") -> None:
+    def __init__(self, module: BaseModule, device: str | torch.device = "cpu") -> None:
         self.module = module.to(device).eval()
         self.device = torch.device(device)
-        self.label_names: tuple[str, ...] = tuple(module.inference["label_names"])
-        self.threshold = module.threshold.item()
-        self.reads_images, self.reads_text = module.reads_images, module.reads_text
+        self.label_names: tuple[str, ...] = tuple(module.inference.get("label_names", ()))
+        if isinstance(module, LabellingModule):
+            labeller: Labeller | None = module.labeller
+            self.threshold = module.threshold.item()
+            self.reads_images, self.reads_text = module.reads_images, module.reads_text
+        else:
+            labeller, self.threshold, self.reads_images, self.reads_text = module.picture_labeller(), 0.5, True, False
+        if labeller is None or not self.label_names:
+            way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else ""
+            raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
+        self.labeller = labeller
         if self.reads_images:
             check_looks_itself(module.inference)
         self.transform = ImageTransform.from_spec(module.inference["transform"])
@@ -229,7 +238,7 @@ class LoadedLabeller:
             batch |= picture_batch(pictures, self.transform, self.encoder, self.device)
         if self.tokenizer is not None:
             batch |= caption_batch(texts or (), self.tokenizer, self.device)
-        output: LabelOutput = self.module.labeller(batch)
+        output: LabelOutput = self.labeller(batch)
         return output.probabilities(count).cpu()
 
     def _count(self, images: Sequence[Any] | None, texts: Sequence[Any] | None) -> int:
@@ -252,10 +261,7 @@ def load_labeller(path: str | Path, device: str | torch.device = "cpu") -> Loade
     Raises:
         UserError: no such checkpoint, or it labels nothing.
     """
-    module = load_module(path)
-    if not isinstance(module, LabellingModule):
-        raise UserError(f"'{path}' is of method '{module.method}', which gives no labels")
-    return LoadedLabeller(module, device)
+    return LoadedLabeller(load_module(path), device)
 
 
 def open_pictures(images: Sequence[Image.Image | str | Path], transform: ImageTransform) -> list[Image.Image]:

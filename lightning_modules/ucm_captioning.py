@@ -36,6 +36,7 @@ from networks.decoding import DecodingSettings
 from networks.encoders import build_encoder
 from networks.freezing import parameters_of_map
 from networks.image_codes import ImageCoder
+from networks.labeller import Labeller
 from networks.pooling import Pooling
 from networks.recurrent import CellName
 from networks.text_autoencoder import CodeKind
@@ -213,6 +214,10 @@ class CodeCaptioning(CaptioningModule):
             # the bank is that of the last checkpoint, and it is checkpoints that validation chooses
             neighbours=0 if stage == "val" else settings.neighbours,
         )
+
+    def picture_labeller(self) -> Labeller | None:
+        """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
+        return self.captioner.coder.labeller if self.hparams["label_weight"] else None
 
     def load_pretrained(self) -> None:
         """Takes over the decoder, the image codes and the CNN's weights.

@@ -276,21 +276,16 @@ class AttentionRNNCaptioner(Captioner):
         logits = self.vocabulary(self.dropout(merged.index_select(0, packing.places)))
         return CaptionOutput(logits, caption_ids[:, 1:][packing.mask], _spread(trace.weights, packing))
 
+    @property
+    def attends(self) -> bool:
+        """It does."""
+        return True
+
     @torch.no_grad()
     def attention_maps(
         self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> Tensor:
-        """Where the model looks while it writes given captions, e.g. its own; without the cost of the vocabulary.
-
-        Args:
-            memory: what `encode` returned, B rows.
-            caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
-            caption_lengths: tokens with BOS and EOS, `(N,)`.
-            image_index: row of `memory` of each caption, `(N,)`.
-
-        Returns:
-            Weights at the step that writes token t + 1, `(N, T - 1, R)`; zero behind a caption's end.
-        """
+        """See `Captioner.attention_maps`; without the cost of the vocabulary."""
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
         return _spread(self._unroll(memory, caption_ids, image_index, packing, 0.0).weights, packing)
 

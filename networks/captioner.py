@@ -83,6 +83,30 @@ class Captioner(nn.Module, ABC):
             return None
         return self.bank.nearest(states, count)
 
+    @property
+    def attends(self) -> bool:
+        """Whether it looks at regions of a picture word by word, see `attention_maps`."""
+        return False
+
+    def attention_maps(
+        self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """Where the network looks while it writes given captions, e.g. its own.
+
+        Args:
+            memory: what `encode` returned, B rows.
+            caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
+            caption_lengths: tokens with BOS and EOS, `(N,)`.
+            image_index: row of `memory` of each caption, `(N,)`.
+
+        Returns:
+            Weights at the step that writes token t + 1, `(N, T - 1, R)`; zero behind a caption's end.
+
+        Raises:
+            NotImplementedError: it does not look at regions, see `attends`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not look at regions")
+
     @abstractmethod
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next.

@@ -145,3 +145,19 @@ class CodeCaptioner(Captioner):
             attention = weights.new_zeros(*mask.shape, weights.shape[1])
             attention[mask] = weights
         return CaptionOutput(logits, caption_ids[:, 1:][mask], attention)
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder looks at regions."""
+        return self.regions is not None
+
+    @torch.no_grad()
+    def attention_maps(
+        self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """See `Captioner.attention_maps`; of the regions alone, so that the summary's share is left out of the sum."""
+        weights = cast(CaptionOutput, self(memory, caption_ids, caption_lengths, image_index)).attention
+        if weights is None or self.regions is None:
+            raise NotImplementedError("this decoder does not look at regions")
+        regions = weights if self.summary is None else weights[..., :-1]
+        return regions / regions.sum(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -9,10 +9,11 @@ import torch
 import yaml
 
 import cli
+from callbacks.attention_maps import check_attends
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
-from lightning_modules import CodeCaptioning, Distillation, TextAutoencoding, load_captioner
-from lightning_modules.loading import load_module
+from lightning_modules import CodeCaptioning, Distillation, LoadedLabeller, TextAutoencoding, load_captioner
+from lightning_modules.loading import load_labeller, load_module
 from lightning_modules.text_autoencoder import different, varied
 from networks.errors import UserError
 from tests.conftest import ROOT
@@ -177,8 +178,46 @@ def stages(tmp_path_factory):
         image_from=str(runs["distil"]),
         consensus=True,
         neighbours=3,
+        attention="dot",
+        label_weight=1.0,
     )
     return runs
+
+
+def test_captioner_shows_where_it_looks_and_labels_pictures(stages, data, tmp_path, capsys):
+    picture = tmp_path / "scene.png"
+    data.prepare_data()
+    data.open_image(data.examples("test")[0]).save(picture)
+    maps = tmp_path / "maps"
+    assert cli.main(["caption", "--ckpt", str(stages["caption"]), str(picture), "--attention", str(maps)]) == 0
+    assert (maps / "scene.png").stat().st_size > 5000
+    capsys.readouterr()
+    assert cli.main(["label", "--ckpt", str(stages["caption"]), str(picture), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in data.label_names)
+    served = load_labeller(stages["caption"])
+    assert set(served.label_names) == set(data.label_names)
+    assert served.threshold == 0.5
+    probabilities = served.label([str(picture)])[0]
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    assert cli.main(["label", "--ckpt", str(stages["distil"]), str(picture)]) == 0
+    plain = CodeCaptioning(**IMAGE, vocab_size=9)
+    with pytest.raises(UserError, match=r"gives no labels \(one with model.init_args.label_weight does\)"):
+        LoadedLabeller(plain)
+    with pytest.raises(UserError, match="has no attention to draw"):
+        check_attends(plain, "--attention")
+
+
+def test_maps_are_the_regions_shares(data, batch):
+    """What the summary takes is left out, so that a map is the same thing in every method."""
+    for guided in (False, True):
+        module = make(CodeCaptioning, data, attention="dot", guided=guided).eval()
+        memory = module.captioner.encode(batch)
+        words = [data.tokenizer.decode(ids) for ids in batch["caption_ids"][:4].tolist()]
+        for found, maps in module.caption_maps({k: v[:4] for k, v in memory.items()}, words, data.tokenizer):
+            assert len(found) == len(maps)
+            assert maps.shape[1] == maps.shape[2]
+            torch.testing.assert_close(maps.flatten(1).sum(1), torch.ones(len(maps)))
 
 
 def test_stages_hand_over(stages):
