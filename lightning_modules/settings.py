@@ -48,3 +48,17 @@ def words_of(tokenizer: dict[str, Any]) -> dict[str, int]:
         raise UserError("word_vectors needs a vocabulary of whole words: set data.init_args.tokenizer to word")
     words = WordTokenizer(tokenizer["words"], tokenizer["max_tokens"])
     return {word: words.encode(word)[1] for word in tokenizer["words"]}
+
+
+def share_of_own_words(share: float, epochs: int, epoch: int) -> float:
+    """Probability that a decoder reads its own words in an epoch of training (scheduled sampling, Bengio et al. 2015).
+
+    Args:
+        share: its final value.
+        epochs: in so many it grows from 0 in equal steps; 0: it is there from the beginning.
+        epoch: counted from 0.
+
+    >>> [share_of_own_words(0.5, 2, epoch) for epoch in range(4)]
+    [0.0, 0.25, 0.5, 0.5]
+    """
+    return share if epochs <= 0 else share * min(1.0, epoch / epochs)

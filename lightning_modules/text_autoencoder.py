@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from datamodules.base import CaptionDataModule, Split
 from datamodules.tokenization import CaptionTokenizer, tokenizer_from_spec
 from lightning_modules.base import BaseModule, Schedule, Stage
+from lightning_modules.settings import share_of_own_words
 from metrics.caption_metrics import CaptionMetrics
 from networks.batch import Batch
 from networks.captioner import CaptionOutput
@@ -57,6 +58,7 @@ class TextAutoencoding(BaseModule):
             writes the nearest of them.
         own_words: probability, step by step, that the decoder reads its own words in training (published: 0.5); with 0
             all steps are computed in one call.
+        own_words_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch on.
         distinct: captions that are equal in a batch count once.
         gradient_checkpointing: keep no activations of the encoder.
         lr: peak learning rate.
@@ -92,6 +94,7 @@ class TextAutoencoding(BaseModule):
         crossed: float = 0.0,
         replaced: float = 0.0,
         own_words: float = 0.0,
+        own_words_epochs: int = 0,
         distinct: bool = True,
         gradient_checkpointing: bool = False,
         lr: float = 1e-3,
@@ -145,6 +148,11 @@ class TextAutoencoding(BaseModule):
 
     # steps
 
+    def own_words(self) -> float:
+        """Share of the decoder's own words in this epoch's training."""
+        settings = self.hparams
+        return share_of_own_words(settings["own_words"], settings["own_words_epochs"], self.current_epoch)
+
     def forced(self, ids: Tensor, lengths: Tensor, own_words: float) -> CaptionOutput:
         """Codes of captions, and the captions again: `(N, T)` and `(N,)`."""
         memory = self.autoencoder.encode({"caption_ids": ids, "caption_lengths": lengths})
@@ -162,7 +170,7 @@ class TextAutoencoding(BaseModule):
             ids, lengths = varied(
                 ids, lengths, self.hparams["crossed"], self.hparams["replaced"], self.hparams["pad_id"]
             )
-        output = self.forced(ids, lengths, self.hparams["own_words"])
+        output = self.forced(ids, lengths, self.own_words())
         loss = token_loss(output.logits, output.targets, self.hparams["label_smoothing"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.targets))
         return loss

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_modules.base import Schedule, Stage
 from lightning_modules.captioning import CaptioningModule, Generated
-from lightning_modules.settings import check_one_encoder
+from lightning_modules.settings import check_one_encoder, share_of_own_words
 from lightning_modules.stages import (
     check_labels,
     check_same_settings,
@@ -78,6 +78,7 @@ class CodeCaptioning(CaptioningModule):
         word_dropout: share of the words read that are hidden in training.
         code_dropout: share of the code dropped.
         own_words: probability, step by step, that the decoder reads its own words in training.
+        own_words_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch on.
         lr: peak learning rate.
         lr_pretrained: peak learning rate of the CNN.
         weight_decay: decoupled weight decay.
@@ -137,6 +138,7 @@ class CodeCaptioning(CaptioningModule):
         word_dropout: float = 0.0,
         code_dropout: float = 0.0,
         own_words: float = 0.0,
+        own_words_epochs: int = 0,
         lr: float = 1e-3,
         lr_pretrained: float = 1e-5,
         weight_decay: float = 0.0,
@@ -219,6 +221,11 @@ class CodeCaptioning(CaptioningModule):
         """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
         return self.captioner.coder.labeller if self.hparams["label_weight"] else None
 
+    def own_words(self) -> float:
+        """Share of the decoder's own words in this epoch's training."""
+        settings = self.hparams
+        return share_of_own_words(settings["own_words"], settings["own_words_epochs"], self.current_epoch)
+
     def load_pretrained(self) -> None:
         """Takes over the decoder, the image codes and the CNN's weights.
 
@@ -251,7 +258,7 @@ class CodeCaptioning(CaptioningModule):
             batch["caption_ids"],
             batch["caption_lengths"],
             batch["image_index"],
-            self.hparams["own_words"] if self.training else 0.0,
+            self.own_words() if self.training else 0.0,
         )
         self._hidden = memory["hidden"] if self.training else None  # for `training_loss`
         return memory, output

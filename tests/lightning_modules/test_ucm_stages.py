@@ -76,6 +76,16 @@ def test_loss_falls_and_every_parameter_learns(data, batch, kind, changes):
         assert first == pytest.approx(math.log(data.vocab_size), rel=0.15)
 
 
+@pytest.mark.parametrize("kind", [TextAutoencoding, CodeCaptioning])
+def test_the_share_of_own_words_grows_by_epoch(data, monkeypatch, kind):
+    module, shares = make(kind, data, own_words=0.5, own_words_epochs=2), []
+    for epoch in range(4):
+        monkeypatch.setattr(kind, "current_epoch", epoch)
+        shares.append(module.own_words())
+    assert shares == [0, 0.25, 0.5, 0.5]
+    assert make(kind, data, own_words=0.5).own_words() == 0.5
+
+
 def test_frozen_text_encoder_does_not_move_by_a_bit(data, batch):
     module = make(Distillation, data, text_rate=0).train()
     assert not module.text.training
