@@ -40,10 +40,10 @@ demo: $(VENV)/.installed ## train a captioner on synthetic scenes, test it, show
 emotion-transfer: $(VENV)/.installed ## emotion transfer on synthetic scenes, three seeds (about 20 minutes)
 	@$(PY) cli.py recipe experiments/recipes/offline/emotion_transfer.yaml --seed 1,2,3
 
-attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 3 hours)
+attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 2 hours)
 	@$(PY) cli.py recipe experiments/recipes/ucm_attention_rnn.yaml --seed 1,2,3 --jobs $(JOBS)
 
-ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 2 hours)
+ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 90 minutes)
 	@$(PY) cli.py recipe experiments/recipes/ucm_distillation.yaml --seed 1,2,3 --jobs $(JOBS)
 
 test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
