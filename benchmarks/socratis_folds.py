@@ -13,8 +13,7 @@ from typing import Any
 
 import lightning
 import numpy as np
-import torch
-from lightning import Trainer
+from folds import held_out_probabilities
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -93,21 +92,7 @@ def trained(data: Socratis, epochs: int, settings: dict[str, Any], seed: int) ->
         vocab_size=data.vocab_size,
         pad_id=data.pad_id,
     )
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, datamodule=data)
-    module.eval()
-    with torch.inference_mode():
-        batches = [module.predict_step(batch, 0)["probabilities"] for batch in data.test_dataloader()]
-    return torch.cat(batches).double().numpy()
+    return held_out_probabilities(module, data, epochs, validates=False)
 
 
 def print_table(found: dict[str, list[Rows]], truth: list[Rows], seconds: dict[str, float], samples: int) -> None:

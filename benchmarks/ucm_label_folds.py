@@ -15,7 +15,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning import Trainer
+from folds import held_out_probabilities
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -109,22 +109,8 @@ def trained(data: UCMCaptions, settings: dict[str, Any], epochs: int, seed: int)
     """Probabilities `(n, C)` of the held-out images, and the threshold chosen on the validation part."""
     lightning.seed_everything(seed, verbose=False)
     module = MultiLabel(**settings, num_labels=data.num_labels, feature_dim=data.feature_dim)
-    trainer = Trainer(
-        max_epochs=epochs,
-        check_val_every_n_epoch=epochs,
-        num_sanity_val_steps=0,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, datamodule=data)
-    module.eval()
-    with torch.inference_mode():
-        batches = [module.predict_step(batch, 0)["probabilities"] for batch in data.test_dataloader()]
-    return torch.cat(batches).double().numpy(), module.threshold.item()
+    rows = held_out_probabilities(module, data, epochs, validates=True)
+    return rows, module.threshold.item()
 
 
 def scores(found: list[tuple[Rows, float]], truth: list[Rows]) -> list[float]:
