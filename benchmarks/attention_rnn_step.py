@@ -39,18 +39,18 @@ def plain_loss(captioner: AttentionRNNCaptioner, batch: Batch) -> Tensor:
     """Mean loss per real token, computed the plain way: one row of features for each caption, constant length."""
     memory = captioner.encode(batch)
     tokens = batch["caption_ids"]
-    layer = captioner.cell.rnn
-    cell = torch.lstm_cell if captioner.cell.is_lstm else torch.gru_cell
-    state = captioner._initial(memory["pooled"])
+    layer = captioner.decoder.cell.rnn
+    cell = torch.lstm_cell if captioner.decoder.cell.is_lstm else torch.gru_cell
+    state = captioner.decoder.start(memory["pooled"])
     scores = []
     for step in range(tokens.shape[1] - 1):
-        word = captioner.embedding(tokens[:, step])
-        context = plain_context(captioner.attention, memory["features"], state["hidden"])
-        start = (state["hidden"], state["cell"]) if captioner.cell.is_lstm else state["hidden"]
+        word = captioner.decoder.embedding(tokens[:, step])
+        context = plain_context(captioner.decoder.attention, memory["features"], state["hidden"])
+        start = (state["hidden"], state["cell"]) if captioner.decoder.cell.is_lstm else state["hidden"]
         after = cell(torch.cat([word, context], dim=1), start, *layer.all_weights[0])
-        state = dict(zip(("hidden", "cell"), after if captioner.cell.is_lstm else (after,), strict=False))
-        merged = captioner.merge(torch.cat([state["hidden"], context, word], dim=1)).tanh()
-        scores.append(captioner.vocabulary(merged))
+        state = dict(zip(("hidden", "cell"), after if captioner.decoder.cell.is_lstm else (after,), strict=False))
+        merged = captioner.decoder.merge(torch.cat([state["hidden"], context, word], dim=1)).tanh()
+        scores.append(captioner.decoder.vocabulary(merged))
     logits = torch.stack(scores, dim=1)
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
 

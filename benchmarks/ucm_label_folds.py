@@ -50,14 +50,15 @@ class Part(FeatureStore):
 
 
 class Fold(UCMCaptions):
-    """The training and validation images of `data`, divided anew."""
+    """The training and validation images of `data`, and rows of their features, divided anew."""
 
-    def __init__(self, data: UCMCaptions, folds: int, fold: int, seed: int) -> None:
-        super().__init__(str(data.root), batch_size=32, num_workers=0, encoder=data.encoder_name, image_size=224)
+    def __init__(self, data: UCMCaptions, rows: torch.Tensor, folds: int, fold: int, seed: int) -> None:
+        super().__init__(
+            str(data.root), batch_size=32, num_workers=0, encoder=data.encoder_name, image_size=data.transform.size
+        )
         self.encoder_weights = data.encoder_weights
         self._pool = [*data.examples("train"), *data.examples("val")]
-        stores = [data.features(split) for split in ("train", "val")]
-        self._rows = torch.cat([store[:] for store in stores if store is not None])
+        self._rows = rows
         order = np.random.default_rng(seed).permutation(len(self._pool))
         parts = np.array_split(order, 2 * folds)  # tenths for five folds
         test, val = [2 * fold, 2 * fold + 1], (2 * fold + 2) % (2 * folds)
@@ -85,15 +86,27 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0, help="of the folds and the networks")
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--encoder", default="eight-views/torchvision/squeezenet1_0", help="what makes the features")
+    parser.add_argument("--image-size", type=int, default=224, help="side that pictures are scaled to, pixels")
     parser.add_argument("--only", nargs="*", help="names of models begin with one of these")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    encoder = "eight-views/torchvision/squeezenet1_0"
-    data = UCMCaptions(options.root, num_workers=0, encoder=encoder, encoder_weights=options.weights)
-    parts = [Fold(data, options.folds, fold, options.seed) for fold in range(options.folds)]
+    data = UCMCaptions(
+        options.root,
+        num_workers=0,
+        encoder=options.encoder,
+        encoder_weights=options.weights,
+        image_size=options.image_size,
+    )
+    stores = [data.features(split) for split in ("train", "val")]
+    rows = torch.cat([store[:] for store in stores if store is not None])
+    parts = [Fold(data, rows, options.folds, fold, options.seed) for fold in range(options.folds)]
     truth = [np.array([example.labels for example in part.examples("test")]) for part in parts]
-    print(f"UCM, {sum(map(len, truth))} training and validation images, {options.folds} folds, {options.epochs} epochs")
+    print(
+        f"UCM, {sum(map(len, truth))} training and validation images, {options.folds} folds, {options.epochs} epochs, "
+        f"{options.encoder} at {options.image_size} pixels"
+    )
     print("| model | micro-F1 | macro-F1 | macro AP | s/fold |\n| --- | ---: | ---: | ---: | ---: |")
     for name, changes in MODELS.items():
         if options.only and not name.startswith(tuple(options.only)):

@@ -1,14 +1,15 @@
 """Captioning through a code: the image codes of distillation and the decoder of the text autoencoder, fine-tuned.
 
 Control without distillation: `image_from` is a classifier, or null. Show and Tell: ``entry: first_word`` and
-`text_from` null. With an attention, the decoder also looks at the regions.
+`text_from` null. With an attention, the decoder also looks at the regions; ``decoder: attention_rnn`` is then that of
+the attention RNN, which starts from the code.
 
 Letters: B images, N captions, D code width, C labels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,19 +28,24 @@ from lightning_modules.stages import (
     take_over_images,
 )
 from metrics.distinct import DistinctCaptions
-from networks.attention import AttentionName, build_attention
+from networks.attention import Attention, AttentionName, build_attention
+from networks.attention_decoder import AttentionDecoder
 from networks.batch import Batch
 from networks.captioner import CaptionOutput, Memory
 from networks.code_captioner import CodeCaptioner, CodeEntry, RegionProjection
 from networks.code_decoder import CodeDecoder, WordInput, WordReader
 from networks.decoding import DecodingSettings
 from networks.encoders import build_encoder
+from networks.errors import UserError
 from networks.freezing import parameters_of_map
 from networks.image_codes import ImageCoder
 from networks.labeller import Labeller
 from networks.pooling import Pooling
 from networks.recurrent import CellName
+from networks.recurrent_decoder import RecurrentDecoder
 from networks.text_autoencoder import CodeKind
+
+DecoderName = Literal["code", "attention_rnn"]
 
 
 class CodeCaptioning(CaptioningModule):
@@ -48,13 +54,17 @@ class CodeCaptioning(CaptioningModule):
     Logged besides what all captioners log: ``val/distinct``, how many different captions were written.
 
     Args:
-        text_from: run of the text autoencoder whose decoder is taken over; None: the decoder is new. Read when a run
-            starts, as the next.
+        text_from: run of the text autoencoder whose decoder is taken over (of ``attention_rnn``'s, the embeddings);
+            None: the decoder is new. Read when a run starts, as the next.
         image_from: run of the distillation (or classifier) that the image codes start from; None: they are new.
         entry: the code is the decoder's initial ``state``, or, projected to a word's width, its ``first_word`` (Show
             and Tell).
-        attention: the decoder also looks at the regions, see `networks.code_decoder`: ``uniform``, ``bahdanau``,
-            ``dot`` or ``multi_head``; None: only at the code.
+        decoder: ``code``: the text autoencoder's, see `networks.code_decoder`; ``attention_rnn``: the attention RNN's,
+            see `networks.attention_decoder`, whose initial state is made of the code and which must have something to
+            look at (`attention` or `guided`).
+        decoder_width: width of the recurrent layer of ``attention_rnn``; None: `state_width`.
+        attention: the decoder also looks at the regions: ``uniform``, ``bahdanau``, ``dot`` or ``multi_head``; None:
+            only at the code.
         guided: the decoder looks in every step at what the code is made of, too: the hidden layer that distillation has
             shaped. Without an attention it is all that there is to look at; with one it is one more region.
         attention_width: width that regions are projected to, and in which they are compared.
@@ -75,9 +85,10 @@ class CodeCaptioning(CaptioningModule):
         cell: ``lstm`` or ``gru``.
         code: ``states`` or ``output``.
         dropout: share dropped from words, between layers and before the vocabulary layer.
-        word_dropout: share of the words read that are hidden in training.
+        word_dropout: share of the words read that are hidden in training; of decoder ``code``.
         code_dropout: share of the code dropped.
-        own_words: probability, step by step, that the decoder reads its own words in training.
+        own_words: share of the words read in training that are the decoder's own: ``code``'s most probable ones, step
+            by step for the whole batch; draws of ``attention_rnn``, word by word.
         own_words_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch on.
         lr: peak learning rate.
         lr_pretrained: peak learning rate of the CNN.
@@ -115,6 +126,8 @@ class CodeCaptioning(CaptioningModule):
         text_from: str | None = None,
         image_from: str | None = None,
         entry: CodeEntry = "state",
+        decoder: DecoderName = "code",
+        decoder_width: int | None = None,
         attention: AttentionName | None = None,
         guided: bool = False,
         attention_width: int = 128,
@@ -171,17 +184,25 @@ class CodeCaptioning(CaptioningModule):
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         width = feature_dim or 1 if encoder is None else encoder.grid_dim
         reader = WordReader(words, vocab_size, word_width)
-        looks = None
-        if attention is not None or guided:
-            looks = build_attention(attention or "uniform", attention_width, state_width, attention_width)
-        decoder = CodeDecoder(vocab_size, reader, state_width, layers, cell, dropout, word_dropout, looks)
         code_dim = reader.out_features if entry == "first_word" else state_width * (layers if code == "states" else 1)
+        looks: Attention | None = None
+        if attention is not None or guided:
+            width_of_state = state_width if decoder == "code" else decoder_width or state_width
+            looks = build_attention(attention or "uniform", attention_width, width_of_state, attention_width)
+        _check_decoder(self.hparams)
+        writer: RecurrentDecoder
+        if decoder == "code":
+            writer = CodeDecoder(vocab_size, reader, state_width, layers, cell, dropout, word_dropout, looks)
+        else:
+            assert looks is not None
+            special = (bos_id, eos_id, pad_id)
+            writer = AttentionDecoder(looks, vocab_size, code_dim, cell, word_width, dropout, never_read=special)
         coder = ImageCoder(
             code_dim, num_labels or 0, encoder, width, hidden, pooling, normalize, image_dropout, input_dropout
         )
         self.captioner = CodeCaptioner(
             coder,
-            decoder,
+            writer,
             RegionProjection(width, attention_width, pooled_side, dropout) if attention is not None else None,
             RegionProjection(coder.project.in_features, attention_width, None, dropout) if guided else None,
             entry,
@@ -238,10 +259,15 @@ class CodeCaptioning(CaptioningModule):
         if (path := settings["text_from"]) is not None:
             checkpoint = read_stage(path, "text_from", ("text_autoencoder",))
             check_same_words(checkpoint, self.inference, "text_from", path)
-            names = ("words", "word_width", "state_width", "layers", "cell", "code")
-            check_same_settings(checkpoint, settings, names, "text_from", path)
             weights = part_of(checkpoint["state_dict"], "autoencoder.decoder.")
-            take_over(self.captioner.decoder, weights, "text_from", path, "attention. look.")
+            decoder = self.captioner.decoder
+            if isinstance(decoder, AttentionDecoder):
+                check_same_settings(checkpoint, settings, ("words", "word_width"), "text_from", path)
+                take_over(decoder.embedding, part_of(weights, "words.embedding."), "text_from", path)
+            else:
+                names = ("words", "word_width", "state_width", "layers", "cell", "code")
+                check_same_settings(checkpoint, settings, names, "text_from", path)
+                take_over(decoder, weights, "text_from", path, "attention. look.")
         if settings["image_from"] is not None:
             take_over_images(self.captioner.coder, settings["image_from"])
 
@@ -272,3 +298,24 @@ class CodeCaptioning(CaptioningModule):
             logits = self.captioner.coder.labels(hidden).float()
             loss = loss + weight * F.binary_cross_entropy_with_logits(logits, batch["labels"])
         return loss
+
+
+def _check_decoder(settings: Mapping[str, Any]) -> None:
+    """The attention RNN's decoder looks at something, reads embeddings and has no words hidden.
+
+    Raises:
+        UserError: an unknown decoder, or settings that it cannot have.
+    """
+    name = settings["decoder"]
+    if name not in get_args(DecoderName):
+        raise UserError(f"decoder is {name!r}: expected one of {', '.join(get_args(DecoderName))}")
+    if name == "code":
+        if settings["decoder_width"] is not None:
+            raise UserError(f"decoder_width is {settings['decoder_width']} with decoder=code: set state_width instead")
+        return
+    if settings["attention"] is None and not settings["guided"]:
+        raise UserError("decoder is attention_rnn without anything to look at: set attention, or guided=true")
+    wanted = {"words": "embedding", "word_dropout": 0.0, "entry": "state"}
+    for key, value in wanted.items():
+        if settings[key] != value:
+            raise UserError(f"{key} is {settings[key]!r} with decoder=attention_rnn: expected {value!r}")

@@ -4,17 +4,19 @@ Letters: B images, R regions, F their width, E width they are projected to, N ca
 M scored tokens, D code width.
 """
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.batch import Batch
-from networks.captioner import Captioner, CaptionOutput, Memory, State, select_rows, target_mask
+from networks.captioner import Captioner, CaptionOutput, Memory, State, target_mask
 from networks.code_decoder import CodeDecoder
 from networks.errors import UserError
 from networks.image_codes import ImageCoder
 from networks.positions import pooled
+from networks.recurrent_decoder import RecurrentDecoder
 
 CodeEntry = Literal["state", "first_word"]
 
@@ -36,13 +38,14 @@ class RegionProjection(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, regions: Tensor, mask: Tensor | None) -> Tensor:
-        """`(B, R, F)` and a mask `(B, R)` to `(B, R', E)`; all regions must be real."""
-        if mask is not None and not bool(mask.all()):
-            raise UserError("a region is masked: this attention takes whole grids; use the attention RNN for others")
+    def forward(self, regions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`(B, R, F)` and a mask of the real ones `(B, R)`, or None, to `(B, R', E)` and `(B, R')`, or None."""
+        if mask is not None:
+            # whatever stands there, even NaN, must not reach the projection: 0 times NaN is NaN
+            regions = regions.masked_fill(~mask.unsqueeze(2), 0.0)
         if self.side is not None:
-            regions, _ = pooled(regions, None, self.side)
-        return cast(Tensor, self.dropout(self.norm(self.project(regions))))
+            regions, mask = pooled(regions, mask, self.side)
+        return self.dropout(self.norm(self.project(regions))), mask
 
 
 class CodeCaptioner(Captioner):
@@ -50,25 +53,27 @@ class CodeCaptioner(Captioner):
 
     Args:
         coder: makes the codes of images.
-        decoder: writes a caption from a code; with an attention it looks at regions or the summary in every step.
+        decoder: writes a caption from a code; with an attention it looks at regions or the summary in every step. That
+            of the text autoencoder (`networks.code_decoder`) or of the attention RNN (`networks.attention_decoder`).
         regions: projection of the regions for that attention; None: it does not look at them.
         summary: projection of what the code is made of, the coder's last hidden layer; it joins the regions as one more
             of them, or is all that there is to look at. None: it is not looked at.
         entry: how a code enters the decoder: as its initial ``state`` or as its ``first_word``, before BOS and from a
-            state of zeros (Vinyals et al. 2015, "Show and Tell"; there it is also an embedding of the image vector).
+            state of zeros (Vinyals et al. 2015, "Show and Tell"; there it is also an embedding of the image vector),
+            which the attention RNN's decoder cannot.
         code_dropout: share of the code dropped in training.
         bos_id: token before the first word.
         eos_id: token after the last word.
         pad_id: filling.
 
     Raises:
-        UserError: `first_word` and the code is not as wide as a word.
+        UserError: `first_word` and the code is not as wide as a word, or the decoder cannot read it.
     """
 
     def __init__(
         self,
         coder: ImageCoder,
-        decoder: CodeDecoder,
+        decoder: RecurrentDecoder,
         regions: RegionProjection | None = None,
         summary: RegionProjection | None = None,
         entry: CodeEntry = "state",
@@ -81,30 +86,37 @@ class CodeCaptioner(Captioner):
         super().__init__()
         if entry not in ("state", "first_word"):
             raise UserError(f"entry is {entry!r}: expected state or first_word")
-        if entry == "first_word" and coder.project.out_features != decoder.words.out_features:
+        width = coder.project.out_features
+        if entry == "first_word" and width != decoder.word_dim:
+            raise UserError(f"a code of {width} numbers cannot be the first word, which has {decoder.word_dim}")
+        if entry == "first_word" and not isinstance(decoder, CodeDecoder):
             raise UserError(
-                f"a code of {coder.project.out_features} numbers cannot be the first word, which has "
-                f"{decoder.words.out_features}"
+                "entry is first_word: this decoder takes a code as its initial state alone; set entry=state"
             )
-        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = decoder.vocabulary.out_features, bos_id, eos_id, pad_id
+        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = decoder.vocab_size, bos_id, eos_id, pad_id
         self.coder, self.decoder, self.entry = coder, decoder, entry
         self.regions, self.summary = regions, summary
         self.code_dropout = nn.Dropout(code_dropout)
 
     def encode(self, batch: Batch) -> Memory:
-        """Codes of the images `code` `(B, D)`, what made them `hidden` and, with attention, `features` and `keys`."""
+        """Codes of the images `code` `(B, D)`, what made them `hidden`, and what an attention looks at."""
         regions, mask = self.coder.regions(batch)
         hidden = self.coder.hidden(regions, mask)
         memory = {"code": self.coder.codes(hidden), "hidden": hidden}
+        attention = self.decoder.attention
+        if attention is None:
+            return memory
         seen: list[Tensor] = []
+        real: Tensor | None = None
         if self.regions is not None:
-            seen.append(self.regions(regions, mask))
+            features, real = self.regions(regions, mask)
+            seen.append(features)
         if self.summary is not None:
-            seen.append(self.summary(hidden.unsqueeze(1), None))
-        if seen and self.decoder.attention is not None:
-            memory["features"] = torch.cat(seen, dim=1)
-            memory["keys"] = self.decoder.attention.keys(memory["features"])
-        return memory
+            seen.append(self.summary(hidden.unsqueeze(1), None)[0])
+            real = None if real is None else F.pad(real, (0, 1), value=True)
+        memory["features"] = torch.cat(seen, dim=1)
+        memory["keys"] = attention.keys(memory["features"])
+        return memory if real is None else memory | {"mask": real}
 
     def similarity_state(self, memory: Memory) -> Tensor:
         """What training images are known by: the layer that codes are made of, `(B, width)`, float32."""
@@ -115,15 +127,13 @@ class CodeCaptioner(Captioner):
         code = self.code_dropout(code)
         if self.entry == "state":
             return self.decoder.start(code)
+        assert isinstance(self.decoder, CodeDecoder)  # the constructor has seen to it
         zero = self.decoder.zero(len(code), code.device)
         return self.decoder.run(code.unsqueeze(1), zero)[1]
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `Captioner.step`."""
-        if state is None:
-            state = self.start(memory["code"])
-        outputs, state = self.decoder.run(self.decoder.read(token).unsqueeze(1), state)
-        return self.decoder.scores(outputs[:, 0], memory.get("features"), memory.get("keys"))[0], state
+        return self.decoder.step(memory, token, self.start(memory["code"]) if state is None else state)
 
     def forward(
         self,
@@ -133,18 +143,11 @@ class CodeCaptioner(Captioner):
         image_index: Tensor,
         own_words: float = 0.0,
     ) -> CaptionOutput:
-        """Scores every real target token, see `Captioner.forward`; `own_words`: see `CodeDecoder.forced`."""
-        state = select_rows(self.start(memory["code"]), image_index)
-        outputs = self.decoder.forced(state, caption_ids, caption_lengths, own_words)
-        mask = target_mask(caption_lengths, caption_ids.shape[1])
-        image = image_index[mask.nonzero()[:, 0]]
-        features, keys = (memory[key][image] if key in memory else None for key in ("features", "keys"))
-        logits, weights = self.decoder.scores(outputs, features, keys)
-        attention = None
-        if weights is not None:
-            attention = weights.new_zeros(*mask.shape, weights.shape[1])
-            attention[mask] = weights
-        return CaptionOutput(logits, caption_ids[:, 1:][mask], attention)
+        """Scores every real target token, see `Captioner.forward`; `own_words`: see the decoder."""
+        start = self.start(memory["code"])
+        logits, attention = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, own_words)
+        targets = caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])]
+        return CaptionOutput(logits, targets, attention)
 
     @property
     def attends(self) -> bool:
@@ -156,7 +159,7 @@ class CodeCaptioner(Captioner):
         self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> Tensor:
         """See `Captioner.attention_maps`; of the regions alone, so that the summary's share is left out of the sum."""
-        weights = cast(CaptionOutput, self(memory, caption_ids, caption_lengths, image_index)).attention
+        weights = self.forward(memory, caption_ids, caption_lengths, image_index).attention
         if weights is None or self.regions is None:
             raise NotImplementedError("this decoder does not look at regions")
         regions = weights if self.summary is None else weights[..., :-1]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from networks.attention import Attention
-from networks.captioner import State, target_mask
+from networks.captioner import Memory, State, select_rows, target_mask
 from networks.errors import UserError
 from networks.recurrent import CellName
+from networks.recurrent_decoder import RecurrentDecoder, seen_of
 
 WordInput = Literal["embedding", "one_hot"]
 
@@ -67,7 +68,7 @@ def recurrent_layers(cell: CellName, word_dim: int, state_dim: int, layers: int,
     return rnn
 
 
-class CodeDecoder(nn.Module):
+class CodeDecoder(RecurrentDecoder):
     """An LSTM or GRU whose initial hidden and cell states are a code.
 
     A code of L H numbers gives every layer its own part; one of H numbers is given to all layers.
@@ -101,6 +102,7 @@ class CodeDecoder(nn.Module):
         attention: Attention | None = None,
     ) -> None:
         super().__init__()
+        self.vocab_size, self.word_dim = vocab_size, words.out_features
         self.state_dim, self.layers = state_dim, layers
         self.words = words
         self.rnn = recurrent_layers(cell, words.out_features, state_dim, layers, dropout)
@@ -119,12 +121,12 @@ class CodeDecoder(nn.Module):
         """Whether there are cell states."""
         return isinstance(self.rnn, nn.LSTM)
 
-    def start(self, code: Tensor) -> State:
-        """State before the first word: `(B, D)` to `hidden` `(B, L, H)` and, in an LSTM, `cell` of the same shape."""
+    def start(self, vector: Tensor) -> State:
+        """State before the first word: code `(B, D)` to `hidden` `(B, L, H)` and, in an LSTM, `cell` of that shape."""
         width = self.layers * self.state_dim
-        if code.shape[1] not in (width, self.state_dim):
-            raise UserError(f"the code has {code.shape[1]} numbers, the decoder takes {width} or {self.state_dim}")
-        parts = code.view(len(code), -1, self.state_dim).expand(-1, self.layers, -1)
+        if vector.shape[1] not in (width, self.state_dim):
+            raise UserError(f"the code has {vector.shape[1]} numbers, the decoder takes {width} or {self.state_dim}")
+        parts = vector.view(len(vector), -1, self.state_dim).expand(-1, self.layers, -1)
         return {"hidden": parts, "cell": parts} if self.is_lstm else {"hidden": parts}
 
     def zero(self, rows: int, device: torch.device) -> State:
@@ -154,20 +156,44 @@ class CodeDecoder(nn.Module):
         after = after if self.is_lstm else (after,)
         return outputs, {name: value.transpose(0, 1) for name, value in zip(state, after, strict=True)}
 
-    def scores(self, outputs: Tensor, features: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def step(self, memory: Memory, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads one token per row and scores the next, see `RecurrentDecoder.step`."""
+        outputs, state = self.run(self.read(token).unsqueeze(1), state)
+        return self.scores(outputs[:, 0], memory)[0], state
+
+    def score(
+        self,
+        memory: Memory,
+        start: State,
+        caption_ids: Tensor,
+        caption_lengths: Tensor,
+        image_index: Tensor,
+        own_words: float = 0.0,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores every real target token, see `RecurrentDecoder.score`; `own_words`: see `forced`."""
+        outputs = self.forced(select_rows(start, image_index), caption_ids, caption_lengths, own_words)
+        if self.attention is None:
+            return self.scores(outputs, {})[0], None
+        mask = target_mask(caption_lengths, caption_ids.shape[1])
+        logits, weights = self.scores(outputs, select_rows(seen_of(memory), image_index[mask.nonzero()[:, 0]]))
+        assert weights is not None
+        attention = weights.new_zeros(*mask.shape, weights.shape[1])
+        attention[mask] = weights
+        return logits, attention
+
+    def scores(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Scores the next token.
 
         Args:
             outputs: of the upper layer, `(M, H)`.
-            features: regions that each row looks at, `(M, R, E)`; None without attention.
-            keys: the attention's keys of them, `(M, R, A)`.
+            memory: with attention, `features`, `keys` and `mask` of what each row looks at; M rows.
 
         Returns:
-            Logits `(M, V)` and weights of the regions `(M, R)`.
+            Logits `(M, V)` and, with attention, weights of the regions `(M, R)`.
         """
         weights = None
-        if self.attention is not None and self.look is not None and features is not None and keys is not None:
-            context, weights = self.attention.attend(features, keys, outputs, None)
+        if self.attention is not None and self.look is not None:
+            context, weights = self.attention.attend(memory["features"], memory["keys"], outputs, memory.get("mask"))
             outputs = outputs + self.look(torch.cat([outputs, context], dim=1))
         return self.vocabulary(self.dropout(outputs)), weights
 

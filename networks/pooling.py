@@ -151,6 +151,9 @@ class RegionPooling(nn.Module):
         """`(B, R, D)` and a mask of the real regions `(B, R)` to `(B, P)`; each image needs a real region."""
         if mask is not None and bool(mask.all()):
             mask = None
+        if mask is not None:
+            # whatever stands there, even NaN, must not count: 0 times NaN is NaN
+            regions = regions.masked_fill(~mask.unsqueeze(2), 0.0)
         if self.score is not None:
             scores = self.score(regions).squeeze(2)
             weights = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=1)

@@ -147,8 +147,7 @@ class TextAutoencoder(Captioner):
         """Reads one token per row and scores the next, see `Captioner.step`."""
         if state is None:
             state = self.decoder.start(memory["code"])
-        outputs, state = self.decoder.run(self.decoder.read(token).unsqueeze(1), state)
-        return self.decoder.scores(outputs[:, 0], None, None)[0], state
+        return self.decoder.step(memory, token, state)
 
     def forward(
         self,
@@ -167,7 +166,6 @@ class TextAutoencoder(Captioner):
             image_index: row of the memory of each caption, `(N,)`: ``arange(N)`` to write them again.
             own_words: probability of reading the decoder's own words.
         """
-        state = self.decoder.start(memory["code"][image_index])
-        outputs = self.decoder.forced(state, caption_ids, caption_lengths, own_words)
-        targets = caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])]
-        return CaptionOutput(self.decoder.scores(outputs, None, None)[0], targets)
+        start = self.decoder.start(memory["code"])
+        logits, _ = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, own_words)
+        return CaptionOutput(logits, caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])])

@@ -79,7 +79,7 @@ def test_the_first_state_learns_the_words(data, batch):
     assert first > plain
     first.backward()
     assert module.words.weight.grad.abs().sum() > 0
-    assert module.captioner.start.weight.grad.abs().sum() > 0
+    assert module.captioner.decoder.initial.weight.grad.abs().sum() > 0
     assert make(data).words is None
 
 

@@ -52,6 +52,8 @@ MODULES = [
     (TextAutoencoding, {}),
     (Distillation, {"text_rate": 1.0, "label_weight": 1.0}),
     (CodeCaptioning, {"label_weight": 1.0, "guided": True, "attention": "bahdanau"}),
+    (CodeCaptioning, {"decoder": "attention_rnn", "decoder_width": 10, "guided": True, "attention": "dot"}),
+    (CodeCaptioning, {"decoder": "attention_rnn", "attention": "bahdanau", "own_words": 0.2}),
     (CodeCaptioning, {"entry": "first_word"}),
 ]
 
@@ -170,7 +172,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stages")
     text = {"word_width": 6, "state_width": 8}
     image = {**text, "hidden": [8]}
-    runs = {name: folder / name for name in ("text", "distil", "assisted", "caption")}
+    runs = {name: folder / name for name in ("text", "distil", "assisted", "caption", "attending")}
 
     def fit(name, experiment, **model):
         config = write(folder / f"{name}.json", experiment, **model)
@@ -190,6 +192,17 @@ def stages(tmp_path_factory):
         neighbours=3,
         attention="dot",
         label_weight=1.0,
+    )
+    fit(
+        "attending",
+        "ucm_captioning",
+        **image,
+        text_from=str(runs["text"]),
+        image_from=str(runs["distil"]),
+        decoder="attention_rnn",
+        decoder_width=10,
+        attention="bahdanau",
+        lr=0.0,
     )
     return runs
 
@@ -242,6 +255,16 @@ def test_stages_hand_over(stages):
     assert all(set(row) == {"image_id", "original", "reconstruction"} and row["original"] for row in rows)
     assert not (stages["text"] / "predictions.json").exists()
     assert "val/unseen_bleu4" in (stages["text"] / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_the_attention_rnns_decoder_starts_from_both_stages(stages):
+    """Its rate is 0, so what has been taken over is still there."""
+    text, distil, attending = (load_module(stages[name]) for name in ("text", "distil", "attending"))
+    words = text.autoencoder.decoder.words.embedding.weight
+    assert torch.equal(attending.captioner.decoder.embedding.weight, words)
+    assert torch.equal(attending.captioner.coder.project.weight, distil.coder.project.weight)
+    captioner = load_captioner(stages["attending"])
+    assert captioner.module.captioner.decoder.cell.rnn.hidden_size == 10
 
 
 def test_finished_captioner_stands_alone(stages, data, tmp_path):
@@ -297,3 +320,22 @@ def test_numbers_out_of_range():
         Distillation(teacher_dropout=1, image_encoder="small-conv", state_width=8)
     with pytest.raises(UserError, match="there is no image encoder"):
         CodeCaptioning(state_width=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "without anything to look at: set attention, or guided=true"),
+        (
+            {"attention": "dot", "words": "one_hot"},
+            "words is 'one_hot' with decoder=attention_rnn: expected 'embedding'",
+        ),
+        ({"attention": "dot", "word_dropout": 0.1}, "word_dropout is 0.1 with decoder=attention_rnn: expected 0.0"),
+        ({"guided": True, "entry": "first_word"}, "entry is 'first_word' with decoder=attention_rnn: expected 'state'"),
+        ({"decoder": "code", "decoder_width": 9}, "decoder_width is 9 with decoder=code: set state_width instead"),
+        ({"decoder": "rnn"}, "decoder is 'rnn': expected one of code, attention_rnn"),
+    ],
+)
+def test_the_attention_rnns_decoder_says_what_it_needs(changes, message):
+    with pytest.raises(UserError, match=message):
+        CodeCaptioning(**{**IMAGE, "decoder": "attention_rnn", **changes})

@@ -82,7 +82,7 @@ def test_the_fused_layer_and_the_loop_have_the_same_gradients(cell, monkeypatch)
     ids, lengths = captions(LENGTHS)
     batch, found = features(), []
     for constant in (True, False):
-        monkeypatch.setattr(type(captioner.attention), "constant", constant)
+        monkeypatch.setattr(type(captioner.decoder.attention), "constant", constant)
         captioner.zero_grad()
         output = captioner(captioner.encode(batch), ids, lengths, IMAGES)
         F.cross_entropy(output.logits, output.targets).backward()
@@ -99,16 +99,16 @@ def test_a_step_by_hand_with_pytorchs_cell(cell):
     captioner = build("bahdanau", cell=cell)
     memory = captioner.encode(features(2))
     token = torch.tensor([3, 4])
-    start = captioner.start(memory["pooled"]).tanh().chunk(2 if cell == "lstm" else 1, dim=1)
-    z, _ = captioner.attention(memory["features"], start[0])
-    word = captioner.embedding(token)
+    start = captioner.decoder.initial(memory["pooled"]).tanh().chunk(2 if cell == "lstm" else 1, dim=1)
+    z, _ = captioner.decoder.attention(memory["features"], start[0])
+    word = captioner.decoder.embedding(token)
     oracle = torch.nn.LSTMCell(20, 16) if cell == "lstm" else torch.nn.GRUCell(20, 16)
-    oracle.load_state_dict({k.removesuffix("_l0"): v for k, v in captioner.cell.rnn.state_dict().items()})
+    oracle.load_state_dict({k.removesuffix("_l0"): v for k, v in captioner.decoder.cell.rnn.state_dict().items()})
     after = oracle(torch.cat([word, z], 1), (start[0], start[1]) if cell == "lstm" else start[0])
     hidden = after[0] if cell == "lstm" else after
     logits, state = captioner.step(memory, token, None)
     torch.testing.assert_close(state["hidden"], hidden)
-    expected = captioner.vocabulary(captioner.merge(torch.cat([hidden, z, word], 1)).tanh())
+    expected = captioner.decoder.vocabulary(captioner.decoder.merge(torch.cat([hidden, z, word], 1)).tanh())
     torch.testing.assert_close(logits, expected)
 
 
@@ -192,7 +192,7 @@ def test_decoding(variant):
     """Greedy is a beam search of width 1; log_prob is the teacher-forced one, for beams, too."""
     captioner = build(**variant).eval()
     with torch.no_grad():
-        captioner.vocabulary.weight.mul_(20)
+        captioner.decoder.vocabulary.weight.mul_(20)
     memory = captioner.encode(features(4, masked=True))
     greedy = decode(captioner, memory, DecodingSettings(max_tokens=8))
     beams = decode(captioner, memory, DecodingSettings(beams=3, num_captions=2, max_tokens=8))
@@ -229,7 +229,7 @@ def test_draws_come_from_the_model_and_are_read_next():
     """With scores so large that the draw is certain, the pass is the model's own greedy path."""
     captioner = build("bahdanau")
     with torch.no_grad():
-        captioner.vocabulary.weight.mul_(1e5)
+        captioner.decoder.vocabulary.weight.mul_(1e5)
     memory = captioner.encode(features())
     ids, lengths = captions([6, 4])
     images = torch.tensor([1, 0])
@@ -277,15 +277,15 @@ def test_positions_change_what_is_seen():
     batch = features()
     moved: Batch = {"features": batch["features"].roll(1, 1)}
     state = {"hidden": torch.randn(3, 16)}
-    placed, elsewhere = (captioner._look(captioner.encode(one), state)[1] for one in (batch, moved))
+    placed, elsewhere = (captioner.decoder._look(captioner.encode(one), state)[1] for one in (batch, moved))
     assert not torch.allclose(placed.roll(1, 1), elsewhere, atol=1e-3)
     captioner.positions = False
-    here, there = (captioner._look(captioner.encode(one), state)[1] for one in (batch, moved))
+    here, there = (captioner.decoder._look(captioner.encode(one), state)[1] for one in (batch, moved))
     torch.testing.assert_close(here.roll(1, 1), there)
 
 
 def test_the_forget_gate_starts_open():
-    rnn = build(cell="lstm").cell.rnn
+    rnn = build(cell="lstm").decoder.cell.rnn
     assert torch.equal((rnn.bias_ih_l0 + rnn.bias_hh_l0)[16:32], torch.ones(16))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from networks.attention import build_attention
+from networks.attention_decoder import AttentionDecoder
 from networks.captioner import target_mask
 from networks.code_captioner import CodeCaptioner, RegionProjection
 from networks.code_decoder import CodeDecoder, WordReader
@@ -85,7 +86,7 @@ def test_fused_pass_is_the_steps_one_by_one(changes):
     torch.testing.assert_close(torch.stack(steps, dim=1)[mask], fused)
     # cut into pieces where the words read are the captions' own: the same, too
     outputs = model.decoder.forced(model.decoder.start(memory["code"]), ids, lengths, 1e-9)
-    torch.testing.assert_close(model.decoder.scores(outputs, None, None)[0], fused)
+    torch.testing.assert_close(model.decoder.scores(outputs, {})[0], fused)
 
 
 def test_with_own_words_only_the_decoder_never_reads_the_caption():
@@ -101,7 +102,7 @@ def test_with_own_words_only_the_decoder_never_reads_the_caption():
         steps.append(logits)
         token = logits.argmax(dim=1)
     free = torch.stack(steps, dim=1)[target_mask(lengths, ids.shape[1])]
-    torch.testing.assert_close(model.decoder.scores(outputs[0], None, None)[0], free)
+    torch.testing.assert_close(model.decoder.scores(outputs[0], {})[0], free)
 
 
 @pytest.mark.parametrize("own_words", [0.0, 0.5])
@@ -143,26 +144,37 @@ def test_distances_by_hand():
         pulled_together(image, text, "dot", True)
 
 
-def captioner(attention=None, entry="state"):
+def captioner(attention=None, entry="state", of_the_rnn=False):
     torch.manual_seed(1)
     reader = WordReader("embedding", WORDS, 6)
     looks = None if attention is None else build_attention(attention, 10, 8, 10, 2)
-    decoder = CodeDecoder(WORDS, reader, 8, 2, dropout=0.0, attention=looks)
+    if of_the_rnn:
+        decoder = AttentionDecoder(looks, WORDS, 16, embedding_dim=6, dropout=0.0)
+    else:
+        decoder = CodeDecoder(WORDS, reader, 8, 2, dropout=0.0, attention=looks)
     coder = ImageCoder(6 if entry == "first_word" else 16, 3, None, 5, (4,), dropout=0.0)
     regions = None if looks is None else RegionProjection(5, 10, None, 0.0)
     summary = RegionProjection(4, 10, None, 0.0) if attention == "dot" else None
     return CodeCaptioner(coder, decoder, regions, summary, entry, bos_id=BOS, eos_id=EOS, pad_id=PAD)
 
 
-@pytest.mark.parametrize("entry", ["state", "first_word"])
-@pytest.mark.parametrize("attention", [None, "uniform", "bahdanau", "dot", "multi_head"])
-def test_captioner_of_images_forced_is_stepped(attention, entry):
-    model = captioner(attention, entry).eval()
-    if attention:
+NAMES = ["uniform", "bahdanau", "dot", "multi_head"]
+DECODERS = [(name, entry, False) for name in [None, *NAMES] for entry in ("state", "first_word")]
+DECODERS += [(name, "state", True) for name in NAMES]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("attention", "entry", "of_the_rnn"), DECODERS)
+def test_captioner_of_images_forced_is_stepped(attention, entry, of_the_rnn, masked):
+    model = captioner(attention, entry, of_the_rnn).eval()
+    if attention and not of_the_rnn:
         torch.nn.init.normal_(model.decoder.look.weight)
     ids, lengths = captions()
     image_index = torch.tensor([0, 2, 1, 1, 0])
-    memory = model.encode({"features": torch.randn(3, 9, 5)})
+    batch = {"features": torch.randn(3, 9, 5)}
+    if masked:
+        batch["feature_mask"] = torch.arange(9) < torch.tensor([[9], [4], [1]])
+    memory = model.encode(batch)
     output = model(memory, ids, lengths, image_index)
     rows, state, steps = {name: value[image_index] for name, value in memory.items()}, None, []
     for token in ids[:, :-1].t():
@@ -173,6 +185,32 @@ def test_captioner_of_images_forced_is_stepped(attention, entry):
     assert (output.attention is None) == (attention is None)
     if attention:
         torch.testing.assert_close(output.attention.sum(2), mask.float())
+
+
+@pytest.mark.parametrize("of_the_rnn", [False, True])
+def test_regions_that_are_not_there_do_not_matter(of_the_rnn):
+    model = captioner("dot", of_the_rnn=of_the_rnn).eval()
+    ids, lengths = captions(count=1)
+    regions = torch.randn(1, 9, 5)
+    few = model.encode({"features": regions[:, :4]})
+    there = torch.arange(9).unsqueeze(0) < 4
+    many = model.encode({"features": regions.masked_fill(~there.unsqueeze(2), math.nan), "feature_mask": there})
+    ours, theirs = (model(memory, ids, lengths, torch.zeros(1, dtype=torch.long)) for memory in (few, many))
+    torch.testing.assert_close(ours.logits, theirs.logits)
+    assert torch.all(theirs.attention[:, :, 4:9] == 0)
+
+
+def test_the_rnns_decoder_starts_from_the_code():
+    model = captioner("dot", of_the_rnn=True).eval()
+    memory = model.encode({"features": torch.randn(2, 9, 5)})
+    hidden, cell = torch.tanh(model.decoder.initial(memory["code"])).chunk(2, dim=1)
+    state = model.start(memory["code"])
+    torch.testing.assert_close(state["hidden"], hidden)
+    torch.testing.assert_close(state["cell"], cell)
+    with pytest.raises(UserError, match="takes a code as its initial state alone"):
+        CodeCaptioner(
+            ImageCoder(6, 3, None, 5, (4,)), model.decoder, entry="first_word", bos_id=BOS, eos_id=EOS, pad_id=PAD
+        )
 
 
 def test_new_attention_leaves_the_decoder_as_it_was():

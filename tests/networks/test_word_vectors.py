@@ -63,13 +63,13 @@ def test_the_captioner_starts_from_them(tmp_path, tied):
     captioner = AttentionRNNCaptioner(
         build_attention("dot", 8, 8, 8), 50, 6, embedding_dim=2, tied=tied, bos_id=0, eos_id=1, pad_id=2
     )
-    before = captioner.embedding.weight.detach().clone()
+    before = captioner.decoder.embedding.weight.detach().clone()
     path = written(tmp_path, "dog 0.3 0.4\ncat 0.4 0.3\n")
     assert captioner.load_word_vectors(path, WORDS) == pytest.approx(2 / 3)
-    after = captioner.embedding.weight.detach()
+    after = captioner.decoder.embedding.weight.detach()
     # scaled to the random start: root mean square 1 as it is read
-    torch.testing.assert_close(after[5] * captioner.word_scale, torch.tensor([0.3, 0.4]) / (0.125**0.5))
+    torch.testing.assert_close(after[5] * captioner.decoder.word_scale, torch.tensor([0.3, 0.4]) / (0.125**0.5))
     torch.testing.assert_close(after[5] / after[6], torch.tensor([0.75, 4 / 3]))
     others = [index for index in range(50) if index not in (5, 6)]
     assert torch.equal(after[others], before[others])
-    assert (captioner.vocabulary.weight is captioner.embedding.weight) == tied
+    assert (captioner.decoder.vocabulary.weight is captioner.decoder.embedding.weight) == tied
