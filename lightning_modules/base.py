@@ -151,8 +151,7 @@ class BaseModule(LightningModule):
         saved = checkpoint.get("inference", {})
         weights = checkpoint.get("state_dict", {})
         self.make_room(weights)
-        own = self.state_dict()
-        wrong = [k for k in weights if k in own and own[k].shape != weights[k].shape] + sorted(set(own) ^ set(weights))
+        wrong = names_that_differ(self.state_dict(), weights)
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):
             raise UserError(
                 "the checkpoint was trained with another tokenizer or vocabulary than this data module has: use the "
@@ -161,10 +160,17 @@ class BaseModule(LightningModule):
         if wrong and self.strict_loading:
             raise UserError(
                 f"the checkpoint does not fit this model: {len(wrong)} tensors differ, first '{wrong[0]}': use the "
-                "model settings of its run (config.yaml in the run folder)"
+                "model settings of its run (config.yaml in the run folder) and the version of the code that wrote it "
+                "(commit in its run.json)"
             )
         if not self.inference:
             self.inference = saved
+
+
+def names_that_differ(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors whose shapes differ, and of those that only one of two state dicts has."""
+    shapes = [name for name in weights if name in own and own[name].shape != weights[name].shape]
+    return shapes + sorted(set(own) ^ set(weights))
 
 
 def check_numbers(settings: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 Letters: B images, C labels.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from datamodules.feature_store import EncoderSpec
 from datamodules.images import ImageTransform, open_image, to_rgb
 from datamodules.tokenization import CaptionTokenizer, tokenizer_from_spec
-from lightning_modules.base import BaseModule
+from lightning_modules.base import BaseModule, names_that_differ
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
 from networks.batch import Batch
@@ -88,7 +89,7 @@ def load_module(path: str | Path) -> BaseModule:
     """Builds the module that a checkpoint holds, without its data set and without downloading anything.
 
     Raises:
-        UserError: the checkpoint cannot be read or is of an unknown method.
+        UserError: the checkpoint cannot be read, is of an unknown method or does not fit this version.
     """
     from lightning_modules import METHODS
 
@@ -96,9 +97,15 @@ def load_module(path: str | Path) -> BaseModule:
     method = checkpoint["inference"].get("method")
     if method not in METHODS:
         raise UserError(f"'{path}' is of method {method!r}: expected one of {', '.join(METHODS)}")
-    module = METHODS[method](**checkpoint["hyper_parameters"])
-    module.make_room(checkpoint["state_dict"])
-    module.load_state_dict(checkpoint["state_dict"])
+    settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    older = "was written by another version of this code: use that one (commit in its run.json)"
+    if unknown := sorted(set(settings) - set(inspect.signature(METHODS[method]).parameters)):
+        raise UserError(f"'{path}' {older}; its setting '{unknown[0]}' is not known here")
+    module = METHODS[method](**settings)
+    module.make_room(weights)
+    if wrong := names_that_differ(module.state_dict(), weights):
+        raise UserError(f"'{path}' {older}; {len(wrong)} tensors differ, first '{wrong[0]}'")
+    module.load_state_dict(weights)
     module.inference = checkpoint["inference"]
     return module.eval()
 
