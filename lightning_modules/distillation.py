@@ -22,6 +22,7 @@ from lightning_modules.base import BaseModule, Schedule, Stage
 from lightning_modules.settings import check_one_encoder
 from lightning_modules.stages import (
     check_labels,
+    check_same_features,
     check_same_settings,
     check_same_words,
     load_cnn,
@@ -190,7 +191,7 @@ class Distillation(BaseModule):
         elif not settings["init_from"] and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             raise UserError("text_from is null: give the run of a text autoencoder (experiments/ucm_text_autoencoder)")
         if settings["image_from"] is not None:
-            take_over_images(self.coder, settings["image_from"])
+            take_over_images(self.coder, settings, self.inference, "image_from", settings["image_from"])
 
     def setup(self, stage: str) -> None:
         """Also opens the assistants, whenever there is training."""
@@ -202,7 +203,7 @@ class Distillation(BaseModule):
     def _teacher(self, path: str) -> "Distillation":
         from lightning_modules.loading import load_module
 
-        read_stage(path, "teachers_from", (self.method,))
+        check_same_features(read_stage(path, "teachers_from", (self.method,)), self.inference, "teachers_from", path)
         teacher = load_module(path)
         assert isinstance(teacher, Distillation)
         if teacher.coder.project.out_features != self.coder.project.out_features:

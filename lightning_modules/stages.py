@@ -90,18 +90,68 @@ def take_over(module: nn.Module, weights: Mapping[str, Tensor], argument: str, p
     module.load_state_dict(dict(weights), strict=False)
 
 
-def take_over_images(coder: ImageCoder, path: str) -> None:
+def take_over_images(
+    coder: ImageCoder, settings: Mapping[str, Any], inference: Mapping[str, Any], argument: str, path: str
+) -> None:
     """Starts image codes from a classifier of pictures (stage b) or from a distilled coder (stage c).
 
+    Args:
+        coder: of this run.
+        settings: this run's hyper-parameters.
+        inference: what this run needs to look at pictures, see `BaseModule`.
+        argument: the hyper-parameter that names the earlier run.
+        path: what it says.
+
     Raises:
-        UserError: it does not fit.
+        UserError: it does not fit, or looks at pictures in another way.
     """
-    checkpoint = read_stage(path, "image_from", ("multilabel", "distillation"))
+    checkpoint = read_stage(path, argument, ("multilabel", "distillation"))
+    check_same_look(checkpoint, settings, inference, argument, path)
     weights = checkpoint["state_dict"]
     if checkpoint["inference"]["method"] == "multilabel":
         coder.load_labeller(part_of(weights, "labeller."), path)
     else:
-        take_over(coder, part_of(weights, "coder."), "image_from", path)
+        take_over(coder, part_of(weights, "coder."), argument, path)
+
+
+def check_same_look(
+    checkpoint: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    argument: str,
+    path: str,
+) -> None:
+    """A head goes on with the features that it was trained on: of the same CNN, pooled and normalised alike.
+
+    Shapes alone do not tell: SqueezeNet's regions have as many channels seen from one side or from eight.
+
+    Raises:
+        UserError: they are others.
+    """
+    check_same_settings(checkpoint, settings, ("image_encoder", "pooling", "normalize"), argument, path)
+    check_same_features(checkpoint, inference, argument, path)
+
+
+def check_same_features(checkpoint: Mapping[str, Any], inference: Mapping[str, Any], argument: str, path: str) -> None:
+    """Stored features must be those of the same frozen CNN with the same weights.
+
+    Raises:
+        UserError: they are of another one.
+    """
+    theirs, own = (found.get("encoder") for found in (checkpoint["inference"], inference))
+    if theirs is None or own is None:
+        return
+    if theirs["name"] != own["name"]:
+        raise UserError(
+            f"{argument} '{path}' learnt from features of {theirs['name']}, this run has those of {own['name']}: set "
+            f"data.init_args.encoder={theirs['name']}"
+        )
+    same = theirs["digest"] == own["digest"] if theirs["digest"] and own["digest"] else theirs == own
+    if not same:
+        raise UserError(
+            f"{argument} '{path}' learnt from features of {theirs['name']} with the weights {theirs['weights']}, this "
+            f"run has {own['weights']}: set data.init_args.encoder_weights to the same"
+        )
 
 
 def load_cnn(coder: ImageCoder, name: str | None, weights: str | None) -> None:

@@ -269,7 +269,8 @@ class CodeCaptioning(CaptioningModule):
                 check_same_settings(checkpoint, settings, names, "text_from", path)
                 take_over(decoder, weights, "text_from", path, "attention. look.")
         if settings["image_from"] is not None:
-            take_over_images(self.captioner.coder, settings["image_from"])
+            path = settings["image_from"]
+            take_over_images(self.captioner.coder, settings, self.inference, "image_from", path)
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CNN."""

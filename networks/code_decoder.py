@@ -171,11 +171,14 @@ class CodeDecoder(RecurrentDecoder):
         own_words: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
         """Scores every real target token, see `RecurrentDecoder.score`; `own_words`: see `forced`."""
-        outputs = self.forced(select_rows(start, image_index), caption_ids, caption_lengths, own_words)
+        state = select_rows(start, image_index)
         if self.attention is None:
-            return self.scores(outputs, {})[0], None
+            return self.scores(self.forced(state, caption_ids, caption_lengths, own_words), {})[0], None
+        seen = seen_of(memory)
+        looked_at = select_rows(seen, image_index) if own_words > 0 else {}
+        outputs = self.forced(state, caption_ids, caption_lengths, own_words, looked_at)
         mask = target_mask(caption_lengths, caption_ids.shape[1])
-        logits, weights = self.scores(outputs, select_rows(seen_of(memory), image_index[mask.nonzero()[:, 0]]))
+        logits, weights = self.scores(outputs, select_rows(seen, image_index[mask.nonzero()[:, 0]]))
         assert weights is not None
         attention = weights.new_zeros(*mask.shape, weights.shape[1])
         attention[mask] = weights
@@ -191,11 +194,15 @@ class CodeDecoder(RecurrentDecoder):
         Returns:
             Logits `(M, V)` and, with attention, weights of the regions `(M, R)`.
         """
-        weights = None
-        if self.attention is not None and self.look is not None:
-            context, weights = self.attention.attend(memory["features"], memory["keys"], outputs, memory.get("mask"))
-            outputs = outputs + self.look(torch.cat([outputs, context], dim=1))
+        outputs, weights = self._looked(outputs, memory)
         return self.vocabulary(self.dropout(outputs)), weights
+
+    def _looked(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Outputs `(M, H)` with what the attention adds to them, and its weights."""
+        if self.attention is None or self.look is None:
+            return outputs, None
+        context, weights = self.attention.attend(memory["features"], memory["keys"], outputs, memory.get("mask"))
+        return outputs + self.look(torch.cat([outputs, context], dim=1)), weights
 
     def read(self, token: Tensor) -> Tensor:
         """Tokens that are read, `(...)`, as `(..., W)`; in training some are hidden."""
@@ -204,7 +211,14 @@ class CodeDecoder(RecurrentDecoder):
             words = words * (torch.rand(token.shape, device=token.device) >= self.word_dropout).unsqueeze(-1)
         return words
 
-    def forced(self, state: State, caption_ids: Tensor, caption_lengths: Tensor, own_words: float = 0.0) -> Tensor:
+    def forced(
+        self,
+        state: State,
+        caption_ids: Tensor,
+        caption_lengths: Tensor,
+        own_words: float = 0.0,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Runs over given captions.
 
         Args:
@@ -214,6 +228,7 @@ class CodeDecoder(RecurrentDecoder):
             own_words: probability, step by step and the same for all captions, that the decoder reads its own most
                 probable words of the step before instead of the captions' (scheduled teacher forcing; published: 0.5).
                 The steps between two such steps are computed in one call.
+            memory: with an attention and `own_words`, what it looks at; N rows.
 
         Returns:
             Outputs of the upper layer at the scored positions in row-major order, `(M, H)`.
@@ -224,7 +239,7 @@ class CodeDecoder(RecurrentDecoder):
             return outputs[mask]
         order = caption_lengths.argsort(descending=True, stable=True)
         ids, running = caption_ids[order], mask.sum(dim=0).tolist()
-        state = {name: value[order] for name, value in state.items()}
+        state, memory = select_rows(state, order), select_rows(memory or {}, order)
         steps = len(running)
         own = [0, *(torch.rand(steps - 1) < own_words).nonzero().flatten().add(1).tolist(), steps]
         pieces: list[Tensor] = []
@@ -232,7 +247,7 @@ class CodeDecoder(RecurrentDecoder):
             rows = running[begin]  # the captions that have ended are the last rows
             tokens = ids[:rows, begin:end]
             if begin > 0:
-                drawn = self._best_words(pieces[-1][:rows, -1])
+                drawn = self._best_words(pieces[-1][:rows, -1], {name: value[:rows] for name, value in memory.items()})
                 tokens = torch.cat([drawn.unsqueeze(1), tokens[:, 1:]], dim=1)
             state = {name: value[:rows] for name, value in state.items()}
             outputs, state = self.run(self.read(tokens), state)
@@ -241,6 +256,6 @@ class CodeDecoder(RecurrentDecoder):
         return whole[order.argsort()][mask]
 
     @torch.no_grad()
-    def _best_words(self, outputs: Tensor) -> Tensor:
-        """The most probable tokens after outputs `(N, H)`: `(N,)`, long; without looking at regions."""
-        return cast(Tensor, self.vocabulary(outputs).argmax(dim=1))
+    def _best_words(self, outputs: Tensor, memory: Memory) -> Tensor:
+        """The most probable tokens after outputs `(N, H)`: `(N,)`, long."""
+        return cast(Tensor, self.vocabulary(self._looked(outputs, memory)[0]).argmax(dim=1))

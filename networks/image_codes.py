@@ -96,16 +96,30 @@ class ImageCoder(nn.Module):
             UserError: they do not fit.
         """
         own = self.labeller.state_dict()
-        # a linear code has no layer that the classifier's hidden ones could fill
-        depth = len(self.labeller.head)
-        wanted = {name for name in own if depth > 2 or not name.startswith("head.")}
-        wrong = sorted(name for name in wanted if name not in weights or weights[name].shape != own[name].shape)
+        head = {name for name in own if name.startswith("head.")}
+        last = {name for name in head if name.startswith(f"head.{len(self.labeller.head) - 1}.")}
+        wanted = set(own)
+        if self.num_labels == 0:
+            wanted -= last  # there are no labels here that they would score
+        elif head == last and not self._fits(own, weights, last):
+            wanted -= last  # a linear code has no layer that the classifier's hidden ones could fill
+        wrong = sorted(name for name in wanted if not self._fits(own, weights, {name}))
+        if wrong and set(wrong) <= last and wrong[0] in weights:
+            raise UserError(
+                f"image_from '{source}' has {len(weights[wrong[0]])} labels, this data {self.num_labels}: give data "
+                "with the same labels, or an earlier stage trained on these"
+            )
         if wrong:
             raise UserError(
                 f"image_from '{source}' does not fit: {len(wrong)} tensors differ, first '{wrong[0]}'; give the image "
                 "encoder, hidden, pooling and normalize of that run"
             )
         self.labeller.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+
+    @staticmethod
+    def _fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: set[str]) -> bool:
+        """Whether there are such tensors, of the same shapes."""
+        return all(name in weights and weights[name].shape == own[name].shape for name in names)
 
 
 def pulled_together(image: Tensor, text: Tensor, kind: str, normalized: bool, temperature: float = 1.0) -> Tensor:

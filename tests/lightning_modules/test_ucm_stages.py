@@ -14,6 +14,7 @@ from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import CodeCaptioning, Distillation, LoadedLabeller, TextAutoencoding, load_captioner
 from lightning_modules.loading import load_labeller, load_module
+from lightning_modules.stages import check_same_features
 from lightning_modules.text_autoencoder import different, varied
 from networks.errors import UserError
 from tests.conftest import ROOT
@@ -297,7 +298,42 @@ def test_what_does_not_fit_says_so(stages, tmp_path, capsys):
     assert "state_width=8, this run state_width=9" in line
     assert "is of method 'text_autoencoder'" in fails("ucm_captioning", **text, image_from=str(stages["text"]))
     assert "image_from" in fails("ucm_captioning", **text, hidden=[9], image_from=str(stages["distil"]))
+    line = fails("ucm_captioning", **text, hidden=[8], pooling="mean", image_from=str(stages["distil"]))
+    assert "has pooling=mean_max, this run pooling=mean: set model.init_args.pooling=mean_max" in line
     assert "text_from is null" in fails("ucm_distillation")
+
+
+def test_a_head_goes_on_with_the_features_it_knows():
+    def run(name, weights, digest):
+        return {"encoder": {"name": name, "weights": weights, "digest": digest}}
+
+    def check(theirs, own):
+        check_same_features({"inference": theirs}, own, "image_from", "RUN")
+
+    one = run("torchvision/squeezenet1_0", "/here/w.pth", "a")
+    check(one, one)
+    check(one, run("torchvision/squeezenet1_0", "/there/w.pth", "a"))  # the same file elsewhere
+    check({}, {})
+    with pytest.raises(UserError, match=r"set data\.init_args.encoder=torchvision/squeezenet1_0"):
+        check(one, run("eight-views/torchvision/squeezenet1_0", "/here/w.pth", "a"))
+    with pytest.raises(UserError, match=r"set data\.init_args.encoder_weights to the same"):
+        check(one, run("torchvision/squeezenet1_0", "/here/w.pth", "b"))
+    with pytest.raises(UserError, match=r"set data\.init_args.encoder_weights to the same"):
+        check(one, run("torchvision/squeezenet1_0", None, None))
+
+
+def test_stages_of_ucm_see_the_same_features():
+    """Their configurations, as they are, fit together."""
+    stages = [
+        yaml.safe_load((ROOT / f"experiments/ucm_{name}.yaml").read_text())
+        for name in ("multilabel", "distillation", "captioning")
+    ]
+    data = [stage["data"]["init_args"] for stage in stages]
+    assert len({(one["encoder"], one["encoder_weights"], one.get("image_size", 224)) for one in data}) == 1
+    assert (
+        len({str(stage["model"]["init_args"]["hidden"]) + stage["model"]["init_args"]["pooling"] for stage in stages})
+        == 1
+    )
 
 
 def test_rate_of_the_text_encoder_is_its_own_group(stages, tmp_path):

@@ -187,6 +187,26 @@ def test_captioner_of_images_forced_is_stepped(attention, entry, of_the_rnn, mas
         torch.testing.assert_close(output.attention.sum(2), mask.float())
 
 
+def test_own_words_are_those_that_decoding_would_write():
+    """With attention and all words its own, a forced pass reads what the greedy search writes."""
+    model = captioner("dot").eval()
+    torch.nn.init.normal_(model.decoder.look.weight)
+    torch.nn.init.normal_(model.decoder.vocabulary.weight)
+    memory = model.encode({"features": torch.randn(3, 9, 5)})
+    image_index = torch.tensor([2, 0, 1])
+    lengths = torch.tensor([7, 5, 6])
+    ids, other = (torch.randint(3, WORDS, (3, 7)) for _ in range(2))
+    ids[:, 0] = other[:, 0] = BOS
+    ours, theirs = (model(memory, words, lengths, image_index, 1.0).logits for words in (ids, other))
+    torch.testing.assert_close(ours, theirs)  # nothing of the captions but their lengths is read
+    rows, state, token, steps = {name: value[image_index] for name, value in memory.items()}, None, ids[:, 0], []
+    for _ in range(6):
+        logits, state = model.step(rows, token, state)
+        token = logits.argmax(dim=1)
+        steps.append(logits)
+    torch.testing.assert_close(ours, torch.stack(steps, dim=1)[target_mask(lengths, 7)])
+
+
 @pytest.mark.parametrize("of_the_rnn", [False, True])
 def test_regions_that_are_not_there_do_not_matter(of_the_rnn):
     model = captioner("dot", of_the_rnn=of_the_rnn).eval()
@@ -211,6 +231,27 @@ def test_the_rnns_decoder_starts_from_the_code():
         CodeCaptioner(
             ImageCoder(6, 3, None, 5, (4,)), model.decoder, entry="first_word", bos_id=BOS, eos_id=EOS, pad_id=PAD
         )
+
+
+def coder(labels, hidden):
+    torch.manual_seed(labels)
+    return ImageCoder(6, labels, None, 5, hidden)
+
+
+def test_a_classifiers_head_is_taken_over_as_far_as_there_is_one():
+    for hidden in ((), (4,)):
+        ours, theirs = coder(3, hidden), coder(3, hidden)
+        torch.nn.init.normal_(theirs.labeller.head[-1].weight)
+        ours.load_labeller(theirs.labeller.state_dict(), "RUN")
+        assert torch.equal(ours.labeller.head[-1].weight, theirs.labeller.head[-1].weight)
+    coder(3, ()).load_labeller(coder(3, (4,)).labeller.state_dict(), "RUN")  # hidden layers have no place here
+    theirs, unlabelled = coder(3, (4,)), coder(0, (4,))
+    unlabelled.load_labeller(theirs.labeller.state_dict(), "RUN")
+    assert torch.equal(unlabelled.labeller.head[1].weight, theirs.labeller.head[1].weight)
+    with pytest.raises(UserError, match="'RUN' has 3 labels, this data 2: give data with the same labels"):
+        coder(2, (4,)).load_labeller(theirs.labeller.state_dict(), "RUN")
+    with pytest.raises(UserError, match="'RUN' does not fit"):
+        coder(3, (5,)).load_labeller(theirs.labeller.state_dict(), "RUN")
 
 
 def test_new_attention_leaves_the_decoder_as_it_was():
