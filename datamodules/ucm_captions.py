@@ -52,18 +52,24 @@ def parts_of(root: Path) -> dict[str, tuple[str, str]]:
         paths = [path for pattern in patterns for path in sorted(root.glob(pattern))] if root.is_dir() else []
         return str(paths[0]) if paths else ""
 
-    folders = [name for name in _IMAGE_FOLDERS if name]
-    endings = ("tif", "png", "jpg")
-    pictures = [f"{name}/{sub}*.{end}" for name in folders for sub in ("", "*/") for end in endings]
+    endings = [f"{sub}*.{end}" for sub in ("", "*/") for end in ("tif", "png", "jpg", "TIF", "PNG", "JPG")]
+    captions, share = found(*_ANNOTATIONS), ""
+    if captions:
+        files = UCMCaptions(str(root), captions_only=True).picture_files()
+        there = [path for path in files if path]
+        pictures = str(there[0]) if there and len(there) == len(files) else ""
+        share = f"{len(there)} of {len(files)} are there. "
+    else:
+        pictures = found(*(f"{name}/{ending}" for name in _IMAGE_FOLDERS if name for ending in endings), *endings)
     return {
         "captions": (
-            found(*_ANNOTATIONS),
+            captions,
             f"Put dataset.json into {root}: it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
             "2018), who also offer Sydney-Captions and RSICD in the same form.",
         ),
         "images": (
-            found(*pictures),
-            f"Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
+            pictures,
+            f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
             "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
         ),
         "multi-labels": (
@@ -261,6 +267,8 @@ class UCMCaptions(CaptionDataModule):
             index = self._index()
             lists = self._class_lists()
             formula = isinstance(known, str) and known.lower().startswith("ucm")
+            # copies of the file may have lost the name: numbered pictures beside UCM's table of labels are UCM's
+            formula = formula or (self._label_path() is not None and all(_is_number(record.file) for record in records))
             self._names = {
                 record.file: index.get(record.file) or _names(record.file, formula, lists) for record in records
             }
@@ -322,6 +330,11 @@ class UCMCaptions(CaptionDataModule):
             way_out = "put it there, remove the record, or pass on_bad_image=skip"
             self.report(Problem("missing", f"{record.origin}: no image file {record.file} in {places}; {way_out}"))
 
+    def picture_files(self) -> list[Path | None]:
+        """Where the annotated pictures are, None where one is missing; splits do not matter."""
+        records, folders = self._read(), self._folders()
+        return [self._picture(record, folders) for record in records]
+
     def _picture(self, record: Record, folders: Sequence[Path]) -> Path | None:
         names = (record.file, *self._names[record.file].files)
         return next((path for folder in folders for name in names if (path := find_image(folder, name))), None)
@@ -368,6 +381,12 @@ class UCMCaptions(CaptionDataModule):
             path = self._label_path()
             self._labels = ((), {}) if path is None else read_label_table(path)
         return self._labels
+
+
+def _is_number(file: str) -> bool:
+    """Whether a picture is named by its number in UCM."""
+    stem = Path(file).stem
+    return stem.isdecimal() and ucm_name(int(stem)) is not None
 
 
 def _names(file: str, formula: bool, lists: dict[str, str]) -> _Names:

@@ -262,9 +262,24 @@ def test_parts_are_found_or_explained(tmp_path, capsys):
     assert main(["data", "prepare", "ucm_captions", "--root", str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[:2][1].split(".")[0] for line in lines] == ["missing"] * 3
-    (tmp_path / "dataset.json").touch()
+    images = [{"filename": f"{n}.tif", "split": "train", "sentences": [{"raw": "a field"}]} for n in (1, 2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
     (tmp_path / "Images" / "agricultural").mkdir(parents=True)
-    (tmp_path / "Images" / "agricultural" / "agricultural00.tif").touch()
+    (tmp_path / "Images" / "agricultural" / "agricultural00.TIF").touch()
     (tmp_path / "LandUse_Multilabeled.txt").touch()
+    assert main(["data", "prepare", "ucm", "--root", str(tmp_path)]) == 1
+    assert "images: missing. 1 of 2 are there. Put UCMerced" in capsys.readouterr().out
+    (tmp_path / "2.tif").touch()  # in the root, where they are looked for, too
     assert main(["data", "prepare", "ucm", "--root", str(tmp_path)]) == 0
     assert "missing" not in capsys.readouterr().out
+
+
+def test_numbered_pictures_beside_the_table_of_labels_have_classes(tmp_path):
+    """The name of the data set may have got lost on the way."""
+    images = [{"filename": f"{n}.tif", "split": "train", "sentences": [{"raw": "a field"}]} for n in (1, 102)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "LandUse_Multilabeled.txt").write_text(
+        "IMAGE\tfield\tairplane\nagricultural00\t1\t0\nairplane01\t0\t1\n"
+    )
+    labels = {e.image_id: e.labels for e in UCMCaptions(str(tmp_path), captions_only=True).examples("train")}
+    assert list(labels.values()) == [(1.0, 0.0), (0.0, 1.0)]
