@@ -40,7 +40,7 @@ def run(args: Sequence[str]) -> int:
     if command.startswith("-"):
         return fail(f"'{command}' stands before the command; options follow it: python cli.py fit {command} ...")
     if command in TRAINER_COMMANDS:
-        return int(importlib.import_module("commands.train").main([command, *rest]))
+        return int(importlib.import_module("commands.trainer.train").main([command, *rest]))
     if command in COMMANDS:
         return int(importlib.import_module(f"commands.{command}").main(rest))
     close = difflib.get_close_matches(command, [*TRAINER_COMMANDS, *COMMANDS], 1)
@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
     # OpenMP threads spin while they wait: on busy cores that makes a step over ten times slower, and sleeping at once
     # makes one on idle cores half as slow again. A short spin costs neither; read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    from networks.errors import user_message
+    from core.errors import user_message
 
     try:
         return run(sys.argv[1:] if args is None else args)

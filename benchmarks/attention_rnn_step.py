@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.attention import Attention, AttentionName, BahdanauAttention, DotAttention, build_attention
-from networks.attention_rnn import AttentionRNNCaptioner
-from networks.batch import Batch
-from networks.recurrent import CellName
+from core.batch import Batch
+from networks.captioners.attention_rnn import AttentionRNNCaptioner
+from networks.layers.attention import Attention, AttentionName, BahdanauAttention, DotAttention, build_attention
+from networks.layers.recurrent import CellName
 
 PAD, BOS, EOS = 0, 1, 2
 PADDED = 36  # tokens of a padded caption, BOS and EOS included

@@ -25,10 +25,10 @@ import torch
 from dual_transfer_step import Published
 from torch import Tensor
 
-from networks.batch import Batch
-from networks.captioner import Memory, State
-from networks.decoding import DecodingSettings, Hypotheses, decode
-from networks.dual_transfer import DualTransferCaptioner
+from core.batch import Batch
+from networks.captioners.base import Memory, State
+from networks.captioners.dual_transfer import DualTransferCaptioner
+from networks.generation.search import DecodingSettings, Hypotheses, decode
 
 EOS, BOS, PAD, VOCABULARY = 50256, 50257, 50258, 50259
 

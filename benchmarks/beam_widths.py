@@ -9,10 +9,10 @@ import time
 import torch
 
 from datamodules.scenes import SceneCaptions
+from datamodules.scenes.truth_metric import SceneTruth
 from lightning_modules import load_captioner
 from metrics.captions import score_captions
-from metrics.truth import SceneTruth
-from networks.decoding import DecodingSettings
+from networks.generation.search import DecodingSettings
 
 
 def main() -> None:

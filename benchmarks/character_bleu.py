@@ -5,7 +5,7 @@ Command: python benchmarks/character_bleu.py $CAPTION_DATA/coco_eval/captions_va
 
 import argparse
 
-from datamodules.caption_files import read_records
+from datamodules.readers.caption_files import read_records
 from metrics.captions import score_captions
 from metrics.character_bleu import character_bleu
 

@@ -31,10 +31,10 @@ from efficientnet_pytorch import EfficientNet
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from networks.batch import Batch
-from networks.dual_transfer import DualTransferCaptioner
-from networks.losses import token_loss
-from networks.merging import MLPMerging
+from core.batch import Batch
+from networks.captioners.dual_transfer import DualTransferCaptioner
+from networks.decoders.merging import MLPMerging
+from networks.losses.tokens import token_loss
 
 IMAGES, CAPTIONS, PADDED, PIXELS = 8, 5, 36, 380
 EOS, BOS, PAD, VOCABULARY = 50256, 50257, 50258, 50259
@@ -66,8 +66,8 @@ class Published(nn.Module):
 
 def real_data(root: Path) -> tuple[Tensor, list[list[list[int]]]] | None:
     """Pictures and tokens of five captions each from coco_mini, or None where it is absent."""
-    from datamodules.images import ImageTransform, open_image
-    from datamodules.tokenization import BPETokenizer
+    from datamodules.loading.tokenization import BPETokenizer
+    from datamodules.readers.images import ImageTransform, open_image
 
     file = root / "coco_mini" / "annotations" / "captions_train2017.json"
     if not file.is_file() or not (root / "tokenizers" / "gpt2").is_dir():

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from networks.batch import Batch
-from networks.emotion_build import build_emotion_network
+from core.batch import Batch
+from networks.emotion.build import build_emotion_network
 
 IMAGES = 11_829
 LABELS, VOCABULARY, TOKENS = 29, 30_522, 32

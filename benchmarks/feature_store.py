@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.dataset import stack_features
-from datamodules.feature_files import Half, write_store
-from datamodules.feature_store import EncoderSpec, StoreSpec
+from datamodules.loading.dataset import stack_features
+from datamodules.stored_features.files import Half, write_store
+from datamodules.stored_features.store import EncoderSpec, StoreSpec
 
 REGIONS, WIDTH, BATCH = 49, 1024, 64
 

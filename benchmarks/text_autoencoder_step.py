@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.text_autoencoder import TextAutoencoder
+from networks.captioners.text_autoencoder import TextAutoencoder
 
 PAD, BOS, EOS = 0, 1, 2
 WORDS = 286  # tokens of UCM-Captions

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
 from datamodules.base import Split
-from datamodules.dataset import Example
-from datamodules.feature_files import FeatureStore
+from datamodules.loading.dataset import Example
+from datamodules.stored_features.files import FeatureStore
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import MultiLabel
 

@@ -10,15 +10,15 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
-from callbacks.figures import Picture, attention_sheet
+from core.batch import Batch
+from core.errors import UserError
 from datamodules.base import CaptionDataModule
-from datamodules.images import ImageTransform
+from datamodules.readers.images import ImageTransform
+from datamodules.scenes.pointing import normalised_entropy
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.loading import LoadedCaptioner
-from metrics.pointing import normalised_entropy
-from networks.batch import Batch
-from networks.captioner import select_rows
-from networks.errors import UserError
+from networks.captioners.base import select_rows
+from reporting.figures import Picture, attention_sheet
 
 
 class AttentionMaps(Callback):

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from networks.errors import UserError
+from core.errors import UserError
 
 _LOSS_EVERY = 50
 """Optimiser steps between looks at the loss, which cost a wait for the GPU."""

@@ -12,8 +12,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from core.errors import UserError
 from lightning_modules.distillation import Distillation
-from networks.errors import UserError
 
 Points = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from callbacks.figures import Picture
 from metrics.labels import LabelRow
+from reporting.figures import Picture
 
 _MARKS = {"hit": ("", "#1a7f37"), "wrong": ("+ ", "#cf222e"), "missed": ("- ", "#8c959f"), "more": ("", "0.2")}
 """Sign in front of a label and its colour."""

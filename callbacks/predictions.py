@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules.base import CaptionDataModule, Split
-from datamodules.dataset import Example
+from datamodules.loading.dataset import Example
 
 T = TypeVar("T")
 

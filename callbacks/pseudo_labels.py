@@ -20,9 +20,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from callbacks.predictions import write_json
+from core.errors import UserError
 from datamodules.base import CaptionDataModule
-from datamodules.probability_files import read_shards, shard_facts
-from networks.errors import UserError
+from datamodules.readers.probability_files import read_shards, shard_facts
 
 
 class PseudoLabelWriter(Callback):

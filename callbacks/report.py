@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.label_tables import label_sheet, printed_label_table, verdicts_of, write_tables
-from callbacks.loggers import CSVFile
 from callbacks.predictions import PredictionWriter, known, write_json
 from datamodules.base import CaptionDataModule, Split
-from datamodules.dataset import Example
-from datamodules.resume import batches_begun
+from datamodules.loading.dataset import Example
+from datamodules.loading.resume import batches_begun
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
-from metrics.flags import unbeaten
-from metrics.floors import floor_file, floor_warning
-from metrics.label_floors import label_warning
+from metrics.baselines.captions import floor_file, floor_warning
+from metrics.baselines.flags import unbeaten
+from metrics.baselines.labels import label_warning
 from metrics.labels import per_label
+from reporting.loggers import CSVFile
 
 _LABELS = ("top1", "top2", "top3", "recall3", "micro_f1", "macro_f1", "macro_ap")
 _SHOWN = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "truth", *_LABELS)

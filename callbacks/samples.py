@@ -10,9 +10,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
-from callbacks.figures import caption_sheet
+from core.batch import Batch
 from datamodules.base import CaptionDataModule
-from networks.batch import Batch
+from reporting.figures import caption_sheet
 
 
 class CaptionSamples(Callback):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from networks.batch import Batch
+from core.batch import Batch
 
 
 class Throughput(Callback):

@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from networks.errors import UserError
+from core.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from commands.arguments import Parser, dashed
-from networks.errors import DataError, UserError
+from core.errors import DataError, UserError
 
 
 def build_parser() -> Parser:
@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> int:
     import torch
     from PIL import Image
 
-    from datamodules.images import WAYS_OUT, open_image
+    from datamodules.readers.images import WAYS_OUT, open_image
     from lightning_modules import load_captioner
 
     captioner = load_captioner(options.ckpt, choose_device(options.device))
@@ -117,7 +117,7 @@ def find_pictures(names: Sequence[str]) -> Iterator[Path]:
     Raises:
         UserError: a name does not exist, or a folder has no picture.
     """
-    from datamodules.images import IMAGE_SUFFIXES
+    from datamodules.readers.images import IMAGE_SUFFIXES
 
     for name in names:
         path = Path(name)

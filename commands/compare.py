@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser, dashed
-from networks.errors import UserError
+from core.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,9 +169,9 @@ def draw(
     Raises:
         UserError: no run logged a curve that was asked for, or there is no such setting.
     """
-    from callbacks.comparison_figures import bar_figure, curve_figure
     from commands.comparison.results import curves
     from commands.comparison.sweep import sweeps
+    from reporting.comparison_figures import bar_figure, curve_figure
 
     logged = {result.name: curves(result.run) for result in results}
     present = list(dict.fromkeys(key for run in logged.values() for key in run))
@@ -202,7 +202,7 @@ def lines(bounds: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> 
     """The bounds worth a line: all if they are few, else the highest floor of each metric and the ceilings."""
     if len(bounds) <= 3:
         return dict(bounds)
-    from metrics.floors import CEILINGS
+    from metrics.baselines.captions import CEILINGS
 
     floors = [name for name in bounds if name not in CEILINGS]
     highest = [max(floors, key=lambda name: bounds[name].get(metric, float("-inf"))) for metric in metrics]
@@ -246,7 +246,7 @@ def print_tables(
     from rich.table import Table
 
     from commands.comparison.tables import FLAG, print_flags, print_pair, print_table
-    from metrics.flags import flagged
+    from metrics.baselines.flags import flagged
 
     console, bounds = Console(), shared_bounds(results)
     flags = flagged({result.name: result.metrics for result in results}, bounds)

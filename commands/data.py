@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser
-from networks.errors import UserError
+from core.errors import UserError
 
 if TYPE_CHECKING:
+    from datamodules.audit.checks import Findings
     from datamodules.base import CaptionDataModule
-    from datamodules.checks import Findings
-    from datamodules.dataset import Example
-    from datamodules.download import Progress
+    from datamodules.loading.dataset import Example
+    from datamodules.readers.download import Progress
 
 DATA_MODULES = {
     "coco": ("datamodules.coco", "COCOCaptions"),
@@ -78,7 +78,7 @@ def prepare(name: str, args: list[str]) -> int:
         return _explain_ucm(args)
     if name != "coco":
         raise UserError(f"{name} has nothing to download; only coco has. Look at your files with: data check {name}")
-    from datamodules import download
+    from datamodules.readers import download
 
     parser = Parser("cli.py data prepare coco")
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
@@ -123,7 +123,7 @@ def check(name: str, args: list[str]) -> int:
         1 when something has to be mended.
     """
     data, as_json, limit = _data_module(name, args)
-    from datamodules.checks import check_data
+    from datamodules.audit.checks import check_data
 
     findings = check_data(data, None if as_json else _progress_of_examples)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
 from commands.caption import choose_device, find_pictures
-from networks.errors import DataError, UserError
+from core.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,7 +115,7 @@ def _check_inputs(paths: list[Path], texts: list[str], reads_images: bool, reads
 
 def _open(path: Path, min_side: int, skip_bad: bool) -> "Image.Image | None":
     """Reads a picture; None when it does not decode and may be left out."""
-    from datamodules.images import WAYS_OUT, open_image
+    from datamodules.readers.images import WAYS_OUT, open_image
 
     try:
         return open_image(path, min_side=min_side)

@@ -52,7 +52,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
-from networks.errors import UserError
+from core.errors import UserError
 
 if TYPE_CHECKING:
     from commands.recipes.document import Recipe

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.arguments import Parser
-from networks.errors import UserError
+from core.errors import UserError
 
 
 def main(args: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def main(args: Sequence[str]) -> int:
             f"run '{run}' was stopped before its first checkpoint ({checkpoint} is missing): start it again with "
             f"python cli.py fit --config {config}"
         )
-    from commands import runs, train
+    from commands.trainer import runs, train
 
     runs.restore_threads(run)
     return train.main(["fit", "--config", str(config), "--run_dir", str(run), "--ckpt_path", str(checkpoint), *rest])

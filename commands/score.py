@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from commands.arguments import Parser, dashed
+from core.errors import DataError, UserError
 from metrics.captions import SCORES, ImageScores, score_images
-from networks.errors import DataError, UserError
 
 _KARPATHY_IDS = ("cocoid", "imgid", "filename")
 _SHOWN = 3
@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
         print(f"{len(predictions)} of {len(references)} images scored; images matched by {id_key}")
         print_table({"predictions": scores, **bounds})
     if bounds:
-        from metrics.floors import floor_warning
+        from metrics.baselines.captions import floor_warning
 
         if warning := floor_warning("predictions", scores, bounds):
             print(warning, file=sys.stderr)
@@ -83,7 +83,7 @@ def _parser() -> Parser:
 
 
 def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: list[str]) -> Rows:
-    """Floors and ceilings of a split of a data set, see `metrics.floors`.
+    """Floors and ceilings of a split of a data set, see `metrics.baselines.captions`.
 
     Args:
         name: of the data set.
@@ -95,7 +95,7 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
         UserError: unknown data set, flag or split, or the images are others.
     """
     from commands.data import build_data
-    from datamodules.bounds import Bounds
+    from datamodules.audit.bounds import Bounds
 
     if split not in (None, "train", "val", "test"):
         raise UserError(f"--split {split}: --floors knows train, val and test: choose one of these")

@@ -11,16 +11,16 @@ from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
-from datamodules.dataset import CaptionDataset, Collate, Example, Item
-from datamodules.feature_files import FeatureStore
-from datamodules.feature_store import EncoderSpec, FrozenFeatures, image_stamp
-from datamodules.images import ImageTransform, Normalization, open_image
-from datamodules.records import Problem
-from datamodules.region_files import RegionFiles, open_regions
-from datamodules.resume import LateLoader, training_position
-from datamodules.samplers import ChosenSampler, EpochSampler, IndexInEpoch, global_seed
-from datamodules.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
-from networks.errors import DataError, UserError
+from core.errors import DataError, UserError
+from datamodules.loading.dataset import CaptionDataset, Collate, Example, Item
+from datamodules.loading.resume import LateLoader, training_position
+from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch, global_seed
+from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
+from datamodules.readers.images import ImageTransform, Normalization, open_image
+from datamodules.readers.records import Problem
+from datamodules.stored_features.files import FeatureStore
+from datamodules.stored_features.regions import RegionFiles, open_regions
+from datamodules.stored_features.store import EncoderSpec, FrozenFeatures, image_stamp
 
 Split = Literal["train", "val", "test"]
 
@@ -50,11 +50,11 @@ class CaptionDataModule(LightningDataModule):
         on_bad_image: "error" stops at a picture that does not decode; "skip" looks at all pictures first, leaves
             the bad ones out, counts and lists them.
         evaluate_on: split that validate, test and predict read instead of their own.
-        encoder: a frozen image tower (see `networks.encoders.build_encoder`) whose features are computed once and take
-            the place of the pictures in all batches; None: batches have the pictures.
+        encoder: a frozen image tower (see `networks.encoders.build.build_encoder`) whose features are computed once
+            and take the place of the pictures in all batches; None: batches have the pictures.
         encoder_weights: its weights, as `build_encoder` takes them.
         regions: region features from files in place of the pictures: a folder of .npz, one a picture, or a TSV as
-            bottom-up attention writes it (see `datamodules.region_files`).
+            bottom-up attention writes it (see `datamodules.stored_features.regions`).
         average_token_ids: the published defect of emotion transfer: the captions of an image are merged into one by
             averaging their token *ids*, which gives the ids of unrelated words. Only to repeat the paper.
 
@@ -143,7 +143,7 @@ class CaptionDataModule(LightningDataModule):
         return {}
 
     def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
-        """Captions behind those of the rows that have some: row to image id to caption, see `metrics.floors`."""
+        """Captions behind the rows that have some: row to image id to caption, see `metrics.baselines.captions`."""
         del split
         return {}
 
@@ -167,7 +167,7 @@ class CaptionDataModule(LightningDataModule):
         if split not in self._examples:
             examples = self.load_examples(split)
             if self.on_bad_image == "skip":
-                from datamodules.checks import leave_out_bad_images
+                from datamodules.audit.checks import leave_out_bad_images
 
                 examples = leave_out_bad_images(examples, self.open_image, default_cache_dir())
             if not examples:

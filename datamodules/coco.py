@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
+from core.errors import DataError
 from datamodules.base import CaptionDataModule, Split
-from datamodules.caption_json import read_coco, read_karpathy
-from datamodules.dataset import Example
-from datamodules.images import Normalization
-from datamodules.records import Record, Report, fail
-from datamodules.splits import to_examples
-from networks.errors import DataError
+from datamodules.loading.dataset import Example
+from datamodules.readers.caption_json import read_coco, read_karpathy
+from datamodules.readers.images import Normalization
+from datamodules.readers.records import Record, Report, fail
+from datamodules.splitting.splits import to_examples
 
 
 class COCOCaptions(CaptionDataModule):

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from core.errors import DataError
+from datamodules.audit.bounds import Bounds
 from datamodules.base import CaptionDataModule, Split
-from datamodules.bounds import Bounds
-from datamodules.caption_tables import table_records
-from datamodules.dataset import Example
-from datamodules.images import Normalization
-from datamodules.records import Columns, Problem, Report, clean_caption, fail, read_text
-from networks.errors import DataError
+from datamodules.loading.dataset import Example
+from datamodules.readers.caption_tables import table_records
+from datamodules.readers.images import Normalization
+from datamodules.readers.records import Columns, Problem, Report, clean_caption, fail, read_text
 
 _CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt", "captions.csv")
 _SPLIT_LISTS: Mapping[Split, str] = {
@@ -132,7 +132,7 @@ class Flickr8k(CaptionDataModule):
         return examples
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """Floors and ceilings of a split, see `metrics.floors`; computed once."""
+        """Floors and ceilings of a split, see `metrics.baselines.captions`; computed once."""
         return self._bounds.scores(split)
 
     def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:

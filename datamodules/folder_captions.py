@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
+from core.errors import DataError
 from datamodules.base import CaptionDataModule, Split
-from datamodules.caption_files import Format, read_records
-from datamodules.dataset import Example
-from datamodules.images import Normalization
-from datamodules.records import SPLIT_NAMES, Columns, Problem, Record, Report, fail
-from datamodules.splits import SPLITS, assign_splits, split_counts, to_examples
-from networks.errors import DataError
+from datamodules.loading.dataset import Example
+from datamodules.readers.caption_files import Format, read_records
+from datamodules.readers.images import Normalization
+from datamodules.readers.records import SPLIT_NAMES, Columns, Problem, Record, Report, fail
+from datamodules.splitting.splits import SPLITS, assign_splits, split_counts, to_examples
 
 _USUAL_STEMS = ("captions", "dataset", "metadata", "annotations", "results", "labels", "data")
 _USUAL_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json")

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from core.errors import DataError
 from datamodules.base import CaptionDataModule, Split, default_cache_dir
-from datamodules.dataset import Example
-from datamodules.images import Normalization
-from datamodules.label_records import LabelRecord, PictureSearch, picture_folders
-from datamodules.label_tables import LabelColumns, read_label_table
-from datamodules.records import Report, fail
-from datamodules.splits import SPLITS, split_counts
-from datamodules.stratified import kept_splits
-from networks.errors import DataError
+from datamodules.loading.dataset import Example
+from datamodules.readers.images import Normalization
+from datamodules.readers.label_records import LabelRecord, PictureSearch, picture_folders
+from datamodules.readers.label_tables import LabelColumns, read_label_table
+from datamodules.readers.records import Report, fail
+from datamodules.splitting.splits import SPLITS, split_counts
+from datamodules.splitting.stratified import kept_splits
 
 _USUAL_NAMES = ("labels", "annotations", "dataset", "data", "metadata", "cleaned_data")
 _USUAL_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt")

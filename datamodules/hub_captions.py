@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
+from core.errors import DataError
 from datamodules.base import CaptionDataModule, Split
-from datamodules.dataset import Example
-from datamodules.images import Normalization, find_image, open_image
-from datamodules.records import (
+from datamodules.loading.dataset import Example
+from datamodules.readers.images import Normalization, find_image, open_image
+from datamodules.readers.records import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     SPLIT_NAMES,
@@ -18,8 +19,7 @@ from datamodules.records import (
     fail,
     find_column,
 )
-from datamodules.splits import assign_splits, split_counts
-from networks.errors import DataError
+from datamodules.splitting.splits import assign_splits, split_counts
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,13 +9,13 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
+from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule, Split
-from datamodules.dataset import Example
-from datamodules.label_selection import Audit, audit_labels, choose_labels
-from datamodules.probability_files import read_probabilities
-from datamodules.records import Problem
-from datamodules.splits import seeded_order
-from networks.errors import DataError, UserError
+from datamodules.loading.dataset import Example
+from datamodules.readers.probability_files import read_probabilities
+from datamodules.readers.records import Problem
+from datamodules.splitting.label_selection import Audit, audit_labels, choose_labels
+from datamodules.splitting.splits import seeded_order
 
 AUDIT_FILE = "pseudo_label_audit.json"
 _log = logging.getLogger(__name__)

@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 from typing import Any, Literal
 
+from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule, Split, default_cache_dir
-from datamodules.dataset import Example
-from datamodules.images import Normalization
-from datamodules.label_records import LabelRecord, PictureSearch, picture_folders
-from datamodules.records import Problem, Report, clean_caption, fail, parse_json, read_text
-from datamodules.socratis_cleaning import (
+from datamodules.loading.dataset import Example
+from datamodules.readers.images import Normalization
+from datamodules.readers.label_records import LabelRecord, PictureSearch, picture_folders
+from datamodules.readers.records import Problem, Report, clean_caption, fail, parse_json, read_text
+from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
     SYNONYMS,
     Reaction,
@@ -21,9 +22,8 @@ from datamodules.socratis_cleaning import (
     merge_synonyms,
     read_annotations,
 )
-from datamodules.splits import split_counts
-from datamodules.stratified import kept_splits
-from networks.errors import DataError, UserError
+from datamodules.splitting.splits import split_counts
+from datamodules.splitting.stratified import kept_splits
 
 RAW_FILE = "imCaptionEmotionExplanation_formatted.json"
 CLEANED_FILE = "cleaned_data.csv"
@@ -33,8 +33,8 @@ class Socratis(CaptionDataModule):
     """Socratis (Deng et al. 2023): 2,065 captioned pictures, each with some of 29 emotions, several annotators merged.
 
     Reads the raw file, ``imCaptionEmotionExplanation_formatted.json``, and cleans it as published (see
-    `datamodules.socratis_cleaning`); or ``cleaned_data.csv``, which has the columns image_name, caption and emotions.
-    The labels and their order are always the published ones.
+    `datamodules.readers.socratis_cleaning`); or ``cleaned_data.csv``, which has the columns image_name, caption and
+    emotions. The labels and their order are always the published ones.
 
     The data has no splits of its own. They are drawn by image, with a seed, so that every label has its share in each
     (Sechidis et al. 2011), and kept in a file, the same for all stages. For a table over the folds of a

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from core.errors import DataError, UserError
+from datamodules.audit.bounds import Bounds
 from datamodules.base import CaptionDataModule, Split
-from datamodules.bounds import Bounds
-from datamodules.caption_json import read_karpathy
-from datamodules.dataset import Example
-from datamodules.images import Normalization, find_image
-from datamodules.records import Problem, Record, Report, fail, parse_json, read_text
-from datamodules.tokenization import BPETokenizer, WordTokenizer
-from datamodules.ucm_labels import LABEL_FILES, read_label_table
-from networks.errors import DataError, UserError
+from datamodules.loading.dataset import Example
+from datamodules.loading.tokenization import BPETokenizer, WordTokenizer
+from datamodules.readers.caption_json import read_karpathy
+from datamodules.readers.images import Normalization, find_image
+from datamodules.readers.records import Problem, Record, Report, fail, parse_json, read_text
+from datamodules.readers.ucm_labels import LABEL_FILES, read_label_table
 
 UCM_CLASSES = (
     "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest",
@@ -117,7 +117,8 @@ class UCMCaptions(CaptionDataModule):
         root: folder of the data set.
         captions_file: the annotations, inside the root or from where you are; None: the usual names.
         image_folder: folder of the images inside the root; None: the usual names.
-        labels_file: multi-labels, see `datamodules.ucm_labels`; None: the usual names, or no labels if there are none.
+        labels_file: multi-labels, see `datamodules.readers.ucm_labels`; None: the usual names, or no labels if there
+            are none.
         text: which form of the sentences is read, ``tokens`` or ``raw``.
         repeated: one image in five has the same sentence twice or more: ``keep`` them, as published work does, or read
             them ``once`` in training; ``distinct``: in training every sentence is read once, with the first image that
@@ -233,7 +234,7 @@ class UCMCaptions(CaptionDataModule):
         return {image_id: group for image_id, group in found.items() if group is not None}
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """Floors and ceilings of a split, see `metrics.floors`; computed once."""
+        """Floors and ceilings of a split, see `metrics.baselines.captions`; computed once."""
         return self._bounds.scores(split)
 
     def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:

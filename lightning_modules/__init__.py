@@ -2,6 +2,7 @@
 
 from lightning_modules.attention_rnn import AttentionRNN
 from lightning_modules.base import BaseModule
+from lightning_modules.code_captioning import CodeCaptioning
 from lightning_modules.distillation import Distillation
 from lightning_modules.dual_transfer import DualTransfer
 from lightning_modules.emotion_labeller import EmotionLabeller
@@ -9,7 +10,6 @@ from lightning_modules.emotion_transfer import EmotionTransfer
 from lightning_modules.loading import LoadedCaptioner, LoadedLabeller, load_captioner, load_labeller
 from lightning_modules.multilabel import MultiLabel
 from lightning_modules.text_autoencoder import TextAutoencoding
-from lightning_modules.ucm_captioning import CodeCaptioning
 
 METHODS: dict[str, type[BaseModule]] = {
     cls.method: cls

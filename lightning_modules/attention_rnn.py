@@ -15,21 +15,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from core.batch import Batch
+from core.errors import UserError
+from datamodules.scenes.pointing import Places, named_places, normalised_entropy, pointing_credit
 from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
-from lightning_modules.settings import check_one_encoder, words_of
-from metrics.pointing import Places, named_places, normalised_entropy, pointing_credit
-from networks.attention import AttentionName, build_attention
-from networks.attention_losses import doubly_stochastic_penalty, supervision_loss
-from networks.attention_rnn import AttentionRNNCaptioner
-from networks.batch import Batch
-from networks.captioner import CaptionOutput, Memory, target_mask
-from networks.encoders import build_encoder
-from networks.errors import UserError
-from networks.freezing import parameters_of_map
-from networks.pooling import Pooling
-from networks.recurrent import CellName
-from networks.word_losses import word_loss, word_shares
+from lightning_modules.parts.settings import check_one_encoder, words_of
+from networks.captioners.attention_rnn import AttentionRNNCaptioner
+from networks.captioners.base import CaptionOutput, Memory, target_mask
+from networks.encoders.build import build_encoder
+from networks.encoders.freezing import parameters_of_map
+from networks.layers.attention import AttentionName, build_attention
+from networks.layers.pooling import Pooling
+from networks.layers.recurrent import CellName
+from networks.losses.attention import doubly_stochastic_penalty, supervision_loss
+from networks.losses.words import word_loss, word_shares
 
 
 class AttentionRNN(CaptioningModule):
@@ -39,15 +39,15 @@ class AttentionRNN(CaptioningModule):
 
     * ``val/attention_entropy``: entropy of the attention against the uniform one's, mean over all steps; 1 is uniform.
     * ``val/pointing``, on the synthetic scenes with a word vocabulary: accuracy in the pointing game while objects are
-      named, see `metrics.pointing`; for uniform attention that is the expected area of a hit.
+      named, see `datamodules.scenes.pointing`; for uniform attention that is the expected area of a hit.
     * ``val/pointing_noun``: the same at the last word of every name alone; those before it say which object is meant.
 
     Multi-head attention counts with the mean over its heads.
 
     Args:
         attention: ``uniform``, ``bahdanau``, ``dot`` (the three published) or ``multi_head``.
-        image_encoder: CNN that belongs to this module, see `networks.encoders.build_encoder`; None: the data module's
-            frozen `encoder` gives features.
+        image_encoder: CNN that belongs to this module, see `networks.encoders.build.build_encoder`; None: the data
+            module's frozen `encoder` gives features.
         image_weights: its weights: a published name, a local file, or None = random.
         unfreeze_epoch: epoch, from 0, from which the CNN learns, too; None: it stays frozen to the last bit.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
@@ -66,7 +66,7 @@ class AttentionRNN(CaptioningModule):
         tied: the vocabulary layer's weights are the embedding.
         pooled_side: average the grid into this many rows and columns; None: as the CNN gives it.
         start_pooling: the decoder's first state is made of the CNN's regions pooled in this way, see
-            `networks.pooling`; None: of the mean of the projected ones (published).
+            `networks.layers.pooling`; None: of the mean of the projected ones (published).
         word_vectors: text file of pretrained word vectors (GloVe's or word2vec's format); read once, when a run
             starts.
         lr: peak learning rate.
@@ -77,19 +77,19 @@ class AttentionRNN(CaptioningModule):
         label_smoothing: share of the target probability spread over all tokens.
         doubly_stochastic: weight of the penalty on attention that a caption spreads unevenly over the regions.
         word_weight: weight of a loss that asks the decoder's first state for the words of the picture's captions, see
-            `networks.word_losses`: with few pictures it makes them better known. 0: none.
+            `networks.losses.words`: with few pictures it makes them better known. 0: none.
         attention_supervision: weight of the loss that draws attention to the objects named; synthetic scenes only.
         sampling_start: epoch, from 0, at which scheduled sampling begins (Bengio et al. 2015); None: never.
         sampling_increase: share of words replaced by the model's own, added every epoch from then on.
         sampling_maximum: highest such share.
         val_images: pictures captioned in every validation; None = all.
         beams: beam width in testing and prediction.
-        length_penalty: see `networks.decoding`.
+        length_penalty: see `networks.generation.search`.
         no_repeat_ngram_size: likewise.
-        consensus: rank the captions of the beam search by their agreement, see `networks.consensus`; wants 5 beams or
-            more.
-        neighbours: training pictures whose captions have a voice in the consensus (see `networks.neighbours`); the
-            checkpoint carries all training captions then. 0: none.
+        consensus: rank the captions of the beam search by their agreement, see `networks.generation.consensus`; wants
+            5 beams or more.
+        neighbours: training pictures whose captions have a voice in the consensus (see
+            `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
         neighbour_share: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from; with an `image_encoder` it may have been

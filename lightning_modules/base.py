@@ -9,12 +9,12 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from core.batch import Batch
+from core.errors import UserError
 from datamodules.base import CaptionDataModule
-from datamodules.samplers import derive_seed, global_seed
-from lightning_modules.pooling import find_directions
-from networks.batch import Batch
-from networks.errors import UserError
-from networks.labeller import Labeller
+from datamodules.loading.samplers import derive_seed, global_seed
+from lightning_modules.parts.pooling import find_directions
+from networks.classifiers.base import Labeller
 
 Schedule = Literal["constant", "linear", "cosine"]
 Stage = Literal["train", "val", "test"]
@@ -88,7 +88,7 @@ class BaseModule(LightningModule):
         """Gives tensors whose size belongs to the data the one that they have in a state dict."""
 
     def on_fit_start(self) -> None:
-        """Lets covariance pooling find its directions, see `lightning_modules.pooling`."""
+        """Lets covariance pooling find its directions, see `lightning_modules.parts.pooling`."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if isinstance(datamodule, CaptionDataModule):
             find_directions(self, self.look, datamodule, self.device)

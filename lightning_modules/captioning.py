@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from core.batch import Batch
 from datamodules.base import CaptionDataModule
-from datamodules.tokenization import CaptionTokenizer, tokenizer_from_spec
+from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
+from datamodules.scenes.truth_metric import SceneTruth
 from lightning_modules.base import BaseModule, Stage
-from lightning_modules.neighbours import check_neighbours, fill_bank
+from lightning_modules.parts.retrieval import check_neighbours, fill_bank
 from metrics.caption_metrics import CaptionMetrics
-from metrics.truth import SceneTruth
-from networks.batch import Batch
-from networks.captioner import Captioner, CaptionOutput, Memory, select_rows
-from networks.decoding import DecodingSettings, decode
-from networks.losses import token_loss
-from networks.neighbours import CaptionBank
-from networks.positions import square_side
+from networks.captioners.base import Captioner, CaptionOutput, Memory, select_rows
+from networks.generation.retrieval import CaptionBank
+from networks.generation.search import DecodingSettings, decode
+from networks.layers.positions import square_side
+from networks.losses.tokens import token_loss
 
 
 class Generated(TypedDict):

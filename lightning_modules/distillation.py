@@ -17,10 +17,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from core.batch import Batch
+from core.errors import UserError
 from datamodules.base import CaptionDataModule, Split
 from lightning_modules.base import BaseModule, Schedule, Stage
-from lightning_modules.settings import check_one_encoder
-from lightning_modules.stages import (
+from lightning_modules.parts.handover import (
     check_labels,
     check_same_features,
     check_same_settings,
@@ -31,17 +32,16 @@ from lightning_modules.stages import (
     take_over,
     take_over_images,
 )
+from lightning_modules.parts.settings import check_one_encoder
 from metrics.retrieval import CodeRetrieval
-from networks.batch import Batch
-from networks.code_decoder import WordInput, WordReader
-from networks.encoders import build_encoder
-from networks.errors import UserError
-from networks.freezing import parameters_of_map
-from networks.image_codes import ImageCoder, pulled_together
-from networks.labeller import Labeller
-from networks.pooling import Pooling
-from networks.recurrent import CellName
-from networks.text_autoencoder import CodeKind, TextEncoder
+from networks.captioners.text_autoencoder import CodeKind, TextEncoder
+from networks.classifiers.base import Labeller
+from networks.classifiers.picture_code import ImageCoder, pulled_together
+from networks.decoders.code import WordInput, WordReader
+from networks.encoders.build import build_encoder
+from networks.encoders.freezing import parameters_of_map
+from networks.layers.pooling import Pooling
+from networks.layers.recurrent import CellName
 
 Distance = Literal["mse", "cosine", "kl"]
 

@@ -16,19 +16,19 @@ import torch
 from torch import nn
 from torchmetrics import MeanMetric
 
+from core.batch import Batch
+from core.errors import UserError
 from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
-from lightning_modules.settings import check_one_encoder
+from lightning_modules.parts.settings import check_one_encoder
 from metrics.character_bleu import character_bleu
-from networks.batch import Batch
-from networks.captioner import CaptionOutput, Memory
-from networks.dual_transfer import DualTransferCaptioner
-from networks.encoders import build_encoder
-from networks.errors import UserError
-from networks.language import GPT2_SIZES, build_language_model
-from networks.losses import token_loss
-from networks.merging import MergingVariant
-from networks.pooling import Pooling
+from networks.captioners.base import CaptionOutput, Memory
+from networks.captioners.dual_transfer import DualTransferCaptioner
+from networks.decoders.language import GPT2_SIZES, build_language_model
+from networks.decoders.merging import MergingVariant
+from networks.encoders.build import build_encoder
+from networks.layers.pooling import Pooling
+from networks.losses.tokens import token_loss
 
 
 class DualTransfer(CaptioningModule):
@@ -40,15 +40,15 @@ class DualTransfer(CaptioningModule):
         image_weights: name of published weights, a local file, or None = random; None without an image encoder.
         language_model: a GPT-2 size, or another causal language model's folder or hub id.
         language_weights: hub id, local folder or file, or None = random.
-        merging: merging network, see `networks.merging`.
+        merging: merging network, see `networks.decoders.merging`.
         language_layers: blocks of the language model; None = as its name says.
         language_heads: attention heads, likewise.
         language_width: hidden width, likewise.
         dropout: dropout of the language model; None = as its name says.
         gradient_checkpointing: keep no activations inside the blocks of both towers.
         freeze_image: the image network does not learn.
-        pooling: how the data module's features become one vector, see `networks.pooling`; an image network here makes
-            its own.
+        pooling: how the data module's features become one vector, see `networks.layers.pooling`; an image network here
+            makes its own.
         lr: peak learning rate of what starts from random weights.
         lr_pretrained: peak learning rate of towers with pretrained weights.
         weight_decay: decoupled weight decay.
@@ -58,11 +58,11 @@ class DualTransfer(CaptioningModule):
         as_published: train on the paper's padded loss and also log its two figures of merit.
         val_images: pictures captioned in every validation; None = all.
         beams: beam width in testing and prediction.
-        length_penalty: see `networks.decoding`.
+        length_penalty: see `networks.generation.search`.
         no_repeat_ngram_size: likewise.
-        consensus: rank the captions of the beam search by their agreement, see `networks.consensus`.
-        neighbours: training pictures whose captions have a voice in the consensus (see `networks.neighbours`); the
-            checkpoint carries all training captions then. 0: none.
+        consensus: rank the captions of the beam search by their agreement, see `networks.generation.consensus`.
+        neighbours: training pictures whose captions have a voice in the consensus (see
+            `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
         neighbour_share: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from.

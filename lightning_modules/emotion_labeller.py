@@ -13,10 +13,10 @@ from torch import nn
 
 from lightning_modules.base import Schedule, rate_factor
 from lightning_modules.labelling import LabellingModule
-from networks.emotion import EmotionNetwork
-from networks.emotion_build import Architecture, build_emotion_network, load_published
-from networks.text_labeller import TextLabeller
-from networks.transfer import freeze
+from networks.emotion.base import EmotionNetwork
+from networks.emotion.build import Architecture, build_emotion_network, load_published
+from networks.emotion.text import TextLabeller
+from networks.emotion.transfer import freeze
 
 
 class EmotionLabeller(LabellingModule):
@@ -30,7 +30,7 @@ class EmotionLabeller(LabellingModule):
         architecture: the network, see the modules of `networks` of these names.
         weights: BERT or VisualBERT weights, a hub id or local folder (``light`` takes the word embeddings of them);
             None = random.
-        image_encoder: CNN of visual_bert and bert_resnet, see `networks.encoders.build_encoder`; None: the data
+        image_encoder: CNN of visual_bert and bert_resnet, see `networks.encoders.build.build_encoder`; None: the data
             module's frozen `encoder` gives features.
         image_weights: its weights.
         use_image: look at pictures or features; false: captions only.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
+from core.errors import UserError
 from lightning_modules.base import Schedule
 from lightning_modules.emotion_labeller import (
     adopt_labels,
@@ -21,10 +22,9 @@ from lightning_modules.emotion_labeller import (
     start_network,
 )
 from lightning_modules.labelling import LabellingModule
-from networks.emotion import EmotionNetwork
-from networks.emotion_build import Architecture
-from networks.errors import UserError
-from networks.transfer import check_depth, freeze, transfer
+from networks.emotion.base import EmotionNetwork
+from networks.emotion.build import Architecture
+from networks.emotion.transfer import check_depth, freeze, transfer
 
 
 class EmotionTransfer(LabellingModule):
@@ -198,7 +198,7 @@ def vocabulary(tokenizer: dict[str, Any]) -> list[str]:
     """The token of every id of a tokeniser that is described in a checkpoint."""
     from tokenizers import Tokenizer
 
-    from datamodules.tokenization import tokenizer_from_spec
+    from datamodules.loading.tokenization import tokenizer_from_spec
 
     built = tokenizer_from_spec(tokenizer)
     if tokenizer["kind"] == "word":

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from core.batch import Batch
+from core.errors import UserError
 from datamodules.base import CaptionDataModule, Split
 from lightning_modules.base import BaseModule, Stage
 from metrics.label_metrics import LabelMetrics
-from networks.batch import Batch
-from networks.errors import UserError
-from networks.label_losses import label_loss
-from networks.labeller import Labeller, LabelOutput
+from networks.classifiers.base import Labeller, LabelOutput
+from networks.losses.labels import label_loss
 
 
 class Labelled(TypedDict):
@@ -105,8 +105,8 @@ class LabellingModule(BaseModule):
         return found
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """Rows that this model's figures must be read against, see `metrics.label_floors`."""
-        from datamodules.label_bounds import label_bounds_of  # scikit-learn is only needed here
+        """Rows that this model's figures must be read against, see `metrics.baselines.labels`."""
+        from datamodules.audit.label_bounds import label_bounds_of  # scikit-learn is only needed here
 
         datamodule = self._data()
         return {} if datamodule is None else label_bounds_of(datamodule, split, self.reads_text)

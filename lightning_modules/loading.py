@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from datamodules.feature_store import EncoderSpec
-from datamodules.images import ImageTransform, open_image, to_rgb
-from datamodules.tokenization import CaptionTokenizer, tokenizer_from_spec
+from core.batch import Batch
+from core.errors import UserError
+from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
+from datamodules.readers.images import ImageTransform, open_image, to_rgb
+from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import BaseModule, names_that_differ
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
-from networks.batch import Batch
-from networks.decoding import DecodingSettings, decode
-from networks.encoders import ImageEncoder
-from networks.errors import UserError
-from networks.labeller import Labeller, LabelOutput
+from networks.classifiers.base import Labeller, LabelOutput
+from networks.encoders.build import ImageEncoder
+from networks.generation.search import DecodingSettings, decode
 
 
 def find_checkpoint(path: str | Path) -> Path:

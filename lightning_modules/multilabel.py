@@ -14,28 +14,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from core.batch import Batch
+from core.errors import UserError
 from lightning_modules.base import Schedule, rate_factor
 from lightning_modules.labelling import LabellingModule
-from lightning_modules.settings import check_one_encoder
-from networks.batch import Batch
-from networks.encoders import ImageEncoder, TorchvisionEncoder, build_encoder
-from networks.errors import UserError
-from networks.freezing import parameters_of_map
-from networks.image_labeller import ImageLabeller, lay_at_random
-from networks.label_losses import LabelLoss
-from networks.pooling import Pooling
+from lightning_modules.parts.settings import check_one_encoder
+from networks.classifiers.picture import ImageLabeller, lay_at_random
+from networks.encoders.build import ImageEncoder, TorchvisionEncoder, build_encoder
+from networks.encoders.freezing import parameters_of_map
+from networks.layers.pooling import Pooling
+from networks.losses.labels import LabelLoss
 
 
 class MultiLabel(LabellingModule):
     """A classifier of pictures into several labels at once.
 
     Args:
-        image_encoder: CNN that belongs to this module, see `networks.encoders.build_encoder`; None: the data module's
-            frozen `encoder` gives features.
+        image_encoder: CNN that belongs to this module, see `networks.encoders.build.build_encoder`; None: the data
+            module's frozen `encoder` gives features.
         image_weights: its weights: a published name, a local file, or None = random.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
         hidden: widths of the head's hidden layers (published: 1000 and 100); none: a linear classifier.
-        pooling: how the regions become one vector (published: ``mean``); see `networks.pooling`.
+        pooling: how the regions become one vector (published: ``mean``); see `networks.layers.pooling`.
         normalize: LayerNorm in front of the head.
         dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.

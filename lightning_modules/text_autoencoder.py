@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from core.batch import Batch
 from datamodules.base import CaptionDataModule, Split
-from datamodules.tokenization import CaptionTokenizer, tokenizer_from_spec
+from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from lightning_modules.base import BaseModule, Schedule, Stage
-from lightning_modules.settings import share_of_own_words
+from lightning_modules.parts.settings import share_of_own_words
 from metrics.caption_metrics import CaptionMetrics
-from networks.batch import Batch
-from networks.captioner import CaptionOutput
-from networks.code_decoder import WordInput
-from networks.decoding import DecodingSettings, decode
-from networks.losses import token_loss
-from networks.recurrent import CellName
-from networks.text_autoencoder import CodeKind, TextAutoencoder
+from networks.captioners.base import CaptionOutput
+from networks.captioners.text_autoencoder import CodeKind, TextAutoencoder
+from networks.decoders.code import WordInput
+from networks.generation.search import DecodingSettings, decode
+from networks.layers.recurrent import CellName
+from networks.losses.tokens import token_loss
 
 _REPLACED_WORDS = 0.2
 

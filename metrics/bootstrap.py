@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.errors import UserError
 from metrics.captions import SCORES, ImageScores, Rows, scores_of_sums
-from networks.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

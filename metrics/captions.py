@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import UserError
 from metrics.tokenize import tokenize_caption
-from networks.errors import UserError
 
 Rows = NDArray[np.float64]
 Tokenizer = Callable[[str], str]

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 
-from networks.errors import UserError
+from core.errors import UserError
 
 _ORDERS = 4
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.errors import UserError
 from metrics.bootstrap import Comparison
 from metrics.labels import average_precisions, checked, ranking_scores, threshold_scores
-from networks.errors import UserError
 
 SCORES = ("macro_ap", "top1", "top3", "recall3", "micro_f1", "macro_f1")
 """Scores that are compared, in the order of printing."""

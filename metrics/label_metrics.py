@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from core.errors import UserError
 from metrics.labels import choose_threshold, label_scores
-from networks.errors import UserError
 
 _NOT_SCORED = -1.0
 

@@ -12,7 +12,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from networks.errors import UserError
+from core.errors import UserError
 
 Rows = NDArray[np.float64]
 Truth = NDArray[np.bool_]

@@ -13,11 +13,11 @@ from PIL import Image
 
 import cli
 from callbacks.checkpoints import AtomicCheckpointIO, best_checkpoint
-from callbacks.loggers import CSVFile
 from callbacks.progress import ProgressBar
-from commands import runs
-from commands.train import main as train
-from networks.errors import UserError
+from commands.trainer import runs
+from commands.trainer.train import main as train
+from core.errors import UserError
+from reporting.loggers import CSVFile
 from tests.conftest import ROOT
 from tests.tiny import KillAfter, make_config, make_folder
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from networks.errors import UserError
+from core.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

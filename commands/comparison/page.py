@@ -11,7 +11,7 @@ from PIL import Image
 
 from commands.comparison.paired import Evidence, Pair
 from commands.comparison.tables import FLAG
-from metrics.flags import flagged
+from metrics.baselines.flags import flagged
 
 _SIDE = 224
 """Longer side of a thumbnail, pixels."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from commands.comparison.data import build_data
 from commands.comparison.results import Captions, Probabilities, Result, data_differences, read_predictions
+from core.errors import UserError
 from metrics.bootstrap import Comparison
-from networks.errors import UserError
 
 if TYPE_CHECKING:
     from datamodules.base import CaptionDataModule, Split
-    from datamodules.dataset import Example
+    from datamodules.loading.dataset import Example
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import yaml
 from commands.comparison.data import Section, evaluated_data, option_values
 from commands.recipes.engine import read_state
 from commands.recipes.summary import OWN, read_metrics
-from networks.errors import UserError
+from core.errors import UserError
 
 Split = Literal["test", "val"]
 Captions = dict[str, str]
@@ -220,7 +220,7 @@ def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
     """
     path = result.folder / "predictions.json"
     if result.floor is not None:
-        from metrics.floors import floor_file  # numpy is only needed here
+        from metrics.baselines.captions import floor_file  # numpy is only needed here
 
         path = result.folder / "floors" / f"{floor_file(result.floor)}.json"
         if not path.is_file():

@@ -5,9 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from callbacks.comparison_figures import sweep_figure
 from commands.comparison.results import Result, differing_settings
-from networks.errors import UserError
+from core.errors import UserError
+from reporting.comparison_figures import sweep_figure
 
 _FEWEST = 3
 """Values that a setting needs to be found by itself."""

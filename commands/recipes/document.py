@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from networks.errors import UserError
+from core.errors import UserError
 
 _REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)

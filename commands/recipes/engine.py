@@ -17,7 +17,7 @@ from typing import Literal, NotRequired, TypedDict
 from commands.recipes.document import Recipe, Stage, near
 from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint, write_whole
 from commands.recipes.process import StageProcess, cores, end_all
-from networks.errors import UserError
+from core.errors import UserError
 
 STATE = "stage.json"
 LOG = "stage.log"

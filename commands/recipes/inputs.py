@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import yaml
 
 from commands.recipes.document import Stage
-from networks.errors import UserError
+from core.errors import UserError
 
 _CONFIG = (".yaml", ".yml")
 _ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".parquet")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from networks.errors import UserError
+from core.errors import UserError
 
 _PATIENCE = 60.0
 """Seconds that interrupted stages have for closing their files."""

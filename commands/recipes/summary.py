@@ -11,7 +11,7 @@ from typing import Any
 from commands.recipes.document import FLOOR, Recipe
 from commands.recipes.engine import duration, read_state
 from commands.recipes.inputs import write_whole
-from networks.errors import UserError
+from core.errors import UserError
 
 Row = dict[str, list[float]]
 """Metric to its values, one a seed."""
@@ -114,7 +114,7 @@ def print_scores(
     from rich.table import Table
 
     from commands.comparison.tables import FLAG, print_flags, print_table
-    from metrics.flags import flagged
+    from metrics.baselines.flags import flagged
 
     flags = flagged(_means(rows), _means(bounds))
     table = Table()
@@ -203,8 +203,8 @@ def run_marks(recipe: Recipe) -> list[tuple[str, str]]:
 
 def draw(rows: Mapping[str, Row], bounds: Mapping[str, Row], metrics: Sequence[str], path: Path) -> None:
     """Draws the table as bars, whiskers over the seeds, between floors and ceilings."""
-    from callbacks.comparison_figures import bar_figure
     from commands.compare import drawn, lines
+    from reporting.comparison_figures import bar_figure
 
     chosen = drawn(metrics)
     if chosen:

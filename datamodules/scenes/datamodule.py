@@ -4,15 +4,15 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from core.errors import UserError
 from datamodules.base import CaptionDataModule
-from datamodules.dataset import Example
-from datamodules.images import Normalization
+from datamodules.loading.dataset import Example
+from datamodules.readers.images import Normalization
 from datamodules.scenes.bounds import image_blind_captions, scene_bounds
 from datamodules.scenes.emotions import EMOTION_NAMES, emotion_labels
 from datamodules.scenes.generator import LABEL_NAMES, Scene, Split, make_scene, scene_labels
 from datamodules.scenes.grammar import scene_captions
 from datamodules.scenes.render import MIN_SIZE, render
-from networks.errors import UserError
 
 
 class SceneCaptions(CaptionDataModule):
@@ -158,7 +158,7 @@ class SceneCaptions(CaptionDataModule):
         return len(self.label_names)
 
     def scenes(self, split: Split) -> dict[str, str]:
-        """Scenes of a split as JSON by image id, as `metrics.truth.SceneTruth` wants them."""
+        """Scenes of a split as JSON by image id, as `datamodules.scenes.truth_metric.SceneTruth` wants them."""
         return {str(example.image_id): example.image for example in self.examples(split)}
 
     def bounds(self, split: Split) -> dict[str, dict[str, float]]:

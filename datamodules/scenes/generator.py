@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from core.errors import DataError, UserError
 from datamodules.scenes.draws import Draws
-from networks.errors import DataError, UserError
 
 Split = Literal["train", "val", "test"]
 Kind = tuple[str, str]

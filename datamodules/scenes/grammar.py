@@ -8,10 +8,10 @@ function of the scene alone. `GRAMMAR_WORDS` lists the vocabulary.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.errors import UserError
 from datamodules.scenes.draws import Draws
 from datamodules.scenes.generator import COLOURS, SHAPES, Group, Scene, groups_of
 from datamodules.scenes.relations import RELATIONS, Relation, relation_holds
-from networks.errors import UserError
 
 CAPTIONS_PER_SCENE = 5
 _ATTEMPTS = 100

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.errors import UserError
 from datamodules.scenes.draws import Draws
 from datamodules.scenes.generator import CANVAS, Scene, SceneObject
-from networks.errors import UserError
 
 MIN_SIZE = 64
 _OVERSAMPLING = 8

@@ -7,7 +7,7 @@ import torch
 
 import callbacks.checkpoints as module
 from callbacks.checkpoints import AtomicCheckpointIO
-from networks.errors import UserError
+from core.errors import UserError
 
 
 def test_round_trip_without_debris(tmp_path):

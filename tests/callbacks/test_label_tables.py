@@ -17,7 +17,7 @@ from callbacks.label_tables import (
     verdicts_of,
 )
 from callbacks.report import score_table
-from metrics.label_floors import PRIOR
+from metrics.baselines.labels import PRIOR
 from metrics.labels import per_label
 
 NAMES = ["sea", "ship", "sand", "dock"]

@@ -9,10 +9,10 @@ from lightning import LightningModule, Trainer
 from torch import nn
 
 from callbacks.pseudo_labels import PseudoLabelWriter, ShardWriter, fingerprint
+from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.dataset import Example
-from datamodules.probability_files import read_probabilities, read_shards
-from networks.errors import DataError, UserError
+from datamodules.loading.dataset import Example
+from datamodules.readers.probability_files import read_probabilities, read_shards
 
 NAMES = ("sad", "calm", "joy")
 

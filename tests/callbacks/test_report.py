@@ -7,7 +7,7 @@ from rich.console import Console
 
 from callbacks.report import score_table
 from datamodules.scenes.bounds import FLOOR
-from metrics.floors import BLIND, HUMAN, NEAREST, floor_warning, floors_above
+from metrics.baselines.captions import BLIND, HUMAN, NEAREST, floor_warning, floors_above
 
 BOUNDS = {NEAREST: {"bleu4": 0.6, "cider_d": 2.8}, FLOOR: {"cider_d": 0.7}, HUMAN: {"cider_d": 3.8}}
 

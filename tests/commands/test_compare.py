@@ -15,9 +15,9 @@ from callbacks.report import write_floors
 from commands.comparison.paired import compare_over_seeds
 from commands.comparison.results import read_results
 from commands.comparison.sweep import sweeps
+from core.errors import UserError
 from metrics.bootstrap import paired_bootstrap
 from metrics.captions import score_images
-from networks.errors import UserError
 
 NASTY = "<script>alert('x')</script> & a \"red\" picture"
 COLOURS = ("red", "green", "blue", "white")

@@ -15,9 +15,9 @@ from PIL import Image
 import cli
 from commands import data
 from commands.data import underscored
-from datamodules import download
-from datamodules.download import Archive
-from networks.errors import UserError
+from core.errors import UserError
+from datamodules.readers import download
+from datamodules.readers.download import Archive
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands.score import main
+from core.errors import UserError
 from metrics.captions import SCORES, score_captions
-from networks.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = {"7": ["A dog runs on grass.", "a brown dog"], "8": ["Two cats sleep."], "9": ["A man on a horse."]}

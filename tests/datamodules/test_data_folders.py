@@ -7,10 +7,10 @@ import shutil
 import pytest
 from PIL import Image
 
+from core.errors import DataError, UserError
 from datamodules.coco import COCOCaptions
 from datamodules.folder_captions import FolderCaptions
-from datamodules.splits import assign_splits, seeded_order
-from networks.errors import DataError, UserError
+from datamodules.splitting.splits import assign_splits, seeded_order
 
 SPLITS = ("train", "val", "test")
 

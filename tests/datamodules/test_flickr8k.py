@@ -3,8 +3,8 @@ import logging
 import pytest
 from PIL import Image
 
+from core.errors import DataError
 from datamodules.flickr8k import Flickr8k
-from networks.errors import DataError
 
 SPLITS = {"train": (454, 6000), "val": (66, 1000), "test": (125, 1000)}
 LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}

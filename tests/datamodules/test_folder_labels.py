@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import cli
+from core.errors import DataError
 from datamodules.folder_labels import FolderLabels
-from networks.errors import DataError
 
 SPLITS = ("train", "val", "test")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import DataError
 from datamodules.hub_captions import HubCaptions
-from networks.errors import DataError
 
 SPLITS = ("train", "val", "test")
 

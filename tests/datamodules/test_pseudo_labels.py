@@ -6,14 +6,14 @@ import torch
 
 import cli
 from callbacks.pseudo_labels import ShardWriter
+from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.dataset import Example
-from datamodules.label_selection import audit_labels, choose_labels
+from datamodules.loading.dataset import Example
 from datamodules.pseudo_labels import AUDIT_FILE, PseudoLabels
+from datamodules.readers.socratis_cleaning import EMOTIONS
 from datamodules.scenes import SceneCaptions
 from datamodules.socratis import Socratis
-from datamodules.socratis_cleaning import EMOTIONS
-from networks.errors import DataError, UserError
+from datamodules.splitting.label_selection import audit_labels, choose_labels
 
 NAMES = ("sad", "calm", "joy")
 PUBLISHED = {

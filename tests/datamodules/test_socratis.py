@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 import cli
-from datamodules import socratis_cleaning as rules
-from datamodules.dataset import Collate
-from datamodules.records import fail
+from core.errors import DataError, UserError
+from datamodules.loading.dataset import Collate
+from datamodules.readers import socratis_cleaning as rules
+from datamodules.readers.records import fail
+from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation
 from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis, emotion_list
-from datamodules.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation
-from networks.errors import DataError, UserError
 
 SPLITS = ("train", "val", "test")
 

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from cli import main
-from datamodules.images import open_image
+from core.errors import DataError, UserError
+from datamodules.readers.images import open_image
 from datamodules.ucm_captions import UCM_CLASSES, UCMCaptions, ucm_name
-from metrics.floors import CEILINGS, FLOORS, NEAREST, PREDICTED_CLASS
-from networks.errors import DataError, UserError
+from metrics.baselines.captions import CEILINGS, FLOORS, NEAREST, PREDICTED_CLASS
 
 SPLITS = {"train": 1107, "val": 146, "test": 147}
 

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import nn
 
 import cli
+from core.errors import UserError
 from datamodules.scenes import SceneCaptions
+from datamodules.scenes.pointing import named_places
 from lightning_modules import AttentionRNN, load_captioner
-from metrics.pointing import named_places
-from networks.attention_losses import doubly_stochastic_penalty, supervision_loss
-from networks.encoders import build_encoder
-from networks.errors import UserError
-from networks.freezing import parameters_of_map
+from networks.encoders.build import build_encoder
+from networks.encoders.freezing import parameters_of_map
+from networks.losses.attention import doubly_stochastic_penalty, supervision_loss
 from tests.conftest import ROOT
 from tests.tiny import COLOURS, make_folder
 

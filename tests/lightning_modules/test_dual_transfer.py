@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from datamodules.dataset import CaptionDataset, Collate, Example
-from datamodules.images import ImageTransform
-from datamodules.tokenization import WordTokenizer
+from core.errors import UserError
+from datamodules.loading.dataset import CaptionDataset, Collate, Example
+from datamodules.loading.tokenization import WordTokenizer
+from datamodules.readers.images import ImageTransform
 from lightning_modules import DualTransfer
 from lightning_modules.base import rate_factor
-from networks.errors import UserError
-from networks.losses import token_loss
+from networks.losses.tokens import token_loss
 
 CAPTIONS = ("a red square on a table", "two blue circles", "a dog")
 TOKENIZER = WordTokenizer.build(CAPTIONS, 1, 12)

@@ -10,7 +10,7 @@ from lightning import Callback
 
 import cli
 from lightning_modules.loading import load_labeller, load_module
-from networks.transfer import check_depth
+from networks.emotion.transfer import check_depth
 from tests.conftest import ROOT
 
 LIGHT = {

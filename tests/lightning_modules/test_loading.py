@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from core.errors import UserError
 from lightning_modules import MultiLabel
 from lightning_modules.loading import check_looks_itself, load_module
-from networks.errors import UserError
 
 
 def test_model_of_stored_regions_takes_no_pictures():

@@ -13,13 +13,13 @@ import yaml
 from lightning import Callback
 
 import cli
+from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from lightning_modules import LoadedLabeller, MultiLabel, load_labeller
 from lightning_modules.loading import load_module
 from lightning_modules.multilabel import mixed
-from metrics.label_floors import PRIOR
+from metrics.baselines.labels import PRIOR
 from metrics.labels import choose_threshold, label_scores
-from networks.errors import UserError
 from tests.conftest import ROOT
 
 SEEN = []

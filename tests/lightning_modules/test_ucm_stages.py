@@ -10,13 +10,13 @@ import yaml
 
 import cli
 from callbacks.attention_maps import check_attends
+from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import CodeCaptioning, Distillation, LoadedLabeller, TextAutoencoding, load_captioner
 from lightning_modules.loading import load_labeller, load_module
-from lightning_modules.stages import check_same_features
+from lightning_modules.parts.handover import check_same_features
 from lightning_modules.text_autoencoder import different, varied
-from networks.errors import UserError
 from tests.conftest import ROOT
 
 TOKENS = ("vocab_size", "bos_id", "eos_id", "pad_id")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from metrics.bootstrap import paired_bootstrap
 from metrics.captions import SCORES, ImageScores, corpus_scores, score_images
-from networks.errors import UserError
 from tests.metrics.test_captions import corpus
 
 PREDICTIONS, REFERENCES = corpus(5, images=60)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from core.errors import UserError
 from metrics.caption_metrics import CaptionMetrics
 from metrics.captions import SCORES, score_captions
-from networks.errors import UserError
 from tests.metrics.test_captions import corpus
 
 PREDICTIONS, REFERENCES = corpus(11, images=24)

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from metrics.captions import (
     SCORES,
     STATISTICS,
@@ -17,7 +18,6 @@ from metrics.captions import (
     score_captions,
     score_images,
 )
-from networks.errors import UserError
 
 WORDS = ["a", "the", "dog", "cat", "man", "runs", "on", "grass", "red"]
 

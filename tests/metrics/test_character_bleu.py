@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from core.errors import UserError
 from metrics.character_bleu import character_bleu
-from networks.errors import UserError
 
 KEYS = [f"as_published/bleu{n}_char" for n in range(1, 5)]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from metrics.label_bootstrap import SCORES, paired_label_bootstrap
 from metrics.labels import label_scores
-from networks.errors import UserError
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import UserError
 from metrics.label_metrics import LabelMetrics
 from metrics.labels import choose_threshold, label_scores
-from networks.errors import UserError
 
 TARGETS = {f"{place}.jpg": tuple(map(float, row)) for place, row in enumerate(np.eye(4)[[0, 1, 2, 3, 1, 0, 2]])}
 PROBABILITIES = torch.rand(7, 4, generator=torch.Generator().manual_seed(1))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from core.errors import UserError
 from metrics.labels import average_precisions, choose_threshold, label_scores, per_label
-from networks.errors import UserError
 
 
 def draw(seed=0, images=150, labels=7, decimals=2):

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.scenes.bounds import CEILING, FLOOR, TYPICAL, typical_caption
 from datamodules.scenes.emotions import EMOTION_NAMES
@@ -13,8 +14,7 @@ from datamodules.scenes.generator import LABEL_NAMES, Scene
 from datamodules.scenes.grammar import GRAMMAR_WORDS
 from datamodules.scenes.render import render_array
 from datamodules.scenes.truth import caption_truth
-from metrics.truth import SceneTruth
-from networks.errors import UserError
+from datamodules.scenes.truth_metric import SceneTruth
 
 
 @pytest.fixture(scope="module")

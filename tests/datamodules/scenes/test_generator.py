@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 
+from core.errors import DataError, UserError
 from datamodules.scenes.generator import (
     CANVAS,
     KINDS,
@@ -19,7 +20,6 @@ from datamodules.scenes.generator import (
     split_of,
 )
 from datamodules.scenes.relations import OPPOSITE, RELATIONS, relation_holds
-from networks.errors import DataError, UserError
 
 SCENES = {split: [make_scene(split, index, 3, max_groups=3, max_objects=5) for index in range(400)] for split in SPLITS}
 EVERY = [scene for scenes in SCENES.values() for scene in scenes]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import UserError
 from datamodules.scenes.generator import COLOURS, SHAPES, Scene, SceneObject, make_scene
 from datamodules.scenes.render import render, render_array
-from networks.errors import UserError
 
 
 def _alone(shape, colour, size="large", radius=34):

@@ -1,0 +1,191 @@
+"""Run folders: where a run is written, which checkpoint is meant, what is noted about it."""
+
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from core.errors import UserError
+from lightning_modules.loading import find_checkpoint
+from reporting.loggers import read_facts
+
+_CHILD = "CAPTION_RUN_DIR"
+"""Environment variable by which the first process of a run tells its folder to those that it starts: ID:FOLDER."""
+
+
+def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs: list[str]) -> tuple[Path, Path | None]:
+    """Decides where a command writes and which checkpoint it reads.
+
+    Args:
+        subcommand: fit, validate, test or predict.
+        run_dir: folder asked for, or None.
+        ckpt_path: checkpoint or run folder asked for; "last" and "best" are those of `run_dir`.
+        configs: experiment files, the first one names the experiment.
+
+    Returns:
+        The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` goes on in that
+        run; from any other checkpoint it writes a folder of its own, since going on would take back what followed.
+
+    Raises:
+        UserError: the folder is taken, or there is no such checkpoint.
+    """
+    checkpoint = _checkpoint(subcommand, run_dir, ckpt_path)
+    if subcommand != "fit":
+        return _evaluation_folder(subcommand, run_dir, checkpoint, configs), checkpoint
+    if checkpoint is not None and checkpoint.name == "last.ckpt" and run_dir is None:
+        run_dir = str(_run_of(checkpoint) or "") or None
+    starter, _, announced = os.environ.get(_CHILD, "").partition(":")
+    # a rank alone is no proof: Lightning leaves LOCAL_RANK behind in the process that started the others
+    if starter == str(os.getppid()) and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(announced), checkpoint
+    folder = Path(run_dir) if run_dir else _new_folder(configs)
+    goes_on = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
+    if not goes_on and (folder / "config.yaml").exists():
+        raise UserError(
+            f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or go on "
+            f"with it: python cli.py resume {folder}"
+        )
+    os.environ[_CHILD] = f"{os.getpid()}:{folder}"
+    return folder, checkpoint
+
+
+def interrupted_message() -> str:
+    """What to do after Ctrl-C in training."""
+    folder = os.environ.get(_CHILD, "").partition(":")[2]
+    if folder and (Path(folder) / "checkpoints" / "last.ckpt").is_file():
+        return f"interrupted; go on from its last checkpoint with: python cli.py resume {folder}"
+    return "interrupted before the first checkpoint"
+
+
+def with_saved_config(args: list[str]) -> list[str]:
+    """Adds the run's own configuration when a run is evaluated and none is given.
+
+    Args:
+        args: subcommand and options.
+    """
+    given = any(arg == "--config" or arg.startswith(("--config=", "--print_config", "--help")) for arg in args)
+    if given or args[0] == "fit" or "-h" in args:
+        return args
+    path, run_dir = _value(args, "--ckpt_path"), _value(args, "--run_dir")
+    checkpoint = _checkpoint(args[0], run_dir, path)
+    run = None if checkpoint is None else _run_of(checkpoint)
+    config = run / "config.yaml" if run else None
+    return [args[0], "--config", str(config), *args[1:]] if config and config.is_file() else args
+
+
+def config_files(args: list[str]) -> list[str]:
+    """The experiment files named on a command line, in order.
+
+    >>> config_files(["fit", "--config", "a.yaml", "--trainer.max_epochs=1", "--config=b.yaml"])
+    ['a.yaml', 'b.yaml']
+    """
+    files = [value for name, value in itertools.pairwise(args) if name == "--config"]
+    return files + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
+
+
+def write_facts(folder: Path, wandb_id: str | None) -> None:
+    """Notes in ``run.json`` what is needed to believe, repeat or continue a run."""
+    import torch
+
+    facts = {
+        "command": " ".join(sys.argv),
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "lightning", "transformers", "timm")},
+        "threads": torch.get_num_threads(),
+        "wandb_id": wandb_id,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+    }
+    temporary = folder / "run.json.tmp"
+    temporary.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    temporary.replace(folder / "run.json")
+
+
+def restore_threads(run: Path) -> None:
+    """Takes as many threads as the run began with: on a CPU the order of sums, and so the bits, depend on it."""
+    import torch
+
+    threads = read_facts(run).get("threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
+
+
+def _value(args: list[str], name: str) -> str | None:
+    """The last value given to an option, or None."""
+    found = [value for flag, value in itertools.pairwise(args) if flag == name]
+    found += [arg.partition("=")[2] for arg in args if arg.startswith(name + "=")]
+    return found[-1] if found else None
+
+
+def _checkpoint(subcommand: str, run_dir: str | None, ckpt_path: str | None) -> Path | None:
+    """The checkpoint file that is meant; a run folder means its last one for training, its best for the rest."""
+    if ckpt_path is None:
+        return None
+    if ckpt_path in ("last", "best"):
+        if run_dir is None:
+            raise UserError(f"--ckpt_path {ckpt_path} needs --run_dir RUN, the run that it belongs to")
+        return find_checkpoint(Path(run_dir) / "checkpoints" / f"{ckpt_path}.ckpt")
+    last = Path(ckpt_path) / "checkpoints" / "last.ckpt"
+    return last if subcommand == "fit" and last.is_file() else find_checkpoint(ckpt_path)
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in; None for a file somewhere else."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+
+
+def _new_folder(configs: list[str]) -> Path:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("under torchrun every process must know the run folder: pass --run_dir PATH")
+    base = Path("runs") / _experiment(configs) / time.strftime("%Y-%m-%d_%H-%M-%S")
+    return _unused(base)
+
+
+def _experiment(configs: list[str]) -> str:
+    """Names an experiment by its first file: ``experiments/offline/x.yaml`` is ``offline_x``."""
+    if not configs:
+        return "unnamed"
+    path = Path(configs[0])
+    if path.name == "config.yaml" and path.resolve().parent.parent.name:
+        return path.resolve().parent.parent.name  # the saved one of a run: runs/EXPERIMENT/RUN/config.yaml
+    return f"offline_{path.stem}" if path.parent.name == "offline" else path.stem
+
+
+def _evaluation_folder(subcommand: str, run_dir: str | None, checkpoint: Path | None, configs: list[str]) -> Path:
+    if checkpoint is None:
+        raise UserError(f"{subcommand} needs a trained model: pass --ckpt_path RUN (a run folder or a .ckpt file)")
+    if run_dir is not None and not (Path(run_dir) / "config.yaml").exists():
+        if any((Path(run_dir) / name).exists() for name in ("predictions.json", "metrics.json")):
+            raise UserError(f"--run_dir {run_dir} holds results already, which are never overwritten: choose another")
+        return Path(run_dir)
+    run = _run_of(checkpoint) if run_dir is None else Path(run_dir)
+    if run is None:
+        return _unused(Path("runs") / _experiment(configs) / subcommand)
+    return _unused(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
+
+
+def _unused(folder: Path) -> Path:
+    """The folder itself, or the same with -2, -3 ... when it exists."""
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _commit() -> str | None:
+    """Commit of this checkout, with "+" when files differ from it; None outside of git."""
+    try:
+        run = [
+            subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+            for args in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run[0].strip() + ("+" if run[1].strip() else "")

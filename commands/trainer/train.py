@@ -1,0 +1,323 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with run folders and exact resume."""
+
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf.errors import OmegaConfBaseException
+
+import datamodules  # noqa: F401  # its classes may be named by class_path
+from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
+from callbacks.predictions import PredictionWriter
+from callbacks.progress import ProgressBar
+from callbacks.report import RunReport
+from commands.trainer import config_files, runs
+from core.errors import UserError
+from lightning_modules.base import BaseModule
+from reporting.loggers import WandbMode, make_loggers, own_wandb_run
+
+_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")
+
+
+class OneLineParser(LightningArgumentParser):
+    """Reports a wrong option in one line, and takes no abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the message as the user's error."""
+        if "the following arguments are required" in message and re.search(r"\b(model|data)\b", message):
+            raise UserError(
+                "there is no model and data to work with: train with --config experiments/NAME.yaml; test, validate "
+                "and predict find the configuration of --ckpt_path RUN, but not that of a checkpoint outside of its run"
+            ) from ex
+        raise UserError(f"{tidy(message)} (python cli.py COMMAND --help lists the options)") from ex
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``run.json`` into the folder of a new run; a resumed run keeps its own."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Saves once, on the first process."""
+        if self.already_saved or stage != "fit" or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        folder = Path(trainer.default_root_dir)
+        if not (folder / "config.yaml").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / "config.tmp.yaml"
+            self.parser.save(self.config, temporary, skip_unset=False, overwrite=True)
+            temporary.replace(folder / "config.yaml")  # whole or not at all
+            wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
+            runs.write_facts(folder, None if wandb is None else wandb.version)
+
+
+class TrainerCLI(LightningCLI):
+    """Lightning's command line; config and flags rule, a checkpoint only restores state."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keeps the arguments as they were typed."""
+        self._args: list[str] = list(sys.argv[1:] if args is None else args)
+        super().parse_arguments(parser, args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's own options and the links from data facts to the module's arguments."""
+        add = parser.add_argument
+        add("--run_dir", type=str | None, default=None, help="run folder; by default runs/EXPERIMENT/TIME")
+        add("--wandb", type=WandbMode, default="auto", help="W&B: auto is offline unless an account is configured")
+        add("--wandb_project", type=str, default="captioners", help="W&B project")
+        add("--tensorboard", type=bool, default=False, help="also write TensorBoard files")
+        add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
+        add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
+        parser.set_defaults({"trainer.log_every_n_steps": 10})
+        for fact in _FACTS:
+            parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=_reader(fact), apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration alone, whatever the checkpoint's hyper-parameters are."""
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run folder and the checkpoint, before anything slow happens."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        if (config["trainer"]["accumulate_grad_batches"] or 0) < 1:
+            raise UserError("trainer.accumulate_grad_batches is below 1: expected the number of batches for each step")
+        if "verbose" in config:
+            config["verbose"] = False  # RunReport prints the table
+        config["weights_only"] = True
+        self.run_dir, checkpoint = runs.locate(
+            self.subcommand, config["run_dir"], config["ckpt_path"], runs.config_files(self._args)
+        )
+        # the saved configuration is that of an experiment, wherever it runs
+        config["run_dir"] = None
+        config["ckpt_path"] = None if checkpoint is None else str(checkpoint)
+        self._saved_config = config.clone()
+        self._saved_config["ckpt_path"] = None
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer.
+
+        Raises:
+            UserError: one of them refuses a value.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException = error
+            while (inner := cause.__cause__ or cause.__context__) and not isinstance(cause, UserError):
+                cause = inner
+            if isinstance(cause, UserError) or not isinstance(cause, ValueError):
+                raise
+            raise UserError(f"a value is refused: {cause} (CAPTION_DEBUG=1 shows by what)") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds what every run has: its folder, checkpoints, loggers, report."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        settings = dict(self.config_init[self.subcommand]["trainer"])
+        settings |= {"default_root_dir": str(self.run_dir), "use_distributed_sampler": False}
+        fast = bool(settings.get("fast_dev_run"))
+        given = _as_list(settings["callbacks"])
+        own: list[Callback] = [PredictionWriter(), RunReport()]
+        if settings.get("enable_progress_bar") is not False and not any(isinstance(c, AnyProgressBar) for c in given):
+            own.insert(0, ProgressBar())  # it lets go of the terminal before the report
+        saves = self.subcommand == "fit" and not fast and settings.get("enable_checkpointing") is not False
+        if saves:
+            assert isinstance(self.model, BaseModule)
+            folder = self.run_dir / "checkpoints"
+            own += [
+                best_checkpoint(folder, self.model.monitor, self.model.monitor_mode),
+                LastCheckpoint(folder / "last.ckpt", config["checkpoint_steps"], config["checkpoint_minutes"]),
+            ]
+        if self.subcommand == "fit" and not fast:
+            own.append(SaveRunConfig(self._parser(self.subcommand), self._saved_config))
+            settings["logger"] = self._loggers(settings.get("logger"))
+        elif self.subcommand != "fit":
+            settings["logger"] = False
+        settings["callbacks"] = [*given, *own]
+        settings["enable_checkpointing"] = saves
+        settings["enable_model_summary"] = bool(settings.get("enable_model_summary"))  # RunReport has one line
+        settings["plugins"] = [*_as_list(settings.get("plugins")), AtomicCheckpointIO()]
+        try:
+            return Trainer(**settings)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer: {error}") from error
+
+    def _loggers(self, given: Logger | Sequence[Logger] | bool | None) -> list[Logger]:
+        """The CSV file always; loggers named in the configuration replace W&B and TensorBoard."""
+        config = self.config[str(self.subcommand)]
+        named = [logger for logger in _as_list(given) if isinstance(logger, Logger)]
+        wandb: WandbMode = "off" if named or given is False else config["wandb"]
+        return [*make_loggers(self.run_dir, wandb, config["wandb_project"], config["tensorboard"]), *named]
+
+
+_LITERAL = re.compile(r"Expected a typing\.Literal\[(.*?)\]")
+_CLASS = re.compile(r"Expected a <class '(\w+)'>")
+_UNION = re.compile(r"(\S+): Does not validate against any of the Union subtypes .*?Errors: - (.*)")
+
+
+def tidy(message: str) -> str:
+    """Cuts jsonargparse's report of every alternative that it tried down to the one that was meant.
+
+    >>> tidy('Parser key "model": Does not validate against any of the Union subtypes Subtypes: [...] Errors: '
+    ...      "- Option 'lrr' is not accepted - Expected a <class 'NoneType'> Given value type: ...")
+    "model: Option 'lrr' is not accepted"
+    """
+    message = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(message.split()))
+    message = message.replace("(python cli.py COMMAND --help lists the options)", "").strip()
+    found = _UNION.match(message)
+    if found:
+        reasons = [reason for reason in found[2].split(" - ") if not reason.startswith("Expected a <class 'NoneType'>")]
+        message = f"{found[1]}: {reasons[0] if reasons else found[2]}".strip()
+    return _CLASS.sub(r"expected \1", _LITERAL.sub(r"expected one of \1", message))
+
+
+def _reader(fact: str) -> Any:
+    """Function that reads one fact from the data module; cheap properties only."""
+    return lambda data: getattr(data, fact, None)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs one of Lightning's subcommands.
+
+    Args:
+        args: the subcommand and its options.
+
+    Raises:
+        UserError: an option, a file or a value is wrong.
+    """
+    _quiet()
+    args = list(args)
+    config_files.check_files(runs.config_files(args))
+    if any(".dict_kwargs" in arg for arg in args):
+        raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
+    args = runs.with_saved_config(args)
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    with own_wandb_run():
+        cli = _run(args)
+    if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
+        print(f"run folder: {cli.run_dir}")
+    return 130 if cli.trainer.interrupted else 0
+
+
+def _run(args: list[str]) -> TrainerCLI:
+    """Builds everything and runs the subcommand; what is the user's mistake becomes a ``UserError``."""
+    try:
+        return TrainerCLI(
+            BaseModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_class=OneLineParser,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=None if args == sys.argv[1:] else args,
+        )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has closed the loggers and gone
+            raise KeyboardInterrupt(runs.interrupted_message()) from None
+        raise
+    except Exception as error:
+        mistake = _mistake(error, runs.config_files(args))
+        if mistake is None:
+            raise
+        raise mistake from error
+
+
+def _mistake(error: Exception, files: list[str]) -> UserError | None:
+    """The user's mistake that a library's error stands for; None when it is none, or said well already."""
+    if isinstance(error, UserError):
+        place = config_files.location(str(error), files)
+        return UserError(str(error).replace(" (python cli.py", f"{place} (python cli.py")) if place else None
+    if isinstance(error, MisconfigurationException):
+        return UserError(f"trainer: {error}")
+    if isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None) or "configuration"
+        written = f" ({', '.join(files)})" if files else ""
+        return UserError(f"{key}{written}: {str(error).splitlines()[0]}; write a key that exists, or the value itself")
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(
+            f"out of GPU memory ({str(error).splitlines()[0]}): lower --data.init_args.batch_size and raise "
+            "--trainer.accumulate_grad_batches, or pass --model.init_args.gradient_checkpointing=true, or "
+            "--trainer.precision=bf16-mixed"
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    refused = isinstance(error, ValueError) and "lightning" in Path(frames[-1].filename).parts
+    return UserError(f"trainer: {error}") if refused and error.__cause__ is None and error.__context__ is None else None
+
+
+def _quiet() -> None:
+    """Silences remarks of the libraries that tell a user of this project nothing."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*args parameter is intended to run from within Python.*",
+        ".*The number of training batches.*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*your dataloader is not resumable.*",  # ours begins where the run stopped
+        ".*was deprecated in v4.*",  # jsonargparse speaks of Lightning's code
+        ".*By default only one JsonargparseDeprecationWarning.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are summed over the ranks
+        ".*could not find the monitored key in the returned metrics.*",  # without validation last.ckpt is enough
+    ):
+        warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _one_line
+    if not os.environ.get("CAPTION_DEBUG"):
+        logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_is_news)
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning without the place in a library where it was thought of."""
+    return f"warning: {' '.join(str(message).split())}\n"
+
+
+_NO_NEWS = (
+    "Detected KeyboardInterrupt",
+    "GPU available: False",
+    "HPU available",
+    "Lightning Cloud",
+    "Loaded model weights from",
+    "Loading `train_dataloader`",
+    "Restored all states",
+    "Restoring states from",
+    "Seed set to",
+    "TPU available",
+    "`Trainer.fit` stopped",
+    "`weights_only` was not set",
+    "litlogger",
+    "litmodels",
+)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out advertising, and what a run says of itself better."""
+    text = record.getMessage()
+    return not any(part in text for part in _NO_NEWS)

@@ -1,0 +1,1 @@
+"""From examples to batches: data set, samplers, tokenizers, resume position."""

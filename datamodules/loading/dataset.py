@@ -1,0 +1,177 @@
+"""From examples to batches: reading, tokenising, collating.
+
+Letters: B images, N captions, T tokens of the longest caption, C labels, R image regions, D their width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from core.batch import Batch
+from datamodules.loading.samplers import IndexInEpoch, derive_seed
+from datamodules.loading.tokenization import CaptionTokenizer
+from datamodules.readers.images import ImageTransform
+from datamodules.stored_features.files import FeatureStore
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture with what is known of it.
+
+    Attributes:
+        image_id: identifier as in the source; matched by its text.
+        image: where the picture is: a file path, or whatever the data module's `open_image` understands; empty when
+            there is no picture, only captions.
+        captions: all captions, white space cleaned.
+        labels: multi-label targets in [0, 1], empty when there are none.
+        origin: file and record it was read from, for error messages.
+    """
+
+    image_id: str | int
+    image: str
+    captions: tuple[str, ...] = ()
+    labels: tuple[float, ...] = ()
+    origin: str = ""
+
+
+class Item(TypedDict, total=False):
+    """One image before it is collated."""
+
+    image: Tensor
+    features: Tensor
+    caption_ids: list[list[int]]
+    references: list[str]
+    image_id: str
+    labels: Tensor
+    scene: str
+
+
+@dataclass
+class CaptionDataset(Dataset[Item]):
+    """Images with their captions; a pure function of (seed, epoch, index).
+
+    Attributes:
+        examples: the pictures of one split.
+        open_image: reads an example's picture as RGB.
+        transform: picture to tensor.
+        tokenizer: None when the task reads no captions.
+        captions_per_image: captions drawn for each image; None = all.
+        augment: random crops, seeded by (seed, epoch, index).
+        seed: seed of draws and augmentation.
+        scenes: the examples are synthetic scenes whose description goes into the batch.
+        features: what takes the place of the pictures, row by row; None: the pictures are read.
+        pictures: False leaves them out, for models that read captions alone.
+    """
+
+    examples: Sequence[Example]
+    open_image: Callable[[Example], Image.Image]
+    transform: ImageTransform
+    tokenizer: CaptionTokenizer | None = None
+    captions_per_image: int | None = None
+    augment: bool = False
+    seed: int = 0
+    scenes: bool = False
+    features: FeatureStore | None = None
+    pictures: bool = True
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: int | IndexInEpoch) -> Item:
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        example = self.examples[index]
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, index))
+        item: Item = {"references": list(example.captions), "image_id": str(example.image_id)}
+        if self.features is not None:
+            item["features"] = self.features.regions(index)
+        elif example.image and self.pictures:
+            picture = self.open_image(example)
+            item["image"] = self.transform.augment(picture, generator) if self.augment else self.transform(picture)
+        if self.tokenizer is not None:
+            item["caption_ids"] = [self.tokenizer.encode(text) for text in self._draw(example.captions, generator)]
+        if example.labels:
+            item["labels"] = torch.tensor(example.labels)
+        if self.scenes:
+            item["scene"] = example.image
+        return item
+
+    def _draw(self, captions: Sequence[str], generator: torch.Generator) -> list[str]:
+        """Draws `captions_per_image` different captions; all of them when there are not more."""
+        if self.captions_per_image is None or len(captions) <= self.captions_per_image:
+            return list(captions)
+        order = torch.randperm(len(captions), generator=generator)[: self.captions_per_image]
+        return [captions[index] for index in order.tolist()]
+
+
+@dataclass
+class Collate:
+    """Makes a batch of items: captions flat, padded to the longest caption of the batch.
+
+    Attributes:
+        pad_id: filling behind captions; None when there are no captions.
+        average_token_ids: merges the captions of an image into one by averaging token ids, as published code did (a
+            defect: the mean of two ids is the id of an unrelated word).
+    """
+
+    pad_id: int | None = field(default=None)
+    average_token_ids: bool = False
+
+    def __call__(self, items: list[Item]) -> Batch:
+        """Collates B items."""
+        batch: Batch = {
+            "references": [item["references"] for item in items],
+            "image_id": [item["image_id"] for item in items],
+        }
+        if "image" in items[0]:
+            batch["image"] = torch.stack([item["image"] for item in items])
+        if "features" in items[0]:
+            rows = [item["features"] for item in items]
+            batch["features"] = stack_features(rows)
+            counts = torch.tensor([len(row) for row in rows])
+            batch["feature_mask"] = torch.arange(batch["features"].shape[1]) < counts.unsqueeze(1)
+        if "labels" in items[0]:
+            batch["labels"] = torch.stack([item["labels"] for item in items])
+        if "scene" in items[0]:
+            batch["scene"] = [item["scene"] for item in items]
+        if self.pad_id is not None:
+            texts = [item["caption_ids"] for item in items]
+            if self.average_token_ids:
+                texts = [[averaged_ids(ids)] if ids else [] for ids in texts]
+            captions = [torch.tensor(ids) for ids_of_item in texts for ids in ids_of_item]
+            counts = torch.tensor([len(ids_of_item) for ids_of_item in texts])
+            batch["image_index"] = torch.repeat_interleave(torch.arange(len(items)), counts)
+            batch["caption_lengths"] = torch.tensor([len(ids) for ids in captions], dtype=torch.long)
+            batch["caption_ids"] = (
+                pad_sequence(captions, batch_first=True, padding_value=self.pad_id)
+                if captions
+                else torch.zeros(0, 2, dtype=torch.long)  # pictures without captions, to be captioned
+            )
+        return batch
+
+
+def stack_features(rows: list[Tensor]) -> Tensor:
+    """Rows `(r, D)` of half precision as `(B, R, D)` float32, R the longest; what is missing is zero."""
+    most = max(len(row) for row in rows)
+    same = all(len(row) == most for row in rows)
+    features = (torch.empty if same else torch.zeros)(len(rows), most, *rows[0].shape[1:])
+    for place, row in zip(features, rows, strict=True):
+        place[: len(row)].copy_(row)
+    return features
+
+
+def averaged_ids(captions: Sequence[Sequence[int]]) -> list[int]:
+    """One caption of the mean token ids of several, rounded down, as long as the shortest.
+
+    The published code also averaged the masks of the padded captions and rounded them down, so that only places where
+    all captions have a token count; these are the ones that are kept here.
+
+    >>> averaged_ids([[101, 10, 20, 102], [101, 13, 102]])
+    [101, 11, 61]
+    """
+    return [sum(ids) // len(ids) for ids in zip(*captions, strict=False)]

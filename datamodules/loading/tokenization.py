@@ -1,0 +1,287 @@
+"""Caption tokenisers. Both kinds keep BOS, EOS and PAD apart and travel inside a checkpoint as plain JSON.
+
+Letters: V vocabulary, T tokens of a caption with BOS and EOS.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from core.errors import UserError
+from core.hub import only_local
+
+Spec = dict[str, Any]
+_WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")  # \u2019: the typographic apostrophe
+_SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+class CaptionTokenizer(Protocol):
+    """Turns captions into token ids and back.
+
+    Attributes:
+        vocab_size: number of ids V, special ones included.
+        bos_id: first token of every caption.
+        eos_id: last token of every caption.
+        pad_id: filling behind a caption, never inside one.
+        max_tokens: longest caption in tokens with BOS and EOS; longer ones are cut.
+    """
+
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    max_tokens: int
+
+    def encode(self, text: str) -> list[int]:
+        """Returns BOS, the caption's tokens (cut to `max_tokens` in all) and EOS."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of token ids up to the first EOS, special tokens left out."""
+
+    def spec(self) -> Spec:
+        """Describes the tokeniser as plain JSON; `tokenizer_from_spec` builds it again."""
+
+
+def split_words(text: str) -> list[str]:
+    """Splits a caption into lower-case words; punctuation goes, inner hyphens and apostrophes stay.
+
+    >>> split_words("Two T-shirts, a dog's bowl.")
+    ['two', 't-shirts', 'a', "dog's", 'bowl']
+    """
+    return _WORD.findall(text.lower())
+
+
+class WordTokenizer:
+    """A vocabulary of whole words.
+
+    Args:
+        words: the vocabulary without special tokens, in the order of their ids.
+        max_tokens: longest caption in tokens with BOS and EOS.
+
+    >>> tokenizer = WordTokenizer(["dog", "a"], max_tokens=5)
+    >>> tokenizer.encode("A dog runs"), tokenizer.decode([1, 5, 4, 2, 0])
+    ([1, 5, 4, 3, 2], 'a dog')
+    """
+
+    pad_id, bos_id, eos_id, unk_id = range(4)
+
+    def __init__(self, words: Sequence[str], max_tokens: int = 36) -> None:
+        self.words = [*_SPECIAL_WORDS, *words]
+        self.max_tokens = _checked_length(max_tokens)
+        self.vocab_size = len(self.words)
+        self._ids = {word: index for index, word in enumerate(self.words)}
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int, max_tokens: int) -> "WordTokenizer":
+        """Makes the vocabulary of all words that occur at least `min_count` times, most frequent first."""
+        counts = Counter(word for caption in captions for word in split_words(caption))
+        kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
+        if not kept:
+            raise UserError(
+                f"no word occurs {min_count} times in the training captions ({len(counts)} different words): "
+                "lower min_count or check the captions"
+            )
+        return cls(kept, max_tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns BOS, word ids (unknown words as `<unk>`), EOS."""
+        ids = [self._ids.get(word, self.unk_id) for word in split_words(text)[: self.max_tokens - 2]]
+        return [self.bos_id, *ids, self.eos_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Joins the words up to the first EOS with blanks."""
+        words = []
+        for token in ids:
+            if token == self.eos_id:
+                break
+            if token not in (self.pad_id, self.bos_id):
+                words.append(self.words[token])
+        return " ".join(words)
+
+    def spec(self) -> Spec:
+        """Describes the vocabulary as plain JSON."""
+        return {"kind": "word", "words": self.words[len(_SPECIAL_WORDS) :], "max_tokens": self.max_tokens}
+
+
+class BPETokenizer:
+    """A byte-pair encoding, BERT's word pieces, or any other of the `tokenizers` library, with PAD and BOS of its own.
+
+    GPT-2 has one special token, `<|endoftext|>`, which marks both ends in its pretraining. Here it stays the end;
+    `<|bos|>` and `<|pad|>` are added behind the vocabulary where the tokeniser has none, so that no id has two
+    meanings. The embedding grows by as many rows. BERT has all three: captions are ``[CLS] ... [SEP]``, filled with
+    ``[PAD]``, and its vocabulary stays as it is.
+
+    Args:
+        tokenizer_json: content of a `tokenizer.json` file.
+        eos: the token that ends a text.
+        max_tokens: longest caption in tokens with BOS and EOS.
+        bos: the token that begins a text, when it is a real one and not the same as `eos`.
+        pad: the filling token, when there is one and not the same as `eos`.
+    """
+
+    def __init__(
+        self, tokenizer_json: str, eos: str, max_tokens: int = 36, bos: str | None = None, pad: str | None = None
+    ) -> None:
+        from tokenizers import AddedToken, Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a caption is text like any other
+        self.max_tokens = _checked_length(max_tokens)
+        self._eos = eos
+        self._bos = bos if bos and bos != eos else "<|bos|>"
+        self._pad = pad if pad and pad != eos else "<|pad|>"
+        new = [token for token in (self._bos, self._pad) if self._tokenizer.token_to_id(token) is None]
+        self._tokenizer.add_special_tokens([AddedToken(token, special=True) for token in new])
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.eos_id, self.bos_id, self.pad_id = (self._id(token) for token in (self._eos, self._bos, self._pad))
+
+    @classmethod
+    def load(cls, source: str, max_tokens: int) -> "BPETokenizer":
+        """Reads a tokeniser from a local folder or from the hub.
+
+        Raises:
+            UserError: neither a readable folder nor a hub name that can be reached.
+        """
+        try:
+            loaded = _loaded(source)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"tokenizer '{source}' cannot be read ({_first_line(error)}): give a local folder with "
+                "tokenizer.json, vocab.json and merges.txt, or vocab.txt, go online once so that the hub can send it, "
+                "or use tokenizer: word"
+            ) from error
+        # BERT's texts stand between [CLS] and [SEP], which is what it calls them
+        bos, eos = loaded.bos_token or loaded.cls_token, loaded.eos_token or loaded.sep_token
+        if len(loaded) <= len(loaded.all_special_tokens) or eos is None:
+            raise UserError(f"tokenizer '{source}' has no vocabulary or no end-of-text token: choose another one")
+        return cls(loaded.backend_tokenizer.to_str(), eos, max_tokens, bos=bos, pad=loaded.pad_token)
+
+    def _id(self, token: str) -> int:
+        index = self._tokenizer.token_to_id(token)
+        if index is None:
+            raise UserError(f"the tokenizer has no token '{token}'")
+        return int(index)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns BOS, the pieces, EOS."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[: self.max_tokens - 2]
+        return [self.bos_id, *ids, self.eos_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Joins the pieces up to the first EOS."""
+        kept = []
+        for token in ids:
+            if token == self.eos_id:
+                break
+            if token not in (self.pad_id, self.bos_id):
+                kept.append(int(token))
+        return str(self._tokenizer.decode(kept)).strip()
+
+    def spec(self) -> Spec:
+        """Describes the tokeniser as plain JSON; the whole encoding is in it (about 3 MB for GPT-2)."""
+        return {
+            "kind": "bpe",
+            "tokenizer": self._tokenizer.to_str(),
+            "eos": self._eos,
+            "bos": self._bos,
+            "pad": self._pad,
+            "max_tokens": self.max_tokens,
+        }
+
+
+def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
+    """Builds the tokeniser that `spec` describes.
+
+    Raises:
+        UserError: the description is of no known kind.
+    """
+    match spec.get("kind"):
+        case "word":
+            return WordTokenizer(spec["words"], spec["max_tokens"])
+        case "bpe":
+            return BPETokenizer(spec["tokenizer"], spec["eos"], spec["max_tokens"], spec["bos"], spec["pad"])
+        case other:
+            raise UserError(f"unknown tokenizer kind {other!r}: expected 'word' or 'bpe'")
+
+
+def build_tokenizer(
+    name: Literal["word"] | str, captions: Sequence[str], min_count: int, max_tokens: int, cache_dir: Path
+) -> WordTokenizer | BPETokenizer:
+    """Makes the tokeniser of a data module.
+
+    A word vocabulary is kept in a file named by what it was made from, so that it can be looked at and every run on
+    the same captions has the same ids.
+
+    Args:
+        name: "word" for a vocabulary of the training captions; a run folder or checkpoint, to have exactly that run's
+            tokeniser, `max_tokens` included; else a hub id or local folder of a tokeniser.
+        captions: the training captions.
+        min_count: words seen less often are unknown (word vocabulary only).
+        max_tokens: longest caption in tokens with BOS and EOS.
+        cache_dir: folder for vocabulary files.
+    """
+    if Path(name).suffix == ".ckpt" or (Path(name) / "checkpoints").is_dir():
+        from lightning_modules.loading import read_checkpoint  # it needs this module itself
+
+        return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
+    if name != "word":
+        return BPETokenizer.load(name, max_tokens)
+    digest = hashlib.blake2b(json.dumps([min_count, captions]).encode(), digest_size=8).hexdigest()
+    path = cache_dir / f"vocabulary-{digest}.json"
+    if path.is_file():
+        try:
+            return WordTokenizer(json.loads(path.read_text("utf-8")), max_tokens)
+        except json.JSONDecodeError:
+            path.unlink(missing_ok=True)  # cut off by a full disk: make it again
+    tokenizer = WordTokenizer.build(captions, min_count, max_tokens)
+    write_quietly(path, json.dumps(tokenizer.spec()["words"], ensure_ascii=False, indent=0))
+    return tokenizer
+
+
+def _loaded(source: str) -> Any:
+    """The tokeniser of a folder or hub id as transformers has it.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is broken.
+    """
+    from transformers import AutoTokenizer, BertTokenizer, GPT2Tokenizer
+
+    folder = Path(source)
+    local = folder.is_dir() or only_local()
+    # a folder of nothing but the vocabulary names no class, so AutoTokenizer cannot choose one
+    if not (folder / "tokenizer.json").is_file() and (folder / "merges.txt").is_file():
+        return GPT2Tokenizer.from_pretrained(source, local_files_only=local)
+    if (folder / "vocab.txt").is_file() and not list(folder.glob("tokenizer*.json")):
+        # nothing says whether capitals count: they do when words with capitals are in it (others have a handful)
+        words = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        cased = sum(word.istitle() for word in words) > len(words) / 100
+        return BertTokenizer.from_pretrained(source, local_files_only=local, do_lower_case=not cased)
+    return AutoTokenizer.from_pretrained(source, local_files_only=local)
+
+
+def write_quietly(path: Path, text: str) -> None:
+    """Writes a cache file whole or not at all; a read-only or full disk only costs the cache."""
+    temporary = path.with_suffix(f".{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _checked_length(max_tokens: int) -> int:
+    if max_tokens < 3:
+        raise UserError(f"max_tokens is {max_tokens}: expected at least 3, for BOS, one word and EOS")
+    return max_tokens
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(" .:") if str(error).strip() else type(error).__name__

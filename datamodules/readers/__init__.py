@@ -1,0 +1,1 @@
+"""Readers of pictures and annotation files."""

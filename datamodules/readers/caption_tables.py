@@ -1,0 +1,190 @@
+"""Tables with a header (CSV, TSV) and JSON lines: rows with a picture and a caption, or several of them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError
+from datamodules.readers.images import IMAGE_SUFFIXES
+from datamodules.readers.records import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    SPLIT_COLUMNS,
+    Columns,
+    Problem,
+    Record,
+    Report,
+    caption_texts,
+    find_column,
+    is_split_column,
+    slashes,
+    split_name,
+)
+
+
+def table_records(text: str, path: Path, columns: Columns, report: Report) -> list[Record]:
+    """Reads a table (CSV, TSV, or with semicolons or bars), one or several rows per picture.
+
+    The first line names the columns. Without it, two columns whose first is a picture are taken as image and caption.
+
+    Args:
+        text: content of the file.
+        path: the file, for messages.
+        columns: names of the columns.
+        report: what is done with defects of single rows.
+
+    Returns:
+        The pictures in the order in which they first appear; the id is the path as written.
+
+    Raises:
+        DataError: a column is not found, or the quoting is broken.
+    """
+    return list(_group(_table_rows(text, path, columns, report), report))
+
+
+def json_records(
+    text: str, path: Path, columns: Columns, report: Report, document: list[Any] | None = None
+) -> list[Record]:
+    """Reads JSON lines, or the objects of a JSON list, one or several per picture.
+
+    Args:
+        text: content of the file.
+        path: the file, for messages.
+        columns: names of the keys.
+        report: what is done with defects of single lines.
+        document: the list, if the file is a JSON list.
+
+    Returns:
+        The pictures in the order in which they first appear; the id is the path as written.
+
+    Raises:
+        DataError: a key is not found in the first record.
+    """
+    return list(_group(_json_rows(text, path, columns, report, document), report))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a table or one JSON line, before rows of the same picture are put together."""
+
+    file: str
+    captions: list[str]
+    split: str | None
+    origin: str
+
+
+def _table_rows(text: str, path: Path, columns: Columns, report: Report) -> Iterator[_Row]:
+    """Reads the rows of a table."""
+    header: list[str] = []
+    image, caption, split = 0, 1, None
+    for where, cells in table_cells(text, path):
+        if not header:
+            bare = len(cells) == 2 and cells[0].strip().lower().endswith(IMAGE_SUFFIXES) and columns == Columns()
+            header = ["image", "caption"] if bare else [cell.strip() for cell in cells]
+            image, caption, split = _places(header, columns, str(path))
+            if not bare:
+                continue
+        if len(cells) != len(header):
+            advice = "put captions with a comma in double quotes"
+            wrong = f"{len(cells)} cells, expected {len(header)} as in the header"
+            report(Problem("record", f"{where}: {wrong}; {advice}"))
+        else:
+            yield from _row(cells[image], cells[caption], None if split is None else cells[split], where, report)
+
+
+def table_cells(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yields the place and cells of every line that is not blank."""
+    head = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = max(",\t;|", key=head.count)
+    # bars are written with blanks around them
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=delimiter == "|"
+    )
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield f"{path}, line {line}", cells
+            line = reader.line_num + 1  # a quoted caption may go over several lines
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line}: not a valid table ({error}); check the double quotes there") from error
+
+
+def _json_rows(text: str, path: Path, columns: Columns, report: Report, document: list[Any] | None) -> Iterator[_Row]:
+    """Reads the rows of JSON lines or of a JSON list."""
+    names: tuple[str, str, str | None] | None = None
+    for where, value in json_objects(text, path, report, document):
+        if not isinstance(value, dict):
+            report(Problem("record", f"{where}: expected an object with an image and a caption, found {value!r:.40}"))
+            continue
+        if names is None:
+            keys = list(value)
+            image, caption, split = _places(keys, columns, where)
+            names = keys[image], keys[caption], None if split is None else keys[split]
+        absent = [name for name in names[:2] if name not in value]
+        if absent:
+            report(Problem("record", f"{where}: key {absent[0]!r} is missing; it has {', '.join(value) or 'none'}"))
+        else:
+            split_value = None if names[2] is None else value.get(names[2])
+            yield from _row(value[names[0]], value[names[1]], split_value, where, report)
+
+
+def json_objects(text: str, path: Path, report: Report, document: list[Any] | None) -> Iterator[tuple[str, Any]]:
+    """Yields the place and value of every JSON line or list entry."""
+    if document is not None:
+        yield from ((f"{path}, record {index}", value) for index, value in enumerate(document))
+        return
+    # not splitlines: U+2028 and its kin may stand inside a JSON string
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            report(Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove the line"))
+            continue
+        yield f"{path}, line {number}", value
+
+
+def _row(image: object, caption: object, split: object, where: str, report: Report) -> Iterator[_Row]:
+    """Checks one row and yields it if it is whole."""
+    if not isinstance(image, str) or not image.strip():
+        report(Problem("record", f"{where}: the image's name is {image!r:.40}; expected a path"))
+        return
+    texts = caption_texts(caption)
+    if texts is None:
+        report(Problem("record", f"{where}: the caption is {caption!r:.40}; expected a string or a list of strings"))
+        return
+    if not texts or not all(texts):
+        report(Problem("empty", f"{where}: the caption of {image.strip()} is empty; write one or remove the row"))
+    name, known = split_name(split, where, report)
+    if known:
+        yield _Row(slashes(image), [text for text in texts if text], name, where)
+
+
+def _group(rows: Iterable[_Row], report: Report) -> Iterator[Record]:
+    """Puts the rows of each picture together, in the order of first appearance."""
+    groups: dict[str, list[_Row]] = {}
+    for row in rows:
+        group = groups.setdefault(row.file, [])
+        if group and group[0].split != row.split:
+            here = f"{row.file} is in split {row.split} here, but in {group[0].split} at {group[0].origin}"
+            report(Problem("leak", f"{row.origin}: {here}; give each image one split"))
+        group.append(row)
+    for file, group in groups.items():
+        captions = tuple(text for row in group for text in row.captions)
+        if captions:  # pictures with nothing but empty ones were reported
+            yield Record(file, file, captions, group[0].split, f"{group[0].origin} ({file})")
+
+
+def _places(names: list[str], columns: Columns, where: str) -> tuple[int, int, int | None]:
+    """Finds the columns of image, caption and split (or None) by the given or the usual names."""
+    image = find_column(names, columns.image, IMAGE_COLUMNS, "image", where)
+    caption = find_column(names, columns.caption, CAPTION_COLUMNS, "caption", where)
+    wanted = columns.split is not None or any(is_split_column(name) for name in names)
+    split = find_column(names, columns.split, SPLIT_COLUMNS, "split", where) if wanted else None
+    return image, caption, split

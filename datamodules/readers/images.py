@@ -1,0 +1,302 @@
+"""Reading pictures of any kind as RGB, finding them, and turning them into tensors.
+
+Letters: H, W height and width of the tensor in pixels.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from core.errors import DataError, UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Endings of the files that count as pictures, in the order in which `find_image` tries them."""
+
+MAX_PIXELS = 178_956_970
+"""More pixels than this in one picture are refused: a small file may claim any size and fill the memory."""
+
+Normalization = Literal["advprop", "imagenet", "clip", "none"]
+Resize = Literal["crop", "squash"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+# mean and standard deviation of each colour on the scale 0 to 1
+_STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "advprop": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+WAYS_OUT = "mend the file, or remove it and its captions, or pass on_bad_image=skip"
+"""What can be done about a bad picture of a data set, at the end of messages."""
+
+
+def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_side: int = 0) -> Image.Image:
+    """Reads a picture as RGB, upright, its first frame if it moves.
+
+    Transparency is laid on white, 16-bit grey is scaled to 8 bits (not clipped), an EXIF rotation is carried out.
+
+    Args:
+        source: path of the file, its bytes, or a file opened for reading bytes.
+        name: what error messages call the picture; by default its path.
+        min_side: JPEG files that are much larger may be decoded at a half, a quarter or an eighth as long as the
+            shorter side keeps at least this many pixels, which is several times faster; 0 decodes all of them.
+
+    Raises:
+        DataError: the file is missing, cannot be read or decoded, is cut off, has more than `MAX_PIXELS` pixels or
+            values that are not a picture's.
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else "picture given as bytes")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _decode(image, name, min_side)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: no such image file; put it there, or remove its captions") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise DataError(f"{name}: cannot be read as a file ({error.strerror}); mend its permissions or path") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(_too_large(name)) from error
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # decoders raise nearly anything on broken files: SyntaxError, struct.error, EOFError ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "its content is no image format that Pillow knows"
+        raise DataError(f"{name}: image cannot be decoded ({reason}); {WAYS_OUT}") from error
+
+
+def to_rgb(image: Image.Image, name: str = "picture") -> Image.Image:
+    """Turns a decoded picture of any mode into RGB: transparency on white, 16-bit grey and floats scaled.
+
+    Raises:
+        DataError: 32-bit values beyond 16 bits, floats beyond 255, or a mode without a way to RGB.
+    """
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
+        image = image.convert(image.mode.upper())
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _scale_deep(image, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image)
+        image = canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def find_image(root: str | Path, name: str) -> Path | None:
+    """Finds a picture by the name that an annotation file gives it.
+
+    Data sets are often passed on in another format than their annotations name: when ``root/name`` does not exist,
+    files with the same name and another ending are tried, in the order of `IMAGE_SUFFIXES`.
+
+    Returns:
+        The path of an existing file, or None.
+    """
+    path = Path(root) / name
+    if path.is_file():
+        return path
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        stem = path.with_suffix("")
+    elif path.name:  # dots inside a name without an ending are part of the name
+        stem = path
+    else:
+        return None
+    for suffix in IMAGE_SUFFIXES:
+        for spelling in (suffix, suffix.upper()):
+            other = stem.with_name(stem.name + spelling)
+            if other.is_file():
+                return other
+    return None
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Turns an RGB picture into a normalised square tensor.
+
+    Attributes:
+        size: height and width of the result, pixels.
+        normalization: ``advprop`` (-1 to 1, as EfficientNet's AdvProp weights expect), ``imagenet``, ``clip``, or
+            ``none`` (0 to 1).
+        resize: ``crop`` scales the shorter side to `size` and keeps the centre; ``squash`` keeps everything and gives
+            up the proportions.
+        interpolation: filter, always with antialiasing.
+        min_scale: smallest share of the area that `augment` may keep.
+        flip: whether `augment` mirrors half of the pictures; off by default, since captions say left and right.
+
+    Raises:
+        UserError: an attribute outside its range.
+    """
+
+    size: int
+    normalization: Normalization = "advprop"
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
+    min_scale: float = 0.7
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        choices = {"normalization": tuple(_STATISTICS), "resize": ("crop", "squash"), "interpolation": tuple(_FILTERS)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
+        if self.size < 1:
+            raise UserError(f"image size {self.size} must be at least 1 pixel")
+        if not 0 < self.min_scale <= 1:
+            raise UserError(f"min_scale={self.min_scale} must be above 0 and at most 1")
+
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side needs so that the result stays sharp; for `open_image`."""
+        return math.ceil(2 * self.size / math.sqrt(self.min_scale))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Resizes and normalises a picture for evaluation.
+
+        Args:
+            image: RGB picture of any size.
+
+        Returns:
+            `(3, size, size)`, float32.
+        """
+        width, height = image.size
+        if self.resize == "squash":
+            return self._finish(image, (0.0, 0.0, float(width), float(height)))
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return self._finish(image, (left, top, left + side, top + side))
+
+    def augment(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Takes a random crop of nearly the picture's proportions, mirrored or not, and normalises it.
+
+        Everything random comes from `generator`, so equal seeds give equal tensors.
+
+        Args:
+            image: RGB picture of any size.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            `(3, size, size)`, float32.
+        """
+        share, tilt, across, down, mirror = torch.rand(5, generator=generator).tolist()
+        width, height = image.size
+        area = self.min_scale + (1 - self.min_scale) * share
+        ratio = (10 / 9) ** (2 * tilt - 1)  # between 9:10 and 10:9 of the undistorted crop
+        whole_width, whole_height = (width, height) if self.resize == "squash" else (min(image.size),) * 2
+        crop_width = min(float(width), whole_width * math.sqrt(area * ratio))
+        crop_height = min(float(height), whole_height * math.sqrt(area / ratio))
+        left, top = across * (width - crop_width), down * (height - crop_height)
+        # min: the sum may exceed the picture by a rounding error, which Pillow refuses
+        box = (left, top, min(left + crop_width, float(width)), min(top + crop_height, float(height)))
+        tensor = self._finish(image, box)
+        return tensor.flip(-1) if self.flip and mirror < 0.5 else tensor
+
+    def denormalize(self, tensor: Tensor) -> Tensor:
+        """Gives colours back.
+
+        Args:
+            tensor: normalised pictures, `(..., 3, H, W)`.
+
+        Returns:
+            The same shape, 0 to 1.
+        """
+        mean, std = (
+            torch.tensor(values, device=tensor.device).view(3, 1, 1) for values in _STATISTICS[self.normalization]
+        )
+        return (tensor.float() * std + mean).clamp(0, 1)
+
+    def spec(self) -> dict[str, str | int]:
+        """What is needed to treat a picture alike later, as plain JSON; augmentation is left out."""
+        return {
+            "size": self.size,
+            "normalization": self.normalization,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> "ImageTransform":
+        """Makes the transform that `spec` described.
+
+        Raises:
+            UserError: the description lacks a key or has one that is not known.
+        """
+        keys = {"size", "normalization", "resize", "interpolation"}
+        if set(spec) != keys:
+            raise UserError(f"image transform {spec!r} must have exactly the keys {', '.join(sorted(keys))}")
+        return cls(**spec)
+
+    def _finish(self, image: Image.Image, box: tuple[float, float, float, float]) -> Tensor:
+        """Scales a box of the picture to the size and normalises: `(3, size, size)`, float32."""
+        # scaling only the box costs less than scaling all and cropping, with the same pixels
+        image = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=box)
+        tensor = (
+            torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+        )
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in _STATISTICS[self.normalization])
+        return tensor.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def _decode(image: Image.Image, name: str, min_side: int) -> Image.Image:
+    """Decodes an opened file: reduced if asked for, upright, RGB."""
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(_too_large(name))
+    if min_side and image.format == "JPEG":
+        image.draft(None, (min_side, min_side))  # keeps both sides at or above it
+    image.load()
+    orientation = _orientation(image)
+    rgb = to_rgb(image, name)
+    if orientation in _ORIENTATIONS:
+        rgb = rgb.transpose(_ORIENTATIONS[orientation])
+    # without a reference to the file, so that it can be closed and the picture sent between processes
+    return rgb.copy() if rgb is image else rgb
+
+
+def _orientation(image: Image.Image) -> int:
+    """Reads the EXIF rotation; unreadable EXIF data counts as none, since the picture itself is whole."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # as many kinds as there are broken files
+        return 1
+
+
+def _scale_deep(image: Image.Image, name: str) -> Image.Image:
+    """Brings 16-bit and float grey to 8 bits: 65535 and 1.0 (or 255.0) become 255."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if image.mode == "F":
+        if not (low >= 0 and high <= 255):  # not-a-number fails as well
+            raise DataError(f"{name}: float values from {low:g} to {high:g}, expected 0 to 1 or 0 to 255; {WAYS_OUT}")
+        values = values * 255 if high <= 1 else values
+    else:
+        if not (low >= 0 and high <= 65535):
+            raise DataError(f"{name}: grey values from {low:g} to {high:g}, expected 0 to 65535; {WAYS_OUT}")
+        values = values / 257
+    return Image.fromarray(np.rint(values).astype(np.uint8))
+
+
+def _too_large(name: str) -> str:
+    """The message for pictures that would fill the memory."""
+    return (
+        f"{name}: image has more than {MAX_PIXELS // 10**6} million pixels; shrink the file, or pass on_bad_image=skip"
+    )

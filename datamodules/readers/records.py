@@ -1,0 +1,242 @@
+"""What caption files have in common: records, problems with exact messages, names of columns and splits."""
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import DataError
+
+ProblemKind = Literal["file", "record", "missing", "undecodable", "empty", "duplicate", "leak"]
+
+IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "image_file", "file", "filepath", "path",
+                 "img", "name", "images", "picture", "photo", "jpg", "png")  # fmt: skip
+"""Column names that are taken for the picture's, first match wins; compared without case, blanks and dashes."""
+CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "sentence", "sentences", "comment", "description", "raw",
+                   "sents", "txt", "title", "alt_text", "answer")  # fmt: skip
+"""Column names that are taken for the captions'."""
+SPLIT_COLUMNS = ("split", "subset", "partition", "caption_split")
+"""Column names that are taken for the split's."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "restval": "restval",  # Karpathy's: images of COCO's validation set that may be used for training
+}
+"""Spellings of the splits and what they mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One defect of a data set.
+
+    Attributes:
+        kind: what sort it is, for counting.
+        message: one line naming the file, the record, what was expected and the way out.
+    """
+
+    kind: ProblemKind
+    message: str
+
+
+Report = Callable[[Problem], None]
+"""What is done with a problem: `fail` raises; a checker collects, and reading goes on without the record."""
+
+
+def fail(problem: Problem) -> None:
+    """Raises the problem as a DataError; what training does at the first one."""
+    raise DataError(problem.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture of a caption file.
+
+    Attributes:
+        image_id: as in the source: COCO's number, or the picture's path where the file has no ids.
+        file: the picture's path as written, with forward slashes.
+        captions: white space put right, none empty.
+        split: train, val, test or restval; None when the file does not say.
+        origin: file and record, for messages.
+    """
+
+    image_id: str | int
+    file: str
+    captions: tuple[str, ...]
+    split: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns of a table or keys of JSON lines; None: guessed from the usual names."""
+
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+
+def clean_caption(text: str) -> str:
+    r"""Removes white space at the ends and makes every run of it, line feeds included, one blank.
+
+    >>> clean_caption(" A dog\n runs. ")
+    'A dog runs.'
+    """
+    return " ".join(text.split())
+
+
+def caption_texts(value: object) -> list[str] | None:
+    """Takes the captions out of a cell: a string, a list of strings, a list of objects, or a JSON list in a string.
+
+    Returns:
+        The captions with clean white space, empty ones included; None when it is something else.
+
+    >>> caption_texts([{"raw": "A dog ."}, {"raw": "Two  dogs ."}])
+    ['A dog .', 'Two dogs .']
+    """
+    if isinstance(value, str):
+        inner = _json_list(value)
+        return [clean_caption(value)] if inner is None else inner
+    if isinstance(value, dict):
+        keys = ("raw", *CAPTION_COLUMNS)
+        found = next((value[key] for key in keys if isinstance(value.get(key), str | list)), None)
+        if found is None and isinstance(value.get("tokens"), list):
+            found = " ".join(map(str, value["tokens"]))
+        return None if found is None else caption_texts(found)
+    if isinstance(value, list | tuple):
+        parts = [caption_texts(item) for item in value if isinstance(item, str | dict)]
+        known = [part for part in parts if part is not None]
+        return [text for part in known for text in part] if len(known) == len(value) else None
+    return None
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 file, with or without byte order mark.
+
+    Raises:
+        DataError: it is missing or not UTF-8; the message has the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise DataError(f"{path}: {what}; expected a file with captions") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        hint = "it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte 0x{data[error.start]:02x}"
+        raise DataError(f"{path}, line {line}: not UTF-8 ({hint}); save the file as UTF-8") from error
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Parses a whole JSON file.
+
+    Raises:
+        DataError: it is broken; the message has line and column and says whether it was cut off.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
+        hint = "the file is cut off, fetch it again" if cut else "mend the file"
+        where = f"{path}, line {error.lineno}, column {error.colno}"
+        raise DataError(f"{where}: not valid JSON ({error.msg}); {hint}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: JSON is nested too deeply for a caption file; is it the right file?") from error
+
+
+def find_column(names: list[str], given: str | None, usual: tuple[str, ...], role: str, where: str) -> int:
+    """Finds a column by its given name, or the first of the usual names.
+
+    Args:
+        names: columns that are there.
+        given: the name the user gave, or None.
+        usual: names to try, without case, blanks and dashes.
+        role: image, caption or split; the user's argument is called ``<role>_column``.
+        where: file (and record) for the message.
+
+    Returns:
+        The place in `names`.
+
+    Raises:
+        DataError: there is none, or the name is there twice.
+    """
+    plain = [_plain(name) for name in names]
+    found = given if given is not None else next((names[plain.index(name)] for name in usual if name in plain), None)
+    listed = f"(columns: {', '.join(names) or 'none'}); set {role}_column to one of them"
+    if found is None:
+        raise DataError(f"{where}: no column for the {role} {listed}")
+    count = Counter(names)[found]
+    if count != 1:
+        raise DataError(f"{where}: {'no' if count == 0 else 'more than one'} column is called {found!r} {listed}")
+    return names.index(found)
+
+
+def is_split_column(name: str) -> bool:
+    """Whether a column is called like one that holds the split."""
+    return _plain(name) in SPLIT_COLUMNS
+
+
+def split_name(value: object, where: str, report: Report) -> tuple[str | None, bool]:
+    """Reads a split's name.
+
+    Returns:
+        The name in its usual spelling, None when the cell is empty; and whether it was understood.
+    """
+    if value is None or value == "":
+        return None, True
+    name = SPLIT_NAMES.get(str(value).strip().lower())
+    if name is None:
+        report(Problem("record", f"{where}: split is {value!r}, expected one of {', '.join(SPLIT_NAMES)}"))
+    return name, name is not None
+
+
+def has_keys(value: object, keys: dict[str, tuple[type, ...]], where: str, report: Report) -> bool:
+    """Whether a JSON object has the keys with the types; reports the first that is wrong."""
+    if not isinstance(value, dict):
+        report(Problem("record", f"{where}: expected an object, found {value!r:.40}"))
+        return False
+    for key, types in keys.items():
+        if key not in value:
+            report(Problem("record", f"{where}: key {key!r} is missing; add it or remove the record"))
+            return False
+        if not isinstance(value[key], types) or isinstance(value[key], bool):
+            wanted = " or ".join(kind.__name__ for kind in types)
+            report(Problem("record", f"{where}: {key!r} is {value[key]!r:.40}, expected {wanted}"))
+            return False
+    return True
+
+
+def record_name(value: object, key: str, index: int) -> str:
+    """What a record is called in messages: its id, or its place in the list."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return str(found) if isinstance(found, int | str) else f"number {index} of the list"
+
+
+def slashes(name: str) -> str:
+    """A path with forward slashes and without needless parts, so that each picture has one name.
+
+    >>> slashes("./a/../images/1.jpg ")
+    'images/1.jpg'
+    """
+    name = name.strip().replace("\\", "/")
+    return posixpath.normpath(name) if name else ""
+
+
+def _json_list(text: str) -> list[str] | None:
+    """The captions of a JSON list that stands in a string; None when it is an ordinary caption."""
+    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+        return None
+    try:
+        return caption_texts(json.loads(text))
+    except ValueError:
+        return None  # a caption may begin with a bracket
+
+
+def _plain(name: str) -> str:
+    """Column name in lower case with underscores."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")

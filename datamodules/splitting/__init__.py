@@ -1,0 +1,1 @@
+"""Splits by image, and selections of examples."""

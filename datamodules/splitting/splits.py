@@ -1,0 +1,105 @@
+"""From records to the examples of a split: finding the pictures, and splits by image where the data has none."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+
+from core.errors import DataError, UserError
+from datamodules.loading.dataset import Example
+from datamodules.readers.images import find_image
+from datamodules.readers.records import Problem, Record, Report
+
+SPLITS = ("train", "val", "test")
+
+
+def seeded_order(keys: Iterable[Hashable], seed: int) -> list[int]:
+    """A shuffled order that depends only on the keys' text and the seed, not on their order or number.
+
+    Returns:
+        Places in `keys`.
+    """
+    digests = [hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in keys]
+    return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def assign_splits(
+    keys: Sequence[Hashable], given: Sequence[str | None], fractions: tuple[float, float], seed: int, source: str
+) -> list[str]:
+    """Gives every image a split: its own where the data says so, else a seeded one.
+
+    A split that the data does not have is taken from train, `fractions` of it; val and test are never touched.
+
+    Args:
+        keys: identifiers of the images.
+        given: the split of each image as the data has it, or None; ``restval`` counts as train.
+        fractions: shares of val and test, each 0 (no such split) or more.
+        seed: seed of the draw.
+        source: file for messages.
+
+    Returns:
+        The split of each image.
+
+    Raises:
+        UserError: the shares leave nothing for training.
+        DataError: some images have a split and some have not.
+    """
+    if min(fractions) < 0 or sum(fractions) >= 1:
+        raise UserError(
+            f"val_fraction={fractions[0]} and test_fraction={fractions[1]}: expected 0 or more, sum below 1"
+        )
+    unknown = sum(split is None for split in given)
+    if 0 < unknown < len(given):
+        example = keys[list(given).index(None)]
+        raise DataError(f"{source}: {unknown} of {len(given)} images have no split, such as {example}; give one to all")
+    splits = ["train" if split in (None, "restval") else str(split) for split in given]
+    train = [index for index, split in enumerate(splits) if split == "train"]
+    order = [train[place] for place in seeded_order([keys[index] for index in train], seed)]
+    start = 0
+    for name, fraction in zip(("val", "test"), fractions, strict=True):
+        if name in splits or fraction == 0 or len(train) < len(SPLITS):
+            continue
+        count = max(1, round(fraction * len(train)))
+        for index in order[start : start + count]:
+            splits[index] = name
+        start += count
+    return splits
+
+
+def split_counts(splits: Iterable[str]) -> str:
+    """How many images each split has, for messages.
+
+    >>> split_counts(["train", "val", "train"])
+    '2 train, 1 val, 0 test'
+    """
+    counts = Counter(splits)
+    return ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+
+
+def to_examples(
+    records: Iterable[Record], folders: Sequence[Path], report: Report, *, keep_missing: bool = False
+) -> list[Example]:
+    """Finds the picture of every record.
+
+    Args:
+        records: what the caption file says.
+        folders: where pictures may be; an exact name in any of them goes before another ending in the first.
+        report: what is done about a missing picture.
+        keep_missing: keep such records instead, for bad pictures are going to be left out later.
+
+    Returns:
+        Examples in the order of the records; ``image`` is the path of the file.
+    """
+    examples = []
+    for record in records:
+        path = next((folder / record.file for folder in folders if (folder / record.file).is_file()), None)
+        path = path or next((found for folder in folders if (found := find_image(folder, record.file))), None)
+        if path is None:
+            if not keep_missing:
+                places = " or ".join(map(str, folders))
+                way_out = "put it there, remove the record, or pass on_bad_image=skip"
+                report(Problem("missing", f"{record.origin}: no image file {record.file} in {places}; {way_out}"))
+                continue
+            path = folders[0] / record.file
+        examples.append(Example(record.image_id, str(path), record.captions, origin=record.origin))
+    return examples

@@ -1,0 +1,49 @@
+"""Filling a captioner's bank of training captions when a checkpoint is written."""
+
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from datamodules.base import CaptionDataModule
+from networks.captioners.base import Captioner
+
+
+@torch.no_grad()
+def fill_bank(captioner: Captioner, data: CaptionDataModule, device: torch.device) -> None:
+    """Looks at all training pictures with the present weights and fills the bank.
+
+    Args:
+        captioner: with a bank; its mode and torch's random state are left as they were.
+        data: whose training split is taken, the same on every rank.
+        device: of the captioner.
+    """
+    assert captioner.bank is not None
+    modes = {part: part.training for part in captioner.modules()}
+    captioner.eval()
+    states: list[Tensor] = []
+    with torch.random.fork_rng(devices=[]):
+        for batch in data.plain_train_dataloader():
+            for key in ("image", "features", "feature_mask"):
+                if key in batch:
+                    batch[key] = batch[key].to(device)
+            state = captioner.similarity_state(captioner.encode(batch))
+            assert state is not None, "who has a bank says what pictures are known by"
+            states.append(state)
+    encode = data.tokenizer.encode
+    captions = [[encode(text)[1:-1] for text in example.captions] for example in data.examples("train")]
+    captioner.bank.fill(torch.cat(states), captions)
+    for part, training in modes.items():
+        part.training = training
+
+
+def check_neighbours(neighbours: int, beams: int, consensus: bool) -> None:
+    """Makes sure that captions of similar pictures are heard: that is in the consensus alone.
+
+    Raises:
+        UserError: there is no consensus.
+    """
+    if not consensus or beams < 2:
+        raise UserError(
+            f"neighbours is {neighbours} with beams={beams} and consensus={str(consensus).lower()}: set consensus to "
+            "true and beams to 2 or more, or neighbours to 0"
+        )

@@ -1,0 +1,1 @@
+"""Baselines and upper bounds that a score must be read against."""

@@ -1,0 +1,1 @@
+"""Captioners: an encoder and a decoder behind one interface."""

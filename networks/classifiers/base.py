@@ -1,0 +1,53 @@
+"""What every network that labels pictures offers.
+
+Letters: B images, M scored rows, C labels.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.batch import Batch
+
+
+@dataclass
+class LabelOutput:
+    """Scores of a batch.
+
+    A network that reads captions scores every picture with each of its captions: M = N rows. One that only looks has
+    M = B.
+
+    Attributes:
+        logits: one score per label, before the sigmoid, `(M, C)`.
+        image_index: the image of each row, `(M,)`, long in [0, B).
+    """
+
+    logits: Tensor
+    image_index: Tensor
+
+    def probabilities(self, images: int) -> Tensor:
+        """Probability of every label of every image, the mean over its rows, `(B, C)`, float32 in [0, 1].
+
+        Args:
+            images: B; each must have a row.
+        """
+        rows = self.logits.float().sigmoid()
+        total = rows.new_zeros(images, rows.shape[1]).index_add_(0, self.image_index, rows)
+        counts = torch.bincount(self.image_index, minlength=images).unsqueeze(1)
+        return total / counts
+
+
+class Labeller(nn.Module, ABC):
+    """A network that gives each picture, with or without its captions, a score for every label.
+
+    Attributes:
+        num_labels: number of labels C.
+    """
+
+    num_labels: int
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> LabelOutput:
+        """Scores the pictures of a batch."""

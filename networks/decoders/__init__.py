@@ -1,0 +1,1 @@
+"""Networks that write or read captions word by word."""

@@ -1,0 +1,290 @@
+"""The decoder of the attention RNN: a GRU or LSTM layer that looks at regions before it reads the next word.
+
+At step t the attention compares the regions with s_t, the output of the layer before this step, and their weighted
+mean z_t goes into the layer together with the embedding of the previous word (Xu et al. 2015, "Show, Attend and Tell").
+
+Letters: B images, R regions, E their width, H state width, W embedding width, P width of the start vector, N captions,
+T tokens of the longest one, M scored tokens, V vocabulary, n captions that still run at a time step.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from networks.captioners.base import Memory, State, select_rows, target_mask
+from networks.decoders.base import RecurrentDecoder, seen_of
+from networks.decoders.word_vectors import read_word_vectors
+from networks.layers.attention import Attention
+from networks.layers.recurrent import CellName, ContextCell
+
+
+@dataclass
+class _Packing:
+    """Where the tokens of padded captions lie when they are packed: step by step, longest caption first.
+
+    Attributes:
+        rows: caption at each rank, `(N,)`.
+        sizes: captions that still run at each time step, falling; its sum is M.
+        rank: rank of the caption of each packed place, `(M,)`.
+        places: packed place of each scored position in row-major order of the captions, `(M,)`.
+        mask: positions with a real target, `(N, T - 1)`.
+    """
+
+    rows: Tensor
+    sizes: list[int]
+    rank: Tensor
+    places: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def of(caption_lengths: Tensor, max_length: int) -> "_Packing":
+        """Sorts captions by length and counts who still runs; one transfer from the device."""
+        steps = [length - 1 for length in caption_lengths.tolist()]
+        mask = target_mask(caption_lengths, max_length)
+        rows = caption_lengths.argsort(descending=True, stable=True)
+        # the captions that run at a time step have the first ranks, so the packed places are in this order
+        step, rank = mask[rows].t().nonzero(as_tuple=True)
+        place_of = torch.empty_like(mask, dtype=torch.long)
+        place_of[rows[rank], step] = torch.arange(len(step), device=mask.device)
+        sizes = [sum(length > t for length in steps) for t in range(max(steps))]
+        return _Packing(rows, sizes, rank, place_of[mask], mask)
+
+
+@dataclass
+class _Trace:
+    """What a pass over captions leaves behind, packed.
+
+    Attributes:
+        words: embeddings that were read, `(M, W)`.
+        outputs: of the recurrent layer, `(M, H)`.
+        contexts: as they went into it, `(M, E)`.
+        weights: of the attention, `(M, R)`.
+    """
+
+    words: Tensor
+    outputs: Tensor
+    contexts: Tensor
+    weights: Tensor
+
+
+class AttentionDecoder(RecurrentDecoder):
+    """A GRU or LSTM layer with attention over regions.
+
+    Initial state: tanh of a linear map of a vector. Output: a linear map of state, context and previous word to W,
+    tanh, then the vocabulary layer (Xu et al.'s deep output; W instead of H + E columns for each word of the
+    vocabulary). Dropout on the words that are read and before the vocabulary layer.
+
+    Args:
+        attention: any of `networks.layers.attention`; its widths are E and H (published: 256 and 512).
+        vocab_size: V.
+        start_dim: P.
+        cell: ``lstm`` or ``gru``.
+        embedding_dim: W; equal to the width of the file when pretrained word vectors are loaded.
+        dropout: share dropped from words and before the vocabulary layer.
+        gated: scale the context by ``sigmoid(f(s_t))``, one number a step (Xu et al. 2015, beta).
+        tied: the vocabulary layer's weights are the embedding (Press and Wolf 2017).
+        never_read: tokens that decoding never reads after the first step, so that they are not drawn in training.
+
+    Raises:
+        UserError: unknown cell.
+    """
+
+    attention: Attention
+
+    def __init__(
+        self,
+        attention: Attention,
+        vocab_size: int,
+        start_dim: int,
+        cell: CellName = "lstm",
+        embedding_dim: int = 256,
+        dropout: float = 0.3,
+        gated: bool = False,
+        tied: bool = False,
+        never_read: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.word_dim, self.never_read = vocab_size, embedding_dim, list(never_read)
+        width, state_dim = attention.feature_dim, attention.state_dim
+        self.attention = attention
+        self.cell = ContextCell(cell, embedding_dim, width, state_dim)
+        self.initial = nn.Linear(start_dim, state_dim * (2 if cell == "lstm" else 1))
+        self.gate = nn.Linear(state_dim, 1) if gated else None
+        self.embedding = nn.Embedding(vocab_size, embedding_dim)
+        self.merge = nn.Linear(state_dim + width + embedding_dim, embedding_dim)
+        self.vocabulary = nn.Linear(embedding_dim, vocab_size)
+        # A tied matrix has to start small for the scores' sake; words are then read times sqrt(W)
+        self.word_scale = math.sqrt(embedding_dim) if tied else 1.0
+        if tied:
+            nn.init.normal_(self.embedding.weight, std=1 / self.word_scale)
+            self.vocabulary.weight = self.embedding.weight
+        self.dropout = nn.Dropout(dropout)
+
+    def load_word_vectors(self, path: str, words: Mapping[str, int]) -> float:
+        """Starts the embedding from pretrained vectors; words without one keep their random start.
+
+        The vectors are scaled, all alike, to the size of the random start (GloVe's are half, word2vec's a tenth of it).
+
+        Args:
+            path: text file in GloVe's or word2vec's format.
+            words: id of each word of the vocabulary, special tokens left out.
+
+        Returns:
+            Share of `words` that has a vector, in [0, 1].
+
+        Raises:
+            DataError: see `read_word_vectors`.
+            UserError: likewise.
+        """
+        found = read_word_vectors(path, words, self.embedding.embedding_dim)
+        if len(found.ids):
+            device = self.embedding.weight.device
+            scale = 1 / (self.word_scale * found.vectors.square().mean().sqrt().clamp_min(1e-12))
+            with torch.no_grad():
+                self.embedding.weight[found.ids.to(device)] = (found.vectors * scale).to(device)
+        return found.share
+
+    def start(self, vector: Tensor) -> State:
+        """State before the first word, from vectors `(B, P)`; in single precision."""
+        begun = self.initial(vector).float().tanh()
+        if not self.cell.is_lstm:
+            return {"hidden": begun}
+        hidden, cell = begun.chunk(2, dim=1)
+        return {"hidden": hidden, "cell": cell}
+
+    def step(self, memory: Memory, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads one token per row and scores the next, see `RecurrentDecoder.step`."""
+        weights = self.cell.weights()
+        words = self._read(token)
+        context, _ = self._look(memory, state)
+        state = self.cell.update(self.cell.word_gates(words, weights), context, state, weights)
+        return self._scores(state["hidden"], context, words), state
+
+    def score(
+        self,
+        memory: Memory,
+        start: State,
+        caption_ids: Tensor,
+        caption_lengths: Tensor,
+        image_index: Tensor,
+        own_words: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores every real target token given the tokens before it, see `RecurrentDecoder.score`.
+
+        With `own_words` that share of the words read is replaced by draws from the decoder's own prediction (scheduled
+        sampling, Bengio et al. 2015); no gradient passes through a draw. 0 is teacher forcing.
+        """
+        packing = _Packing.of(caption_lengths, caption_ids.shape[1])
+        trace = self._unroll(memory, start, caption_ids, image_index, packing, own_words)
+        merged = self._merged(trace.outputs, trace.contexts, trace.words)
+        logits = self.vocabulary(self.dropout(merged.index_select(0, packing.places)))
+        return logits, _spread(trace.weights, packing)
+
+    def maps(
+        self, memory: Memory, start: State, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """The weights alone, without the cost of the vocabulary; arguments as in `score`."""
+        packing = _Packing.of(caption_lengths, caption_ids.shape[1])
+        return _spread(self._unroll(memory, start, caption_ids, image_index, packing, 0.0).weights, packing)
+
+    def _read(self, token: Tensor) -> Tensor:
+        """Embeds tokens of any shape: `(...)` to `(..., W)`."""
+        words = self.embedding(token)
+        return cast(Tensor, self.dropout(words * self.word_scale if self.word_scale != 1 else words))
+
+    def _look(self, memory: Memory, state: State) -> tuple[Tensor, Tensor]:
+        """Context `(B, E)`, gated if wanted, and weights `(B, R)`."""
+        hidden = state["hidden"]
+        context, weights = self.attention.attend(memory["features"], memory["keys"], hidden, memory.get("mask"))
+        if self.gate is not None:
+            context = context * self.gate(hidden).sigmoid()
+        return context, weights
+
+    def _merged(self, output: Tensor, context: Tensor, words: Tensor) -> Tensor:
+        """State `(M, H)`, context `(M, E)` and previous word `(M, W)` to the vocabulary layer's input `(M, W)`."""
+        return cast(Tensor, self.merge(torch.cat([output, context, words], dim=1)).tanh())
+
+    def _scores(self, output: Tensor, context: Tensor, words: Tensor) -> Tensor:
+        """The same up to the logits `(M, V)`."""
+        return cast(Tensor, self.vocabulary(self.dropout(self._merged(output, context, words))))
+
+    def _unroll(
+        self,
+        memory: Memory,
+        state: State,
+        caption_ids: Tensor,
+        image_index: Tensor,
+        packing: _Packing,
+        own_words: float,
+    ) -> _Trace:
+        """Runs over the captions; only what depends on the state is computed step by step."""
+        tokens = caption_ids[packing.rows, :-1].t()[packing.mask[packing.rows].t()]  # (M,)
+        images = image_index[packing.rows]
+        if self.attention.constant and self.gate is None and own_words == 0:
+            return self._unroll_fused(memory, state, tokens, images, packing)
+        memory, state = select_rows(seen_of(memory), images), select_rows(state, images)
+        weights = self.cell.weights()
+        words = self._read(tokens)
+        gates = torch.split(self.cell.word_gates(words, weights), packing.sizes)
+        steps: list[_Trace] = []
+        for token, word, gate in zip(
+            torch.split(tokens, packing.sizes), torch.split(words, packing.sizes), gates, strict=True
+        ):
+            running = len(token)
+            if running < len(state["hidden"]):  # the captions that have ended are the last rows
+                memory, state = _first(memory, running), _first(state, running)
+            if steps and own_words > 0:
+                word = self._read(self._with_draws(token, steps[-1], own_words))
+                gate = self.cell.word_gates(word, weights)
+            context, attention = self._look(memory, state)
+            state = self.cell.update(gate, context, state, weights)
+            steps.append(_Trace(word, state["hidden"], context, attention))
+        return _Trace(
+            torch.cat([step.words for step in steps]),
+            torch.cat([step.outputs for step in steps]),
+            torch.cat([step.contexts for step in steps]),
+            torch.cat([step.weights for step in steps]),
+        )
+
+    def _unroll_fused(self, memory: Memory, state: State, tokens: Tensor, images: Tensor, packing: _Packing) -> _Trace:
+        """The same in one call of the recurrent layer, for a context that does not depend on the state."""
+        context, attention = self._look(memory, state)  # (B, E), (B, R)
+        image = images[packing.rank]  # (M,)
+        words, contexts = self._read(tokens), context.index_select(0, image)
+        outputs = self.cell.fused(words, contexts, packing.sizes, select_rows(state, images))
+        return _Trace(words, outputs, contexts, attention.index_select(0, image))
+
+    @torch.no_grad()
+    def _with_draws(self, token: Tensor, before: _Trace, probability: float) -> Tensor:
+        """Replaces some of the words that are read now by draws from the prediction of the step before.
+
+        `never_read` are never drawn.
+
+        Args:
+            token: the captions' own words, `(n,)`.
+            before: what the step before computed, its first n rows belong to these captions.
+            probability: share replaced.
+        """
+        chosen = (torch.rand(len(token), device=token.device) < probability).nonzero().squeeze(1)
+        if len(chosen) == 0:
+            return token
+        logits = self._scores(before.outputs[chosen], before.contexts[chosen], before.words[chosen]).float()
+        logits[:, self.never_read] = -torch.inf
+        drawn = torch.multinomial(logits.softmax(dim=1), 1).squeeze(1)
+        return token.index_copy(0, chosen, drawn)
+
+
+def _first(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The first rows of every tensor, as views."""
+    return {name: tensor[:count] for name, tensor in tensors.items()}
+
+
+def _spread(weights: Tensor, packing: _Packing) -> Tensor:
+    """Packed attention `(M, R)` to `(N, T - 1, R)`, zero where there is no target."""
+    spread = weights.new_zeros(*packing.mask.shape, weights.shape[1])
+    spread[packing.mask] = weights.index_select(0, packing.places)
+    return spread

@@ -1,0 +1,306 @@
+"""Language towers: GPT-2 of any size, or another causal language model, as a reader of captions.
+
+A tower turns caption tokens into hidden states, one per position, and hidden states into scores of the next token by
+its own input embedding (tied weights).
+
+Letters: N captions, B rows while decoding, T tokens of the longest caption, D width, V vocabulary, M scored positions.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, GPT2Config, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from core.errors import UserError
+from core.hub import only_local
+from networks.captioners.base import State
+from networks.layers.weights import WAYS_OUT, load_state
+
+GPT2_SIZES = {
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+}
+"""Layers, heads and width of the published GPT-2 models (Radford et al. 2019), so that none needs a download."""
+
+
+class LanguageModel(nn.Module):
+    """A causal language model without its head; the head is the tied input embedding.
+
+    Captions are right-padded and every position looks only at itself and what is before it, so padding never reaches
+    a real position and no padding mask is needed.
+
+    Attributes:
+        width: D.
+        vocab_size: V.
+
+    Args:
+        network: a transformers model that returns `last_hidden_state`.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, network: PreTrainedModel, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.vocab_size, self.width = _embedding(network).weight.shape
+        if network.config.hidden_size != self.width:
+            raise UserError(
+                f"language model of type {network.config.model_type!r}: its embedding has {self.width} numbers and its "
+                f"hidden state {network.config.hidden_size}, so the output cannot be tied to the input; choose another"
+            )
+        if gradient_checkpointing:
+            # the name changed within transformers 5
+            new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+            getattr(network, new if hasattr(network, new) else old)({"use_reentrant": False})
+
+    def hidden(self, token_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Hidden states of captions read in parallel.
+
+        Args:
+            token_ids: right-padded, `(N, T)`, long.
+            lengths: real tokens of each caption, `(N,)`, at least 1. If given, padding is not computed: short captions
+                share rows (GPT-2 only; other networks compute the padding, with the same result).
+
+        Returns:
+            `(N, T, D)`; unspecified but finite at padded positions.
+        """
+        if lengths is not None and self.network.config.model_type == "gpt2":
+            tokens = lengths.tolist()
+            if sum(tokens) < 0.9 * token_ids.numel():
+                return self._packed_hidden(token_ids, lengths, tokens)
+        output: Tensor = self.network(input_ids=token_ids, use_cache=False).last_hidden_state
+        return output
+
+    def _packed_hidden(self, token_ids: Tensor, lengths: Tensor, tokens: list[int]) -> Tensor:
+        """The same with several captions in each row, kept apart by the attention mask."""
+        count, longest = token_ids.shape
+        width = max(longest, 64)
+        starts, rows = pack(tokens, width)
+        real = torch.arange(longest, device=token_ids.device) < lengths.unsqueeze(1)  # (N, T)
+        caption, position = real.nonzero(as_tuple=True)
+        slot = torch.tensor(starts, device=token_ids.device)[caption] + position
+        blank = token_ids.new_zeros(rows * width)
+        packed = blank.index_copy(0, slot, token_ids[real]).view(rows, width)
+        positions = blank.index_copy(0, slot, position).view(rows, width)
+        # 0 marks the empty places, which see each other only: no row of the softmax is empty
+        segment = blank.index_copy(0, slot, caption + 1).view(rows, width)
+        causal = torch.ones(width, width, dtype=torch.bool, device=token_ids.device).tril()
+        visible = (segment.unsqueeze(2) == segment.unsqueeze(1)) & causal
+        output = self.network(
+            input_ids=packed, position_ids=positions, attention_mask=visible.unsqueeze(1), use_cache=False
+        ).last_hidden_state
+        hidden: Tensor = output.flatten(0, 1).index_select(0, slot)
+        result = hidden.new_zeros(count * longest, self.width)
+        return result.index_copy(0, caption * longest + position, hidden).view(count, longest, self.width)
+
+    def cached_step(self, token: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Reads one more token of every row.
+
+        Args:
+            token: `(B,)`, long.
+            state: keys and values of the tokens before, as returned by the last call; None at the first token.
+
+        Returns:
+            Hidden state `(B, D)` and the new state: two tensors for each layer with B rows first.
+        """
+        past = DynamicCache()
+        if state is not None:
+            layers = len(state) // 2
+            past = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(layers)])
+        output = self.network(input_ids=token.unsqueeze(1), past_key_values=past, use_cache=True)
+        new: State = {}
+        for i, layer in enumerate(output.past_key_values.layers):
+            new[f"key_{i}"], new[f"value_{i}"] = layer.keys, layer.values
+        return output.last_hidden_state[:, 0], new
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of every token: `(..., D)` to `(..., V)`, by the input embedding."""
+        weight = _embedding(self.network).weight
+        if torch.is_grad_enabled() or hidden.device.type != "cpu" or len(weight) <= _VOCABULARY_PART:
+            return F.linear(hidden, weight)
+        # a decoding step has few rows: on a CPU the product is a third faster in parts that stay in the cache
+        return torch.cat([F.linear(hidden, part) for part in torch.split(weight, _VOCABULARY_PART)], dim=-1)
+
+    def config_dict(self) -> dict[str, Any]:
+        """The architecture as plain JSON values: `build_language_model(..., config=this)` rebuilds it offline."""
+        values: dict[str, Any] = json.loads(self.network.config.to_json_string(use_diff=False))
+        return values
+
+
+_VOCABULARY_PART = 1024
+
+
+def pack(lengths: list[int], width: int) -> tuple[list[int], int]:
+    """Puts pieces into rows of a fixed width, longest first, each into the first row with room.
+
+    Args:
+        lengths: of the pieces, each at most `width`.
+        width: places in a row.
+
+    Returns:
+        Where each piece starts, counted through all rows, and the number of rows.
+
+    >>> pack([3, 5, 2], 6)
+    ([6, 0, 9], 2)
+    """
+    starts = [0] * len(lengths)
+    filled: list[int] = []
+    for piece in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, used in enumerate(filled) if used + lengths[piece] <= width), len(filled))
+        if row == len(filled):
+            filled.append(0)
+        starts[piece] = row * width + filled[row]
+        filled[row] += lengths[piece]
+    return starts, len(filled)
+
+
+def build_language_model(
+    name: str,
+    weights: str | None,
+    vocab_size: int,
+    *,
+    bos_id: int | None = None,
+    eos_id: int | None = None,
+    layers: int | None = None,
+    heads: int | None = None,
+    width: int | None = None,
+    dropout: float | None = None,
+    config: Mapping[str, Any] | None = None,
+    gradient_checkpointing: bool = False,
+) -> LanguageModel:
+    """Builds a language tower. With `weights` None nothing is ever looked up on the network.
+
+    New tokens of a pretrained model: BOS starts as a copy of EOS (GPT-2 knows `<|endoftext|>` as both), all others
+    as the mean embedding (zeros would give PAD a far higher score than words, whose GPT-2 logits are well below 0).
+
+    Args:
+        name: "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", or another causal language model by hub id or folder.
+        weights: None for random ones, "pretrained" for the hub's weights of `name`, a hub id, a folder written by
+            `save_pretrained`, or a state-dict file (.safetensors, .pth, .pt, .bin).
+        vocab_size: V, tokens of our tokenizer.
+        bos_id: our BOS.
+        eos_id: our EOS.
+        layers: blocks, instead of the size's own (random weights only; so are `heads` and `width`).
+        heads: attention heads.
+        width: D.
+        dropout: share dropped from embeddings, attention weights and block outputs (GPT-2: 0.1).
+        config: the architecture as `LanguageModel.config_dict` gave it; replaces `name` and the sizes.
+        gradient_checkpointing: recompute each block in the backward pass.
+
+    Raises:
+        UserError: unknown name, weights that cannot be reached or do not fit, sizes that contradict them, or a
+            tokenizer smaller than the pretrained vocabulary.
+    """
+    if weights is not None and any(size is not None for size in (layers, heads, width)):
+        raise UserError(
+            f"layers, heads and width are those of the weights {weights!r}; leave them out or set weights null"
+        )
+    if weights is None or Path(weights).is_file():
+        shape = _config(name, config)
+        _resize(shape, layers, heads, width)
+        _prepare(shape, dropout)
+        shape.vocab_size = vocab_size if weights is None else shape.vocab_size
+        network = _from_config(shape)
+        if weights is not None:
+            load_state(network, Path(weights), prefixes=("transformer.", "model."), ignore=("lm_head.weight",))
+    else:
+        network = _from_pretrained(name if weights == "pretrained" else weights, dropout)
+    _fit_vocabulary(network, vocab_size, bos_id, eos_id)
+    return LanguageModel(network, gradient_checkpointing)
+
+
+def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
+    """The architecture of a name, without any network."""
+    if config is not None:
+        values = dict(config)
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    if name in GPT2_SIZES:
+        layers, heads, width = GPT2_SIZES[name]
+        return GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
+    try:
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(name, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"language model {name!r} is unknown here: give one of {', '.join(GPT2_SIZES)}, a folder with its "
+            f"config.json, or {WAYS_OUT}"
+        ) from error
+
+
+def _resize(config: PretrainedConfig, layers: int | None, heads: int | None, width: int | None) -> None:
+    """Sets the sizes that were asked for, in place."""
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    for key, value in sizes.items():
+        if value is not None:
+            setattr(config, key, value)
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(f"width={config.hidden_size} cannot be shared among heads={config.num_attention_heads}")
+
+
+def _prepare(config: PretrainedConfig, dropout: float | None) -> None:
+    """Sets what every tower of ours needs, in place."""
+    # The same function as GPT-2's own "gelu_new", as one operation instead of eight
+    if getattr(config, "activation_function", None) == "gelu_new":
+        config.activation_function = "gelu_pytorch_tanh"
+    # Our padding needs no mask; left at their values these would raise warnings about one
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = None
+    if dropout is not None:
+        for key in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "dropout", "attention_dropout"):
+            if hasattr(config, key):
+                setattr(config, key, dropout)
+
+
+def _embedding(network: PreTrainedModel) -> nn.Embedding:
+    """The table of word embeddings."""
+    return cast(nn.Embedding, network.get_input_embeddings())
+
+
+def _from_config(config: PretrainedConfig) -> PreTrainedModel:
+    """A network with random weights."""
+    return cast(PreTrainedModel, AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
+
+
+def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
+    """A network with the weights of a folder or the hub."""
+    folder = Path(source)
+    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or folder.suffix in _SUFFIXES):
+        raise UserError(f"language weights {source!r} do not exist; give an existing folder or file, or {WAYS_OUT}")
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=only_local())
+        _prepare(config, dropout)
+        network: PreTrainedModel = AutoModel.from_pretrained(
+            source, config=config, dtype=torch.float32, local_files_only=only_local()
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"language weights {source!r} cannot be reached; {WAYS_OUT}") from error
+    return network
+
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@torch.no_grad()
+def _fit_vocabulary(network: PreTrainedModel, vocab_size: int, bos_id: int | None, eos_id: int | None) -> None:
+    """Gives the embedding one row for each token of our tokenizer."""
+    old = _embedding(network).weight
+    known = len(old)
+    if vocab_size == known:
+        return
+    if vocab_size < known:
+        raise UserError(
+            f"the tokenizer has {vocab_size} tokens but the pretrained language model {known}; use the tokenizer that "
+            "belongs to it, or set its weights to null"
+        )
+    embedding = nn.Embedding(vocab_size, old.shape[1])
+    embedding.weight[:known] = old
+    embedding.weight[known:] = old.mean(dim=0)
+    if bos_id is not None and eos_id is not None and bos_id >= known > eos_id:
+        embedding.weight[bos_id] = old[eos_id]
+    network.set_input_embeddings(embedding)
+    network.config.vocab_size = vocab_size

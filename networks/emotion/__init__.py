@@ -1,0 +1,1 @@
+"""Networks that predict the emotions that pictures and captions evoke."""

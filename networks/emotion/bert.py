@@ -1,0 +1,143 @@
+"""BERT and VisualBERT bodies from transformers: sizes, offline construction, loading with errors that help."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, VisualBertConfig
+from transformers import VisualBertModel as VisualBert
+
+from core.errors import UserError
+from core.hub import only_local
+from networks.layers.weights import WAYS_OUT
+
+BertKind = Literal["bert", "visual_bert"]
+_MAY_DIFFER = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
+"""Belong to the detector whose features the published weights were trained on."""
+
+
+def bert_config(
+    kind: BertKind,
+    weights: str | None,
+    *,
+    vocab_size: int,
+    pad_id: int,
+    layers: int | None = None,
+    heads: int | None = None,
+    width: int | None = None,
+    dropout: float | None = None,
+    visual_dim: int | None = None,
+    saved: Mapping[str, Any] | None = None,
+) -> BertConfig | VisualBertConfig:
+    """Architecture of a body; the network is never asked.
+
+    Args:
+        kind: which of the two.
+        weights: a local folder's own sizes are read from its config.json; those of a hub id are the usual ones (12
+            layers, 12 heads, 768 wide) unless given.
+        vocab_size: tokens of our tokeniser.
+        pad_id: its filling.
+        layers: encoder layers.
+        heads: attention heads.
+        width: hidden width.
+        dropout: of hidden values and attention weights.
+        visual_dim: width of image regions (VisualBERT only).
+        saved: sizes as a checkpoint has them; replaces all but `visual_dim`.
+
+    Raises:
+        UserError: the width cannot be shared among the heads, or the folder has no configuration.
+    """
+    values: dict[str, Any] = dict(saved or {})
+    if not values and weights is not None and Path(weights).is_dir():
+        try:
+            values = AutoConfig.from_pretrained(weights, local_files_only=True).to_dict()
+        except (OSError, ValueError) as error:
+            raise UserError(f"BERT weights '{weights}' have no readable config.json; {WAYS_OUT}") from error
+    values["use_cache"] = False  # nothing is generated
+    values |= {"vocab_size": values.get("vocab_size", vocab_size), "pad_token_id": pad_id}
+    given = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    values |= {name: value for name, value in given.items() if value is not None}
+    if width is not None and saved is None:
+        values["intermediate_size"] = 4 * width
+    if dropout is not None:
+        values |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    if kind == "visual_bert":
+        values["visual_embedding_dim"] = visual_dim or 1
+    config = BertConfig(**values) if kind == "bert" else VisualBertConfig(**values)
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(f"width {config.hidden_size} cannot be shared among {config.num_attention_heads} heads")
+    if config.vocab_size < vocab_size:
+        raise UserError(
+            f"BERT weights '{weights}' know {config.vocab_size} tokens, the tokenizer has {vocab_size}: set "
+            "data.init_args.tokenizer to the one that belongs to the weights"
+        )
+    return config
+
+
+def build_bert(config: BertConfig | VisualBertConfig, gradient_checkpointing: bool = False) -> BertModel | VisualBert:
+    """Builds a body with random weights."""
+    network = VisualBert(config) if isinstance(config, VisualBertConfig) else BertModel(config)
+    if gradient_checkpointing:
+        # the name changed within transformers 5
+        new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+        getattr(network, new if hasattr(network, new) else old)({"use_reentrant": False})
+    return network
+
+
+def load_bert(network: nn.Module, weights: str) -> list[str]:
+    """Loads published weights into a body.
+
+    Args:
+        network: as `build_bert` gives it.
+        weights: hub id or local folder.
+
+    Returns:
+        Names of tensors that keep their random start, because the image regions have another width.
+
+    Raises:
+        UserError: the weights cannot be reached, or belong to a network of other sizes.
+    """
+    state = _state_of(weights)
+    own = network.state_dict()
+    left = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    wrong = [name for name in left if name not in _MAY_DIFFER]
+    if wrong:
+        raise UserError(
+            f"BERT weights '{weights}' do not fit: {len(wrong)} tensors differ, first '{wrong[0]}'; leave layers, "
+            "heads and width out, and give weights of the same kind of network"
+        )
+    network.load_state_dict({name: value for name, value in state.items() if name in own and name not in left}, False)
+    return left
+
+
+def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
+    """Copies the word embeddings of published BERT weights.
+
+    Args:
+        table: `(V, W)`, receives them.
+        weights: hub id or local folder.
+
+    Raises:
+        UserError: the weights cannot be reached, or the table has another shape.
+    """
+    words = _state_of(weights).get("embeddings.word_embeddings.weight")
+    if words is None or words.shape != table.weight.shape:
+        shape = None if words is None else tuple(words.shape)
+        raise UserError(
+            f"word embeddings of '{weights}' are {shape}, wanted are {tuple(table.weight.shape)}: set word_width and "
+            "data.init_args.tokenizer to those of the weights"
+        )
+    with torch.no_grad():
+        table.weight.copy_(words)
+
+
+def _state_of(weights: str) -> dict[str, Tensor]:
+    try:
+        local = Path(weights).is_dir() or only_local()
+        loaded = AutoModel.from_pretrained(weights, dtype=torch.float32, local_files_only=local)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"BERT weights '{weights}' cannot be reached; {WAYS_OUT}") from error
+    state: dict[str, Tensor] = loaded.state_dict()
+    return state

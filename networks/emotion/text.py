@@ -1,0 +1,152 @@
+"""A linear model on words and pieces of words: what works with captions alone and few of them.
+
+Letters: M captions, F features (buckets), C labels.
+"""
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.batch import Batch
+from core.errors import DataError
+from networks.classifiers.base import LabelOutput
+from networks.emotion.base import Block, EmotionNetwork
+
+_WORD = re.compile(r"\w\w+")
+_PIECES = (3, 4, 5)
+"""Lengths of the pieces, in characters."""
+
+
+def text_features(text: str, buckets: int) -> tuple[list[int], list[float]]:
+    """Counts the features of a text: words and pairs of words, then pieces of words.
+
+    Both groups have buckets of their own; a feature's bucket is a checksum of its text, so that there is no vocabulary
+    and unknown words still have known pieces. Counts n become 1 + ln n.
+
+    Args:
+        text: a caption.
+        buckets: of each group.
+
+    Returns:
+        Buckets in [0, 2 x buckets), ascending, and the values of each.
+
+    >>> places, values = text_features("A dog and a dog", 1000)
+    >>> len(places) == len(values), round(max(values), 2), min(values)
+    (True, 1.69, 1.0)
+    """
+    words = _WORD.findall(text.lower())
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
+    counts = Counter(zlib.crc32(feature.encode()) % buckets for feature in [*words, *pairs])
+    pieces = Counter(buckets + zlib.crc32(piece.encode()) % buckets for word in words for piece in _pieces(f" {word} "))
+    features = sorted((counts + pieces).items())
+    return [place for place, _ in features], [1.0 + math.log(count) for _, count in features]
+
+
+def _pieces(word: str) -> Iterable[str]:
+    """All stretches of 3 to 5 characters of a word between blanks; a shorter word as a whole."""
+    for length in _PIECES:
+        if len(word) <= length:
+            yield word
+            return
+        for start in range(len(word) - length + 1):
+            yield word[start : start + length]
+
+
+class DocumentFrequencies(nn.Module):
+    """How rare a feature is: ln((1 + documents) / (1 + documents with it)) + 1, learnt from the training captions.
+
+    Args:
+        features: F.
+    """
+
+    weights: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.ones(features))
+
+    def fit(self, documents: Iterable[Sequence[int]]) -> None:
+        """Counts documents, each given by its different features."""
+        found, total = torch.zeros(len(self.weights)), 0
+        for document in documents:
+            found[torch.tensor(document, dtype=torch.long)] += 1
+            total += 1
+        self.weights.copy_(torch.log((1 + total) / (1 + found)) + 1)
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Weight of each feature, the shape of `places`."""
+        return self.weights[places]
+
+
+class TextLabeller(EmotionNetwork):
+    """TF-IDF of words, pairs of words and pieces of words -> linear layer.
+
+    Each of the two groups of features is scaled to length 1. It reads the captions as written
+    (``Batch.references``), needs no tokeniser, no picture and no pretrained weights.
+
+    Blocks: (1) document frequencies. All the rest is the head.
+
+    Args:
+        num_labels: C.
+        buckets: features of each of the two groups.
+    """
+
+    def __init__(self, num_labels: int, buckets: int = 1 << 16) -> None:
+        super().__init__()
+        self.num_labels, self.buckets = num_labels, buckets
+        self.frequencies = DocumentFrequencies(2 * buckets)
+        self.head = nn.Linear(2 * buckets, num_labels)
+        # the best start of a model that forgets nothing it has not seen
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def fit_frequencies(self, captions: Iterable[str]) -> None:
+        """Learns how rare features are, from the training captions."""
+        self.frequencies.fit(text_features(caption, self.buckets)[0] for caption in captions)
+        self._known.clear()
+
+    def _features(self, text: str) -> tuple[Tensor, Tensor]:
+        """Buckets and weighted values of one text, on the CPU; kept, since every epoch reads the same texts."""
+        if text not in self._known:
+            if len(self._known) >= 20_000:
+                self._known.clear()
+            places, values = text_features(text, self.buckets)
+            index, value = torch.tensor(places, dtype=torch.long), torch.tensor(values)
+            value = value * self.frequencies.weights[index.to(self.frequencies.weights.device)].cpu()
+            for group in (index < self.buckets, index >= self.buckets):
+                if bool(group.any()):
+                    value[group] /= value[group].norm()
+            self._known[text] = index, value
+        return self._known[text]
+
+    def forward(self, batch: Batch) -> LabelOutput:
+        """Scores every caption: M rows.
+
+        Raises:
+            DataError: a picture has no caption.
+        """
+        device = self.head.weight.device
+        for image_id, captions in zip(batch["image_id"], batch["references"], strict=True):
+            if not captions:
+                raise DataError(f"image '{image_id}' has no caption, but this network reads nothing else: give it one")
+        texts = [self._features(text) for captions in batch["references"] for text in captions]
+        places = torch.cat([index for index, _ in texts]).to(device)
+        values = torch.cat([value for _, value in texts]).to(device)
+        starts = torch.tensor([0, *(len(index) for index, _ in texts)]).cumsum(0)[:-1].to(device)
+        # lookups, not a product: a caption has a few hundred of the features
+        table = self.head.weight.T
+        scores = F.embedding_bag(places, table, starts, mode="sum", per_sample_weights=values.to(table.dtype))
+        index = torch.tensor([row for row, captions in enumerate(batch["references"]) for _ in captions], device=device)
+        return LabelOutput(scores + self.head.bias, index)
+
+    def blocks(self) -> list[Block]:
+        """The document frequencies."""
+        return [("document frequencies", [self.frequencies])]

@@ -1,0 +1,1 @@
+"""Networks that turn pictures into vectors and grids of features."""

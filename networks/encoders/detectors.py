@@ -1,0 +1,138 @@
+"""Box features of a detector as image regions: what looks like an object instead of the cells of a grid.
+
+Letters: B images, H x W pixels, R boxes, C width of a box's features, P proposals of an image.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torchvision  # type: ignore[import-untyped]  # publishes no types
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList  # type: ignore[import-untyped]
+from torchvision.ops import boxes as box_ops  # type: ignore[import-untyped]
+
+from core.errors import UserError
+from networks.encoders.build import ImageEncoder
+from networks.layers.weights import WAYS_OUT, load_state, read_state
+
+BOXES = 36
+"""Boxes of an image unless the name says otherwise; what bottom-up attention and VisualBERT are fed with."""
+_OVERLAP = 0.5
+_CLASSES = "roi_heads.box_predictor.cls_score.weight"
+
+
+class BoxEncoder(ImageEncoder):
+    """The best boxes of a Faster R-CNN (Ren et al. 2015) with the features of its box head.
+
+    A box is a proposal; it is as good as its likeliest class that is not the background, and of two boxes that overlap
+    by more than half the better one is kept, as in bottom-up attention (Anderson et al. 2018). No score is too low, so
+    that nearly every image has all R boxes; where fewer are left, `regions` says which are real.
+
+    Pictures are taken as they come, square and normalised with ImageNet's mean and deviation; the detector's own
+    resizing (800 pixels) is left out, so choose `image_size` accordingly.
+
+    Args:
+        network: torchvision's detector.
+        boxes: R.
+    """
+
+    def __init__(self, network: nn.Module, boxes: int = BOXES) -> None:
+        super().__init__()
+        self.network = network
+        self.boxes = boxes
+        self.grid_dim = self.vector_dim = int(cast(Any, network).roi_heads.box_predictor.cls_score.in_features)
+
+    def feature_map(self, image: Tensor) -> Tensor:
+        """The boxes as a map of one row: `(B, 3, H, W)` to `(B, C, 1, R)`; absent boxes are zero."""
+        return self.regions(image)[0].transpose(1, 2).unsqueeze(2)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Mean over the boxes: `(B, C, 1, R)` to `(B, C)`."""
+        real = features.ne(0).any(dim=1, keepdim=True)
+        return (features * real).sum(dim=(2, 3)) / real.sum(dim=(2, 3)).clamp(min=1)
+
+    def grid_shape(self, image_size: int) -> tuple[int, int]:
+        """One row of R boxes, whatever the picture's size."""
+        del image_size
+        return 1, self.boxes
+
+    def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the best boxes, best first.
+
+        Args:
+            image: `(B, 3, H, W)`.
+
+        Returns:
+            features `(B, R, C)`, zero where a box is absent, and the mask of those that are there, `(B, R)`.
+        """
+        network = cast(Any, self.network)
+        height, width = image.shape[-2:]
+        sizes = [(height, width)] * len(image)
+        maps = network.backbone(image)
+        proposals, _ = network.rpn(ImageList(image, sizes), maps)
+        whole = image.new_tensor([[0, 0, width, height]])  # stands in where nothing is proposed
+        proposals = [boxes if len(boxes) else whole for boxes in proposals]
+        heads = network.roi_heads
+        rows = heads.box_head(heads.box_roi_pool(maps, proposals, sizes))  # (sum of P, C)
+        logits, offsets = heads.box_predictor(rows)
+        decoded = heads.box_coder.decode(offsets, proposals)  # (sum of P, classes, 4)
+        counts = [len(boxes) for boxes in proposals]
+        features = rows.new_zeros(len(image), self.boxes, self.grid_dim)
+        mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=image.device)
+        parts = zip(rows.split(counts), logits.softmax(-1).split(counts), decoded.split(counts), strict=True)
+        for index, (own, scores, boxes) in enumerate(parts):
+            kept = _best(scores, box_ops.clip_boxes_to_image(boxes, (height, width)), self.boxes)
+            features[index, : len(kept)] = own[kept]
+            mask[index, : len(kept)] = True
+        return features, mask
+
+
+def _best(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
+    """Places of the best proposals, best first.
+
+    Args:
+        scores: probability of every class of every proposal, background first, `(P, classes)`.
+        boxes: its box for every class, `(P, classes, 4)`.
+        count: most that are kept.
+    """
+    score, label = scores[:, 1:].max(dim=1)
+    own = boxes[torch.arange(len(boxes), device=boxes.device), label + 1]
+    return cast(Tensor, box_ops.nms(own.float(), score.float(), _OVERLAP)[:count])
+
+
+def build_detector(name: str, weights: str | None, *, gradient_checkpointing: bool = False) -> BoxEncoder:
+    """Builds a detector of torchvision as an image tower. With `weights` None nothing is looked up on the network.
+
+    Args:
+        name: "fasterrcnn_resnet50_fpn" or another Faster R-CNN, with "@N" for N boxes instead of 36.
+        weights: None for random ones, "coco" for torchvision's, or a state-dict file, with any number of classes.
+        gradient_checkpointing: not offered.
+
+    Raises:
+        UserError: unknown name or weights, weights that cannot be reached or do not fit, or gradient checkpointing.
+    """
+    architecture, _, number = name.partition("@")
+    known = [
+        model for model in torchvision.models.list_models(module=torchvision.models.detection) if "faster" in model
+    ]
+    if architecture not in known or not (number.isdecimal() and int(number) > 0 if number else True):
+        raise UserError(f"torchvision/{name}: expected one of {', '.join(known)}, with @N behind it for N boxes")
+    if gradient_checkpointing:
+        raise UserError(f"torchvision/{name} has no gradient checkpointing; use it frozen (data's encoder)")
+    make = torchvision.models.get_model
+    if weights == "coco":
+        try:
+            network = make(architecture, weights="DEFAULT")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"weights 'coco' of 'torchvision/{name}' cannot be reached; {WAYS_OUT}") from error
+    else:
+        classes = 91
+        if weights is not None:
+            if not Path(weights).is_file():
+                raise UserError(f'encoder weights {weights!r} are neither "coco" nor an existing file; {WAYS_OUT}')
+            classes = len(read_state(Path(weights)).get(_CLASSES, range(classes)))
+        network = make(architecture, weights=None, weights_backbone=None, num_classes=classes)
+        if weights is not None:
+            load_state(network, Path(weights), prefixes=("network.", "module."))
+    return BoxEncoder(network, int(number or BOXES))

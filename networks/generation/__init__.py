@@ -1,0 +1,1 @@
+"""Generating captions with any captioner: search, reranking, retrieval."""

@@ -1,0 +1,1 @@
+"""Layers and helpers that networks of several kinds share."""

@@ -1,0 +1,120 @@
+"""A GRU or LSTM layer that reads a word and a context, step by step or a whole packed batch at once.
+
+Both ways use the parameters of one `nn.GRU` or `nn.LSTM` and give the same numbers. The step-by-step way is for
+contexts that depend on the state: what does not (the word's share of the gates) is computed for all steps beforehand.
+
+Letters: B rows, n rows of a time step, M packed places, W word width, E context width, H state width, G width of the
+gates (3 H in a GRU, 4 H in an LSTM).
+"""
+
+from typing import Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from core.errors import UserError
+from networks.captioners.base import State
+
+CellName = Literal["gru", "lstm"]
+
+
+class CellWeights(NamedTuple):
+    """The layer's parameters as a time step needs them, cut up once for a whole caption."""
+
+    word: Tensor  # (G, W)
+    context: Tensor  # (G, E)
+    hidden: Tensor  # (G, H)
+    word_bias: Tensor  # (G,)
+    hidden_bias: Tensor  # (G,)
+
+
+class ContextCell(nn.Module):
+    """One recurrent layer whose input is a word's embedding and a context.
+
+    The LSTM's forget gates start at bias 1 (Jozefowicz et al. 2015); all else starts as PyTorch does.
+
+    Args:
+        kind: ``gru`` (Cho et al. 2014) or ``lstm`` (Hochreiter and Schmidhuber 1997).
+        word_dim: W.
+        context_dim: E.
+        state_dim: H.
+
+    Raises:
+        UserError: unknown kind.
+    """
+
+    def __init__(self, kind: CellName, word_dim: int, context_dim: int, state_dim: int) -> None:
+        super().__init__()
+        if kind not in ("gru", "lstm"):
+            raise UserError(f"cell {kind!r} is unknown; give gru or lstm")
+        self.split = [word_dim, context_dim]
+        layer = nn.LSTM if kind == "lstm" else nn.GRU
+        self.rnn: nn.LSTM | nn.GRU = layer(word_dim + context_dim, state_dim, batch_first=True)
+        self.is_lstm = kind == "lstm"
+        if self.is_lstm:
+            weights = self.weights()
+            with torch.no_grad():
+                weights.word_bias[state_dim : 2 * state_dim] = 1.0
+                weights.hidden_bias[state_dim : 2 * state_dim] = 0.0
+
+    def weights(self) -> CellWeights:
+        """Cuts the parameters up; done once for all steps, because the gradient of a cut is as large as the whole."""
+        input_weight, hidden_weight, word_bias, hidden_bias = cast(list[Tensor], self.rnn.all_weights[0])
+        word, context = torch.split(input_weight, self.split, dim=1)
+        return CellWeights(word, context, hidden_weight, word_bias, hidden_bias)
+
+    def word_gates(self, words: Tensor, weights: CellWeights) -> Tensor:
+        """The words' share of the gates, for any number of steps at once: `(M, W)` to `(M, G)`."""
+        # In an LSTM all biases meet in one sum; the GRU's reset gate stands before its hidden bias
+        bias = weights.word_bias + weights.hidden_bias if self.is_lstm else weights.word_bias
+        return F.linear(words, weights.word, bias)
+
+    def update(self, word_gates: Tensor, context: Tensor, state: State, weights: CellWeights) -> State:
+        """One time step.
+
+        Args:
+            word_gates: what `word_gates` returned for the words of this step, `(n, G)`.
+            context: `(n, E)`.
+            state: `hidden` `(n, H)`, and `cell` `(n, H)` in an LSTM.
+            weights: what `weights` returned.
+
+        Returns:
+            The new state; its `hidden` is the output.
+        """
+        hidden = state["hidden"]
+        gates = word_gates + F.linear(context, weights.context)
+        if self.is_lstm:
+            gates = gates + F.linear(hidden, weights.hidden)
+            # states stay in single precision under autocast: they are sums over many steps
+            enter, forget, new, leave = gates.float().chunk(4, dim=1)
+            cell = forget.sigmoid() * state["cell"] + enter.sigmoid() * new.tanh()
+            return {"hidden": leave.sigmoid() * cell.tanh(), "cell": cell}
+        recurrent = F.linear(hidden, weights.hidden, weights.hidden_bias).float()
+        width = 2 * hidden.shape[1]
+        gates = gates.float()
+        reset, keep = (gates[:, :width] + recurrent[:, :width]).sigmoid().chunk(2, dim=1)
+        new = (gates[:, width:] + reset * recurrent[:, width:]).tanh()
+        return {"hidden": torch.lerp(new, hidden.float(), keep)}
+
+    def fused(self, words: Tensor, contexts: Tensor, batch_sizes: list[int], state: State) -> Tensor:
+        """All time steps in one call, for contexts that are known beforehand.
+
+        Args:
+            words: packed (time step by time step, longest caption first), `(M, W)`.
+            contexts: likewise, `(M, E)`.
+            batch_sizes: captions that still run at each time step, falling.
+            state: initial state, one row for each caption, longest first.
+
+        Returns:
+            Outputs, packed, `(M, H)`.
+        """
+        inputs = PackedSequence(torch.cat([words, contexts], dim=1), torch.tensor(batch_sizes))
+        start = {name: value.unsqueeze(0).to(inputs.data.dtype) for name, value in state.items()}
+        output: PackedSequence
+        if isinstance(self.rnn, nn.LSTM):
+            output, _ = self.rnn(inputs, (start["hidden"], start["cell"]))
+        else:
+            output, _ = self.rnn(inputs, start["hidden"])
+        return output.data

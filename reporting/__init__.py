@@ -1,0 +1,1 @@
+"""Figures, tables, pages and loggers that callbacks and commands draw with."""

@@ -1,0 +1,198 @@
+"""Loggers: a CSV file always, Weights & Biases quietly, TensorBoard on request."""
+
+import contextlib
+import csv
+import json
+import os
+import secrets
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from core.errors import UserError
+
+WandbMode = Literal["auto", "online", "offline", "off"]
+
+
+class CSVFile(Logger):
+    """Writes ``metrics.csv`` into the run folder, a row per logged step, and goes on with it after a resume.
+
+    Lightning's own CSV logger deletes the file of the run that it continues. A resumed run
+    takes out the rows that it is about to write again (`resume_at`).
+
+    Args:
+        folder: run folder.
+        flush_every: rows kept in memory at most.
+    """
+
+    def __init__(self, folder: str | Path, flush_every: int = 1) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self.flush_every = flush_every
+        self._columns: list[str] = []
+        self._rows: list[dict[str, Any]] = []
+        self._started = False
+        self._resume_step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment: the folder above the run."""
+        return self.path.parent.parent.name
+
+    @property
+    def version(self) -> str:
+        """Name of the run: its folder."""
+        return self.path.parent.name
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds a row."""
+        self._rows.append({"step": step, **{key: float(value) for key, value in metrics.items()}})
+        if len(self._rows) >= self.flush_every:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the waiting rows; writes the file anew when columns have been added."""
+        if not self._rows:
+            return
+        old = [] if self._started or not self.path.is_file() else self._read(self._resume_step)
+        new_columns = [key for row in [*old, *self._rows] for key in row if key not in self._columns]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if new_columns or not self._started:
+            if self._started:
+                old = self._read()
+            self._columns += list(dict.fromkeys(new_columns))
+            temporary = self.path.with_suffix(".tmp")
+            self._write(temporary, "w", [*old, *self._rows])
+            temporary.replace(self.path)
+        else:
+            self._write(self.path, "a", self._rows)
+        self._started, self._rows = True, []
+
+    def finalize(self, status: str) -> None:
+        """Writes what is left."""
+        del status
+        self.save()
+
+    def resume_at(self, step: int) -> None:
+        """Tells the logger where the run goes on: rows of that step and later will be written again."""
+        self._resume_step = step
+
+    def _read(self, before: int | None = None) -> list[dict[str, Any]]:
+        """Rows of the file, only those before a step if one is given."""
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if before is None or not row["step"] or int(row["step"]) < before]
+
+    def _write(self, path: Path, mode: str, rows: list[dict[str, Any]]) -> None:
+        before = path.stat().st_size if mode == "a" else 0
+        try:
+            with path.open(mode, newline="") as file:
+                writer = csv.DictWriter(file, self._columns, restval="")
+                if mode == "w":
+                    writer.writeheader()
+                writer.writerows(rows)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # no half rows, no half file
+                os.truncate(path, before) if mode == "a" else path.unlink()
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
+                f"then go on with: python cli.py resume {self.path.parent}"
+            ) from error
+
+
+def wandb_account_configured() -> bool:
+    """Whether this user has given W&B a key: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
+def make_loggers(
+    run_dir: Path, wandb: WandbMode = "auto", wandb_project: str = "captioners", tensorboard: bool = False
+) -> list[Logger]:
+    """Makes the loggers of a run; all of them write into its folder and go on with it after a resume.
+
+    Args:
+        run_dir: run folder.
+        wandb: "auto" is online when an account is configured and offline otherwise, without asking.
+        wandb_project: project name shown by W&B.
+        tensorboard: also write TensorBoard event files.
+    """
+    loggers: list[Logger] = [CSVFile(run_dir)]
+    mode = os.environ.get("WANDB_MODE", "") if wandb == "auto" else wandb
+    if mode not in ("off", "disabled"):
+        offline = mode == "offline" or (mode != "online" and not wandb_account_configured())
+        os.environ.setdefault("WANDB_SILENT", "true")  # twenty lines a run otherwise
+        run_id = f"{run_dir.parent.name}-{run_dir.name}"
+        logger = WandbLogger(
+            project=wandb_project, name=run_id, id=_wandb_id(run_dir), resume="allow", save_dir=run_dir, offline=offline
+        )
+        # Lightning passes on an argument that W&B no longer has, which costs a warning in every run
+        logger._wandb_init.pop("anonymous", None)
+        loggers.append(logger)
+    if tensorboard:
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
+    return loggers
+
+
+@contextlib.contextmanager
+def own_wandb_run() -> Iterator[None]:
+    """Ends the W&B run that is begun inside.
+
+    W&B has one run for a process and hands it to every logger that asks, so the next training run of the same process
+    (a notebook, a sweep's function) would write into the folder and the curves of this one. A run that the caller had
+    begun before stays open.
+    """
+    before = _open_wandb_run()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        run = _open_wandb_run()
+        if run is not None and run is not before:
+            run.finish(exit_code=int(failed))
+
+
+def _open_wandb_run() -> Any:
+    """W&B's run of this process; None when there is none, without importing W&B to look."""
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def _wandb_id(run_dir: Path) -> str:
+    """The run's W&B id: noted in the folder of a run that goes on, else a new one."""
+    return str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
+
+
+def read_facts(run_dir: Path) -> dict[str, Any]:
+    """What ``run.json`` of a run folder notes; empty when there is none.
+
+    Raises:
+        UserError: it is broken.
+    """
+    path = run_dir / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not valid JSON ({error}); mend it, or remove it: then the run goes on with as many threads as "
+            "this machine likes and a new W&B run"
+        ) from error
+    return facts

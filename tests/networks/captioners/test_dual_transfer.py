@@ -1,0 +1,190 @@
+import json
+
+import pytest
+import torch
+
+from networks.captioners.base import target_mask
+from networks.captioners.dual_transfer import DualTransferCaptioner
+from networks.generation.search import DecodingSettings, decode
+from networks.losses.tokens import token_loss
+
+VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
+
+
+def tiny(merging: str = "mlp", **changes) -> DualTransferCaptioner:
+    torch.manual_seed(0)
+    arguments = {"encoder": "small-conv", "encoder_outputs": 24, "layers": 2, "heads": 2, "width": 16, "dropout": 0.0}
+    return DualTransferCaptioner(20, 1, 2, 0, merging=merging, max_tokens=9, **(arguments | changes))
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9, 4, 2, 6, 5])
+    ids = torch.randint(3, 20, (5, 9), generator=generator)
+    ids[:, 0] = 1
+    ids[torch.arange(5), lengths - 1] = 2
+    ids[torch.arange(9) >= lengths[:, None]] = 0
+    image = torch.randn(3, 3, 32, 32, generator=generator)
+    return {
+        "image": image,
+        "caption_ids": ids,
+        "caption_lengths": lengths,
+        "image_index": torch.tensor([0, 0, 1, 2, 2]),
+    }
+
+
+def run(model: DualTransferCaptioner, data: dict[str, torch.Tensor]):
+    return model(model.encode(data), data["caption_ids"], data["caption_lengths"], data["image_index"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains(variant):
+    model, data = tiny(variant).train(), batch()
+    output = run(model, data)
+    assert output.logits.shape == (21, 20)
+    loss = token_loss(output.logits, output.targets)
+    loss.backward()
+    assert abs(loss.item() - torch.tensor(20.0).log().item()) < 0.5
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        now = token_loss(*(lambda out: (out.logits, out.targets))(run(model, data)))
+        now.backward()
+        optimizer.step()
+    assert now < 0.5 * loss
+
+
+def test_targets_are_the_words_and_eos_and_padding_does_not_matter():
+    model, data = tiny().eval(), batch()
+    output = run(model, data)
+    mask = target_mask(data["caption_lengths"], 9)
+    assert torch.equal(output.targets, data["caption_ids"][:, 1:][mask])
+    assert (output.targets == 2).sum() == 5
+    other = dict(data, caption_ids=data["caption_ids"].clone())
+    other["caption_ids"][data["caption_ids"] == 0] = 7
+    torch.testing.assert_close(run(model, other).logits, output.logits)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_steps_give_the_teacher_forced_logits(variant):
+    model, data = tiny(variant), batch()
+    run(model.train(), data)
+    model.eval()
+    memory = model.encode(data)
+    output = run(model, data)
+    places = torch.full((5, 8), -1)
+    mask = target_mask(data["caption_lengths"], 9)
+    places[mask] = torch.arange(21)
+    state = None
+    rows = {"image": memory["image"][data["image_index"]]}
+    for t in range(8):
+        logits, state = model.step(rows, data["caption_ids"][:, t], state)
+        torch.testing.assert_close(logits[mask[:, t]], output.logits[places[:, t][mask[:, t]]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("settings", [DecodingSettings(max_tokens=8), DecodingSettings(4, 2, 8)])
+def test_decoding_reports_the_teacher_forced_log_prob(variant, settings):
+    model, data = tiny(variant).eval(), batch()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    memory = model.encode(data)
+    found = decode(model, memory, settings)
+    count = settings.num_captions
+    ids = torch.cat([torch.full((3 * count, 1), 1), found.token_ids.flatten(0, 1)], 1)
+    lengths = found.lengths.flatten() + 1
+    output = model(memory, ids, lengths, torch.arange(3).repeat_interleave(count))
+    scores = output.logits.log_softmax(1).gather(1, output.targets[:, None])[:, 0]
+    sums = torch.stack([part.sum() for part in scores.split(found.lengths.flatten().tolist())])
+    torch.testing.assert_close(sums, found.log_prob.flatten(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_picture_is_encoded_once_however_many_captions_it_has(monkeypatch):
+    model, data, seen = tiny().eval(), batch(), []
+    original = model.encoder.feature_map
+    monkeypatch.setattr(model.encoder, "feature_map", lambda image: seen.append(len(image)) or original(image))
+    memory = model.encode(data)
+    model(memory, data["caption_ids"], data["caption_lengths"], data["image_index"])
+    decode(model, memory, DecodingSettings(beams=3, max_tokens=5))
+    assert seen == [3]
+
+
+def test_plain_values_rebuild_the_network():
+    model, data = tiny("two_sided").eval(), batch()
+    again = DualTransferCaptioner(**json.loads(json.dumps(model.spec()))).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(run(model, data).logits, run(again, data).logits)
+    assert again.spec() == model.spec()
+
+
+def test_gradient_checkpointing_changes_no_gradient_and_no_statistic():
+    data, results = batch(), []
+    for checkpointing in (False, True):
+        model = tiny(dropout=0.2, gradient_checkpointing=checkpointing).train()
+        torch.manual_seed(1)
+        output = run(model, data)
+        token_loss(output.logits, output.targets).backward()
+        results.append({n: p.grad for n, p in model.named_parameters()} | dict(model.named_buffers()))
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, msg=name)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_half_precision_gives_nearly_the_same_loss(variant):
+    model, data = tiny(variant).train(), batch()
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = run(model, data)
+            losses.append(token_loss(output.logits, output.targets))
+        model.zero_grad()
+        losses[-1].backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decode(model.eval(), model.encode(data), DecodingSettings(beams=3, max_tokens=5))
+    assert found.log_prob.isfinite().all()
+
+
+def test_the_published_model_has_the_published_size():
+    with torch.device("meta"):
+        model = DualTransferCaptioner(50259, 50257, 50256, 50258)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.language, model.merging)]
+    weights = (1768 + 768) * 384 + 2 * 768 * 256
+    assert sizes == [19_341_616, 124_439_808 + 2 * 768, weights + 384 + 768 + 256 + 768]
+    assert model.encoder.vector_dim == 1000
+    assert model.encoder.grid_shape(380) == (12, 12)
+
+
+def test_stored_features_are_read_in_the_place_of_pictures():
+    data = batch()
+    features = torch.randn(3, 4, 10)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]])
+    model = tiny(encoder=None, encoder_outputs=None, feature_dim=10).eval()
+    del data["image"]
+    data |= {"features": features.half(), "feature_mask": mask}
+    vector = model.encode(data)["image"]
+    expected = torch.stack([rows[kept].mean(0) for rows, kept in zip(features, mask, strict=True)])
+    torch.testing.assert_close(vector, expected, rtol=1e-3, atol=1e-3)
+    again = DualTransferCaptioner(**json.loads(json.dumps(model.spec()))).eval()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(run(again, data).logits, run(model, data).logits, rtol=0, atol=0)
+
+
+def test_stored_features_may_be_pooled_in_another_way():
+    data = batch()
+    del data["image"]
+    data["features"] = torch.randn(3, 4, 10)
+    model = tiny(encoder=None, encoder_outputs=None, feature_dim=10, pooling="covariance").eval()
+    assert torch.equal(model.encode(data)["image"], model.pooling(data["features"]))
+    again = DualTransferCaptioner(**json.loads(json.dumps(model.spec()))).eval()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(run(again, data).logits, run(model, data).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("changes", [{"encoder": None}, {"feature_dim": 10}])
+def test_pictures_or_features_not_both_or_neither(changes):
+    with pytest.raises(ValueError, match="give one of the two"):
+        tiny(**changes)
