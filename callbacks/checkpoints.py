@@ -1,8 +1,6 @@
 """Checkpoints that survive a crash or a full disk, written where a run can go on exactly."""
 
-import contextlib
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from core.errors import UserError
+from core.files import replacing
 
 _LOSS_EVERY = 50
 """Optimiser steps between looks at the loss, which cost a wait for the GPU."""
@@ -33,24 +32,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         del storage_options
         target = Path(path)
-        temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(target, durable=True) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
             raise UserError(
                 f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space or choose "
                 "another --run_dir, then go on with: python cli.py resume RUN"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = True
@@ -166,16 +156,6 @@ def best_checkpoint(folder: Path, monitor: str, mode: str) -> BestCheckpoint:
         auto_insert_metric_name=False,
         enable_version_counter=False,  # the same name every time; the writer replaces it in one step
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name durable; folders cannot be opened on Windows, where renaming is journalled anyway."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

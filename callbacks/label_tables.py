@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from core.files import write_text
 from metrics.labels import LabelRow
 from reporting.figures import Picture
 
@@ -95,11 +96,8 @@ def printed_label_table(rows: Sequence[LabelRow]) -> Table:
 
 def write_tables(folder: Path, verdicts: Iterable[Verdict], rows: Sequence[LabelRow]) -> None:
     """Writes ``labels.csv``, a row a picture, and ``per_label.csv``, a row a label, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in {"labels.csv": picture_table(verdicts), "per_label.csv": label_table(rows)}.items():
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, "utf-8")
-        temporary.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def label_sheet(pictures: Sequence[Picture], verdicts: Sequence[Verdict]) -> Figure:

@@ -1,6 +1,5 @@
 """Writing what a model said of every picture: captions as COCO results JSON, or probabilities of labels."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from core.files import write_json
 from datamodules.base import CaptionDataModule, Split
 from datamodules.loading.dataset import Example
 
@@ -161,11 +161,3 @@ def gather_dict(values: dict[str, T], world_size: int) -> dict[str, T]:
     parts: list[dict[str, T]] = [{} for _ in range(world_size)]
     torch.distributed.all_gather_object(parts, values)
     return {key: value for part in parts for key, value in part.items()}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
-    temporary.replace(path)

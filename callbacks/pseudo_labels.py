@@ -19,8 +19,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.predictions import write_json
 from core.errors import UserError
+from core.files import write_json
 from datamodules.base import CaptionDataModule
 from datamodules.readers.probability_files import read_shards, shard_facts
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.label_tables import label_sheet, printed_label_table, verdicts_of, write_tables
-from callbacks.predictions import PredictionWriter, known, write_json
+from callbacks.predictions import PredictionWriter, known
+from core.files import write_json
 from datamodules.base import CaptionDataModule, Split
 from datamodules.loading.dataset import Example
 from datamodules.loading.resume import batches_begun

@@ -12,9 +12,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
 from core.errors import DataError, UserError
+from core.seeds import global_seed
 from datamodules.loading.dataset import CaptionDataset, Collate, Example, Item
 from datamodules.loading.resume import LateLoader, training_position
-from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch, global_seed
+from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
 from datamodules.readers.images import ImageTransform, Normalization, open_image
 from datamodules.readers.records import Problem

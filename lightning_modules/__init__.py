@@ -1,7 +1,7 @@
 """Lightning modules: what is optimised and what is logged."""
 
 from lightning_modules.attention_rnn import AttentionRNN
-from lightning_modules.base import BaseModule
+from lightning_modules.base import METHODS
 from lightning_modules.code_captioning import CodeCaptioning
 from lightning_modules.distillation import Distillation
 from lightning_modules.dual_transfer import DualTransfer
@@ -10,21 +10,6 @@ from lightning_modules.emotion_transfer import EmotionTransfer
 from lightning_modules.loading import LoadedCaptioner, LoadedLabeller, load_captioner, load_labeller
 from lightning_modules.multilabel import MultiLabel
 from lightning_modules.text_autoencoder import TextAutoencoding
-
-METHODS: dict[str, type[BaseModule]] = {
-    cls.method: cls
-    for cls in (
-        DualTransfer,
-        AttentionRNN,
-        MultiLabel,
-        EmotionLabeller,
-        EmotionTransfer,
-        TextAutoencoding,
-        Distillation,
-        CodeCaptioning,
-    )
-}
-"""Methods by the name that their checkpoints carry."""
 
 __all__ = [
     "METHODS",

@@ -10,14 +10,19 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from core.batch import Batch
+from core.checkpoints import read_checkpoint
 from core.errors import UserError
+from core.seeds import derive_seed, global_seed
 from datamodules.base import CaptionDataModule
-from datamodules.loading.samplers import derive_seed, global_seed
 from lightning_modules.parts.pooling import find_directions
 from networks.classifiers.base import Labeller
 
 Schedule = Literal["constant", "linear", "cosine"]
 Stage = Literal["train", "val", "test"]
+
+
+METHODS: dict[str, type["BaseModule"]] = {}
+"""Methods of this package by the name that their checkpoints carry; filled when a class is defined."""
 
 
 class BaseModule(LightningModule):
@@ -37,6 +42,11 @@ class BaseModule(LightningModule):
     monitor: ClassVar[str] = "val/loss"
     monitor_mode: ClassVar[Literal["min", "max"]] = "min"
     cnn: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.method and "method" in cls.__dict__ and cls.__module__.startswith("lightning_modules."):
+            METHODS[cls.method] = cls
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +78,7 @@ class BaseModule(LightningModule):
         Raises:
             UserError: no such run, or its weights do not fit.
         """
-        from lightning_modules.loading import cnn_of_features, read_checkpoint
+        from lightning_modules.loading import cnn_of_features
 
         checkpoint = read_checkpoint(path)
         weights: dict[str, Tensor] = dict(checkpoint["state_dict"])

@@ -14,54 +14,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from core.batch import Batch
+from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from datamodules.readers.images import ImageTransform, open_image, to_rgb
 from datamodules.stored_features.store import EncoderSpec
-from lightning_modules.base import BaseModule, names_that_differ
+from lightning_modules.base import METHODS, BaseModule, names_that_differ
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.labelling import LabellingModule
 from networks.classifiers.base import Labeller, LabelOutput
 from networks.encoders.build import ImageEncoder
 from networks.generation.search import DecodingSettings, decode
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """Finds the checkpoint that a path means: the file itself, or a run folder's best, else its last.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    for name in ("best.ckpt", "last.ckpt"):
-        for candidate in (path / "checkpoints" / name, path / name):
-            if candidate.is_file():
-                return candidate
-    raise UserError(
-        f"no checkpoint at '{path}': give a .ckpt file, or a run folder with checkpoints/best.ckpt or "
-        "checkpoints/last.ckpt"
-    )
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint's tensors and plain values; nothing in it is executed.
-
-    Raises:
-        UserError: there is none, it is broken, or it was not written by this project.
-    """
-    file = find_checkpoint(path)
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for a broken or foreign file; all mean the same here
-        raise UserError(
-            f"'{file}' is not a readable checkpoint ({type(error).__name__}): it is broken, or holds more than tensors "
-            "and plain values; give another one"
-        ) from error
-    if not isinstance(checkpoint, dict) or "inference" not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"'{file}' was not written by this project: it has no entry 'inference'")
-    return checkpoint
 
 
 def cnn_of_features(checkpoint: Mapping[str, Any], path: str, name: str) -> dict[str, Tensor]:
@@ -91,8 +54,6 @@ def load_module(path: str | Path) -> BaseModule:
     Raises:
         UserError: the checkpoint cannot be read, is of an unknown method or does not fit this version.
     """
-    from lightning_modules import METHODS
-
     checkpoint = read_checkpoint(path)
     method = checkpoint["inference"].get("method")
     if method not in METHODS:

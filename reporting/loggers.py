@@ -10,12 +10,13 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from core.errors import UserError
+from core.files import replacing
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -67,16 +68,21 @@ class CSVFile(Logger):
             return
         old = [] if self._started or not self.path.is_file() else self._read(self._resume_step)
         new_columns = [key for row in [*old, *self._rows] for key in row if key not in self._columns]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if new_columns or not self._started:
-            if self._started:
-                old = self._read()
-            self._columns += list(dict.fromkeys(new_columns))
-            temporary = self.path.with_suffix(".tmp")
-            self._write(temporary, "w", [*old, *self._rows])
-            temporary.replace(self.path)
-        else:
-            self._write(self.path, "a", self._rows)
+        try:
+            if new_columns or not self._started:
+                if self._started:
+                    old = self._read()
+                self._columns += list(dict.fromkeys(new_columns))
+                with replacing(self.path, "w", newline="") as file:
+                    self._writer(file).writeheader()
+                    self._writer(file).writerows([*old, *self._rows])
+            else:
+                self._append()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
+                f"then go on with: python cli.py resume {self.path.parent}"
+            ) from error
         self._started, self._rows = True, []
 
     def finalize(self, status: str) -> None:
@@ -94,21 +100,19 @@ class CSVFile(Logger):
             rows = list(csv.DictReader(file))
         return [row for row in rows if before is None or not row["step"] or int(row["step"]) < before]
 
-    def _write(self, path: Path, mode: str, rows: list[dict[str, Any]]) -> None:
-        before = path.stat().st_size if mode == "a" else 0
+    def _append(self) -> None:
+        """Adds the waiting rows; after a failed write the file ends where it ended before."""
+        before = self.path.stat().st_size
         try:
-            with path.open(mode, newline="") as file:
-                writer = csv.DictWriter(file, self._columns, restval="")
-                if mode == "w":
-                    writer.writeheader()
-                writer.writerows(rows)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # no half rows, no half file
-                os.truncate(path, before) if mode == "a" else path.unlink()
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
-                f"then go on with: python cli.py resume {self.path.parent}"
-            ) from error
+            with self.path.open("a", newline="") as file:
+                self._writer(file).writerows(self._rows)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, before)
+            raise
+
+    def _writer(self, file: IO[str]) -> "csv.DictWriter[str]":
+        return csv.DictWriter(file, self._columns, restval="")
 
 
 def wandb_account_configured() -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from commands.recipes.document import Recipe, Stage, near
-from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint, write_whole
+from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint
 from commands.recipes.process import StageProcess, cores, end_all
 from core.errors import UserError
+from core.files import write_text
 
 STATE = "stage.json"
 LOG = "stage.log"
@@ -348,7 +349,7 @@ def read_state(run: Path) -> State | None:
 
 def write_state(run: Path, state: State) -> None:
     """Writes ``stage.json`` whole or not at all."""
-    write_whole(run / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+    write_text(run / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
 
 
 def move_aside(run: Path) -> Path | None:

@@ -16,6 +16,7 @@ import yaml
 
 from commands.recipes.document import Stage
 from core.errors import UserError
+from core.files import write_text
 
 _CONFIG = (".yaml", ".yml")
 _ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".parquet")
@@ -85,7 +86,7 @@ class Digests:
     def save(self) -> None:
         """Notes the digests for the next call."""
         if self._added:
-            write_whole(self._notes, json.dumps(self._known))
+            write_text(self._notes, json.dumps(self._known))
             self._added = False
 
     def _of_folder(self, folder: Path) -> str:
@@ -107,13 +108,6 @@ class Digests:
                     mark = f"{status.st_size} {status.st_mtime_ns}"
                 digest.update(f"{path.relative_to(folder)}\0{mark}\n".encode())
         return digest.hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Digests) -> Fingerprint:

@@ -10,8 +10,8 @@ from typing import Any
 
 from commands.recipes.document import FLOOR, Recipe
 from commands.recipes.engine import duration, read_state
-from commands.recipes.inputs import write_whole
 from core.errors import UserError
+from core.files import write_text
 
 Row = dict[str, list[float]]
 """Metric to its values, one a seed."""
@@ -102,7 +102,7 @@ def summarize(recipes: Sequence[Recipe], base: Path) -> None:
         content = {"stages": rows, "bounds": bounds, "seeds": len(recipes), "bootstrap": tests, "marks": marks}
         if known is None:
             draw(rows, bounds, metrics, base / "summary.png")
-            write_whole(base / "summary.json", json.dumps(content, indent=1) + "\n")
+            write_text(base / "summary.json", json.dumps(content, indent=1) + "\n")
     print_times(recipes)
 
 

@@ -1,7 +1,6 @@
 """Run folders: where a run is written, which checkpoint is meant, what is noted about it."""
 
 import itertools
-import json
 import os
 import platform
 import subprocess
@@ -10,8 +9,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from core.checkpoints import find_checkpoint
 from core.errors import UserError
-from lightning_modules.loading import find_checkpoint
+from core.files import write_json
 from reporting.loggers import read_facts
 
 _CHILD = "CAPTION_RUN_DIR"
@@ -102,9 +102,7 @@ def write_facts(folder: Path, wandb_id: str | None) -> None:
         "wandb_id": wandb_id,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
     }
-    temporary = folder / "run.json.tmp"
-    temporary.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    temporary.replace(folder / "run.json")
+    write_json(folder / "run.json", facts, indent=2)
 
 
 def restore_threads(run: Path) -> None:

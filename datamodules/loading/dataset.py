@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from core.batch import Batch
-from datamodules.loading.samplers import IndexInEpoch, derive_seed
+from core.seeds import derive_seed
+from datamodules.loading.samplers import IndexInEpoch
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.images import ImageTransform
 from datamodules.stored_features.files import FeatureStore

@@ -4,30 +4,15 @@ Nothing random is saved in a checkpoint: the order, the captions drawn and the a
 the seed, the epoch and the index.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
+from core.seeds import derive_seed
+
 IndexInEpoch = tuple[int, int]
 """(index of the image, epoch it is read in)."""
-
-
-def global_seed() -> int:
-    """Seed of this run as `seed_everything` announced it, 0 when nobody did."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
-def derive_seed(*parts: int) -> int:
-    """Mixes integers into one 63-bit seed; equal on every platform and Python version.
-
-    >>> derive_seed(1, 2) == derive_seed(1, 2), derive_seed(1, 2) == derive_seed(2, 1)
-    (True, False)
-    """
-    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class EpochSampler(Sampler[IndexInEpoch]):

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from core.checkpoints import read_checkpoint
 from core.errors import UserError
+from core.files import write_cache
 from core.hub import only_local
 
 Spec = dict[str, Any]
@@ -227,8 +229,6 @@ def build_tokenizer(
         cache_dir: folder for vocabulary files.
     """
     if Path(name).suffix == ".ckpt" or (Path(name) / "checkpoints").is_dir():
-        from lightning_modules.loading import read_checkpoint  # it needs this module itself
-
         return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
     if name != "word":
         return BPETokenizer.load(name, max_tokens)
@@ -240,7 +240,7 @@ def build_tokenizer(
         except json.JSONDecodeError:
             path.unlink(missing_ok=True)  # cut off by a full disk: make it again
     tokenizer = WordTokenizer.build(captions, min_count, max_tokens)
-    write_quietly(path, json.dumps(tokenizer.spec()["words"], ensure_ascii=False, indent=0))
+    write_cache(path, json.dumps(tokenizer.spec()["words"], ensure_ascii=False, indent=0))
     return tokenizer
 
 
@@ -264,17 +264,6 @@ def _loaded(source: str) -> Any:
         cased = sum(word.istitle() for word in words) > len(words) / 100
         return BertTokenizer.from_pretrained(source, local_files_only=local, do_lower_case=not cased)
     return AutoTokenizer.from_pretrained(source, local_files_only=local)
-
-
-def write_quietly(path: Path, text: str) -> None:
-    """Writes a cache file whole or not at all; a read-only or full disk only costs the cache."""
-    temporary = path.with_suffix(f".{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _checked_length(max_tokens: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
-from datamodules.loading.tokenization import write_quietly
+from core.files import write_cache
 from datamodules.splitting.splits import SPLITS, seeded_order
 
 Labels = Sequence[Sequence[float]]
@@ -120,7 +120,7 @@ def kept_splits(
         splits = stratified_splits(keys, labels, fractions, seed)
     else:
         splits = fold_splits(keys, labels, folds, fold, fractions[0], seed)
-    write_quietly(path, json.dumps(dict(zip(keys, splits, strict=True)), ensure_ascii=False, indent=0))
+    write_cache(path, json.dumps(dict(zip(keys, splits, strict=True)), ensure_ascii=False, indent=0))
     return splits
 
 

@@ -25,8 +25,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
+from core.files import write_cache
 from datamodules.loading.dataset import Example
-from datamodules.loading.tokenization import write_quietly
 from datamodules.readers.records import Problem
 from datamodules.stored_features.files import FeatureStore, Half, write_store
 
@@ -278,7 +278,7 @@ class TsvRegions(RegionFiles):
             rows = json.loads(cache.read_text("utf-8"))
         except (OSError, ValueError):
             rows = list(self._scan())
-            write_quietly(cache, json.dumps(rows))
+            write_cache(cache, json.dumps(rows))
         lines: dict[str, _Line] = {}
         for name, start, regions in rows:
             lines.setdefault(name, _Line(start, regions))

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from core.checkpoints import read_checkpoint
 from core.errors import UserError
-from lightning_modules.loading import read_checkpoint
 from networks.classifiers.picture_code import ImageCoder
 from networks.encoders.build import build_encoder
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from datamodules.loading.samplers import EpochSampler, derive_seed
+from core.seeds import derive_seed
+from datamodules.loading.samplers import EpochSampler
 
 
 def test_every_image_once_in_an_order_of_its_own_each_epoch():

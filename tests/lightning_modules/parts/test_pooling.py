@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import cli
+from core.checkpoints import read_checkpoint
 from datamodules.scenes import SceneCaptions
 from lightning_modules import AttentionRNN
-from lightning_modules.loading import load_module, read_checkpoint
+from lightning_modules.loading import load_module
 from lightning_modules.parts.pooling import find_directions
 from tests.conftest import ROOT
 
