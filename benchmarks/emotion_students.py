@@ -32,7 +32,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
         "feature_dim": 2048,
         "gradient_checkpointing": True,
     },
-    "(b) light": {"architecture": "light", "convolutions": [32, 64, 128, 256, 512], "fusion_width": 512},
+    "(b) light": {"architecture": "light", "convolutions": [32, 64, 128, 256, 512], "fusion_dim": 512},
     "(c) BERT + ResNet-50": {"architecture": "bert_resnet", "image_encoder": "torchvision/resnet50"},
 }
 

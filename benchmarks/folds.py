@@ -8,11 +8,11 @@ from lightning import Trainer
 from numpy.typing import NDArray
 
 from datamodules.base import CaptionDataModule
-from lightning_modules.labelling import LabellingModule
+from lightning_modules.classification import ClassificationModule
 
 
 def held_out_probabilities(
-    module: LabellingModule, data: CaptionDataModule, epochs: int, validates: bool
+    module: ClassificationModule, data: CaptionDataModule, epochs: int, validates: bool
 ) -> NDArray[np.float64]:
     """Trains on the data's training split, on the CPU and without leaving a trace on the disk.
 

@@ -30,11 +30,11 @@ MODELS: dict[str, tuple[int, dict[str, Any]]] = {
     "text (default)": (3, {"architecture": "text", "lr": 30.0, "weight_decay": 0.0}),
     "light student, captions only": (
         12,
-        {"architecture": "light", "use_image": False, "word_width": 128, "state_width": 256, "lr": 1e-3},
+        {"architecture": "light", "use_image": False, "word_dim": 128, "hidden_dim": 256, "lr": 1e-3},
     ),
     "VisualBERT, 4 layers of 128, captions only": (
         12,
-        {"architecture": "visual_bert", "use_image": False, "layers": 4, "heads": 4, "width": 128, "lr": 5e-4},
+        {"architecture": "visual_bert", "use_image": False, "layers": 4, "heads": 4, "bert_dim": 128, "lr": 5e-4},
     ),
 }
 """Epochs and settings of each model."""

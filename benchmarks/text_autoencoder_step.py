@@ -1,6 +1,7 @@
 """A training step of the text autoencoder against the plain word-by-word loop.
 
-    python benchmarks/text_autoencoder_step.py [--width 128 1024] [--own_words 0 0.5] [--padded 36 24] [--rounds 9]
+    python benchmarks/text_autoencoder_step.py [--width 128 1024] [--scheduled_sampling 0 0.5] [--padded 36 24]
+    [--rounds 9]
 
 The plain loop is what tutorials do: captions padded to a constant length (36 tokens are the project's longest, 24 those
 of UCM-Captions' longest caption); encoder and decoder layer by layer, one call
@@ -8,8 +9,8 @@ of a cell for every layer and word; the whole vocabulary scored at every step. B
 they have the same loss over the real tokens and the same gradients is asserted, without dropout, before anything is
 timed. A step is forward pass, loss, backward pass and Adam (fused). The two ways take turns; medians are compared.
 
-With `own_words` above 0 the plain loop stays as it is (it reads its own words at no extra cost), ours is cut into
-pieces.
+With `scheduled_sampling` above 0 the plain loop stays as it is (it reads its own words at no extra cost), ours is cut
+into pieces.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def stacked(rnn: nn.LSTM, word: Tensor, state: list[tuple[Tensor, Tensor]], drop
     return word
 
 
-def plain_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, own_words: float) -> Tensor:
+def plain_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, scheduled_sampling: float) -> Tensor:
     """Mean loss per real token, word by word."""
     encoder, decoder = model.encoder, model.decoder
     zero = torch.zeros(len(ids), decoder.state_dim)
@@ -69,16 +70,16 @@ def plain_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, own_words: 
     for step in range(1, ids.shape[1]):
         output = stacked(decoder.rnn, decoder.read(token), state, decoder.dropout)
         scores.append(decoder.vocabulary(decoder.dropout(output)))
-        own = own_words > 0 and torch.rand(()) < own_words
+        own = scheduled_sampling > 0 and torch.rand(()) < scheduled_sampling
         token = scores[-1].argmax(dim=1) if own else ids[:, step]
     return F.cross_entropy(torch.stack(scores, dim=1).flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
 
 
-def fused_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, own_words: float) -> Tensor:
+def fused_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, scheduled_sampling: float) -> Tensor:
     """The same as the project computes it: captions cut to the longest, layers over all words at once."""
     ids = ids[:, : int(lengths.max())]
     memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
-    output = model(memory, ids, lengths, torch.arange(len(ids)), own_words)
+    output = model(memory, ids, lengths, torch.arange(len(ids)), scheduled_sampling)
     return F.cross_entropy(output.logits, output.targets)
 
 
@@ -98,7 +99,7 @@ def assert_same(model: TextAutoencoder, ways: dict[str, Way], ids: Tensor, lengt
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
 
 
-def measure(width: int, own_words: float, captions: int, padded: int, rounds: int) -> None:
+def measure(width: int, scheduled_sampling: float, captions: int, padded: int, rounds: int) -> None:
     """Prints one row of the table."""
     torch.manual_seed(0)
     model = TextAutoencoder(WORDS, word_dim=300, state_dim=width, dropout=0.1, bos_id=BOS, eos_id=EOS, pad_id=PAD)
@@ -111,28 +112,33 @@ def measure(width: int, own_words: float, captions: int, padded: int, rounds: in
         for name, loss_of in ways.items():
             begin = time.perf_counter()
             optimizer.zero_grad()
-            loss_of(model, ids, lengths, own_words).backward()
+            loss_of(model, ids, lengths, scheduled_sampling).backward()
             optimizer.step()
             if turn > 0:  # the first turn warms up
                 seconds[name].append(time.perf_counter() - begin)
     plain, ours = (statistics.median(values) for values in seconds.values())
     share = statistics.median(b / a for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
-    print(f"{width:6} {padded:6} {own_words:10} {1000 * plain:10.0f} {1000 * ours:10.0f} {share:8.0%}", flush=True)
+    print(
+        f"{width:6} {padded:6} {scheduled_sampling:10} {1000 * plain:10.0f} {1000 * ours:10.0f} {share:8.0%}",
+        flush=True,
+    )
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="training step of the text autoencoder against the plain loop")
     parser.add_argument("--width", nargs="+", type=int, default=[128, 256])
-    parser.add_argument("--own_words", nargs="+", type=float, default=[0.0, 0.5])
+    parser.add_argument("--scheduled_sampling", nargs="+", type=float, default=[0.0, 0.5])
     parser.add_argument("--padded", nargs="+", type=int, default=[36, 24], help="tokens of the plain loop's captions")
     parser.add_argument("--batch", type=int, default=32, help="captions")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     print(f"{arguments.batch} captions, 14 real tokens each, {torch.get_num_threads()} threads")
     print(f"{'width':>6} {'padded':>6} {'own words':>10} {'plain, ms':>10} {'ours, ms':>10} {'share':>8}")
-    for width, padded, own_words in itertools.product(arguments.width, arguments.padded, arguments.own_words):
-        measure(width, own_words, arguments.batch, padded, arguments.rounds)
+    for width, padded, scheduled_sampling in itertools.product(
+        arguments.width, arguments.padded, arguments.scheduled_sampling
+    ):
+        measure(width, scheduled_sampling, arguments.batch, padded, arguments.rounds)
 
 
 if __name__ == "__main__":

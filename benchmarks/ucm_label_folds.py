@@ -35,22 +35,22 @@ MODELS: dict[str, dict[str, Any]] = {
     "covariance (default)": {},
     "covariance, mixup 0.1": {"mixup": 0.1},
     "covariance, mixup 0.4": {"mixup": 0.4},
-    "covariance, 1024 units": {"hidden": [1024]},
-    "covariance, no hidden layer": {"hidden": []},
+    "covariance, 1024 units": {"hidden_dims": [1024]},
+    "covariance, no hidden layer": {"hidden_dims": []},
     "covariance, balanced loss": {"loss": "balanced_bce"},
 }
 """What differs from the settings of experiments/ucm_multilabel.yaml."""
 FINE_TUNED: dict[str, dict[str, Any]] = {
-    "six blocks fine-tuned": {"learning_blocks": 6, "lr_pretrained": 3e-4},
+    "six blocks fine-tuned": {"fine_tune_blocks": 6, "lr_pretrained": 3e-4},
 }
 """What differs from those and `TUNING`."""
 DEFAULTS: dict[str, Any] = {
-    **{"hidden": [512], "pooling": "covariance", "normalize": True, "dropout": 0.5, "input_dropout": 0.2},
+    **{"hidden_dims": [512], "pooling": "covariance", "normalize": True, "dropout": 0.5, "input_dropout": 0.2},
     **{"lr": 1e-3, "weight_decay": 0.05, "warmup_steps": 20, "schedule": "cosine"},
 }
 TUNING: dict[str, Any] = {
-    **{"image_encoder": "torchvision/squeezenet1_0", "whole_epochs": None, "lr_first": 1e-3},
-    **{"symmetries": True, "views": 8},
+    **{"image_encoder": "torchvision/squeezenet1_0", "fine_tune_epochs": None, "lr_first": 1e-3},
+    **{"dihedral": True, "views": 8},
 }
 
 

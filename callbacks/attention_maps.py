@@ -135,7 +135,7 @@ def check_attends(module: LightningModule, asked: str) -> None:
     if not isinstance(module, CaptioningModule) or not module.captioner.attends:
         raise UserError(
             f"{asked}: this model ({getattr(module, 'method', type(module).__name__)}) has no attention to draw; give "
-            "a run of attention_rnn, or one of ucm_captioning with model.init_args.attention"
+            "a run of attention_rnn, or one of code_captioning with model.init_args.attention"
         )
 
 

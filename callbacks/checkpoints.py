@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from core.errors import UserError
 from core.files import replacing
+from core.renamed import renamed_checkpoint
 
 _LOSS_EVERY = 50
 """Optimiser steps between looks at the loss, which cost a wait for the GPU."""
@@ -60,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"checkpoint '{path}' cannot be read ({type(error).__name__}): it is missing or broken; take another "
                 f"one{way_out}"
             ) from error
-        return checkpoint
+        return renamed_checkpoint(checkpoint)
 
 
 class LastCheckpoint(Checkpoint):

@@ -16,7 +16,7 @@ from datamodules.base import CaptionDataModule, Split
 from datamodules.loading.dataset import Example
 from datamodules.loading.resume import batches_begun
 from lightning_modules.captioning import CaptioningModule
-from lightning_modules.labelling import LabellingModule
+from lightning_modules.classification import ClassificationModule
 from metrics.baselines.captions import floor_file, floor_warning
 from metrics.baselines.flags import unbeaten
 from metrics.baselines.labels import label_warning
@@ -106,7 +106,7 @@ class RunReport(Callback):
         writer = next((item for item in trainer.callbacks if isinstance(item, PredictionWriter)), None)  # type: ignore[attr-defined]  # Trainer sets it at run time
         if stage == "test" and writer is not None and isinstance(datamodule, CaptionDataModule):
             self._print_captions(console, known(datamodule.examples(split), writer.captions))
-            if isinstance(module, LabellingModule):
+            if isinstance(module, ClassificationModule):
                 self._show_labels(console, trainer, module, writer)
 
     def _print_captions(self, console: Console, captioned: Sequence[tuple[Example, str]]) -> None:
@@ -118,7 +118,7 @@ class RunReport(Callback):
             console.print(f"  reference: {reference}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def _show_labels(
-        self, console: Console, trainer: Trainer, module: LabellingModule, writer: PredictionWriter
+        self, console: Console, trainer: Trainer, module: ClassificationModule, writer: PredictionWriter
     ) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         labelled = known(datamodule.examples(datamodule.evaluation_split("test")), writer.probabilities)

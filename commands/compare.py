@@ -16,7 +16,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from commands.comparison.paired import Evidence, Pair
+    from commands.comparison.paired import Pair, RetrievedCaptions
     from commands.comparison.results import Result
 
 _DRAWN = (
@@ -82,7 +82,7 @@ def main(args: Sequence[str]) -> int:
             f"the runs are of different data ({'; '.join(different)}): their figures say nothing about each other; "
             "--different-data shows them all the same"
         )
-    evidence: Evidence | None = None
+    evidence: RetrievedCaptions | None = None
     pairs: list[Pair] = []
     if different:
         notes.append(f"of different data, not comparable: {'; '.join(different)}")
@@ -107,7 +107,7 @@ def main(args: Sequence[str]) -> int:
 
 def bootstrap_runs(
     results: "Sequence[Result]", baseline: str | None, samples: int
-) -> "tuple[Evidence | None, list[Pair]]":
+) -> "tuple[RetrievedCaptions | None, list[Pair]]":
     """Reads predictions and bootstraps every run against the baseline.
 
     Raises:
@@ -216,7 +216,7 @@ def write_page(
     notes: Sequence[str],
     pairs: "Sequence[Pair]",
     figures: "Mapping[str, Figure]",
-    evidence: "Evidence | None",
+    evidence: "RetrievedCaptions | None",
     pictures: int,
 ) -> None:
     """Writes the HTML page."""

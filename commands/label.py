@@ -46,29 +46,29 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"--top {options.top}: expected 0 or more")
     paths = list(find_pictures(options.images))
 
-    from lightning_modules import load_labeller
+    from lightning_modules import load_classifier
 
-    labeller = load_labeller(options.ckpt, choose_device(options.device))
+    classifier = load_classifier(options.ckpt, choose_device(options.device))
     if options.threshold is not None:
-        labeller.threshold = options.threshold
-    _check_inputs(paths, options.text, labeller.reads_images, labeller.reads_text, options.ckpt)
+        classifier.threshold = options.threshold
+    _check_inputs(paths, options.text, classifier.reads_images, classifier.reads_text, options.ckpt)
     bad = 0
-    count = len(paths) if labeller.reads_images else len(options.text)
+    count = len(paths) if classifier.reads_images else len(options.text)
     for start in range(0, count, options.batch_size):
         rows = list(range(start, min(count, start + options.batch_size)))
         images = None
-        if labeller.reads_images:
-            opened = {row: _open(paths[row], labeller.transform.min_side, options.skip_bad) for row in rows}
+        if classifier.reads_images:
+            opened = {row: _open(paths[row], classifier.transform.min_side, options.skip_bad) for row in rows}
             images = {row: picture for row, picture in opened.items() if picture is not None}
             bad += len(opened) - len(images)
             rows = list(images)
-        texts = [options.text[row] for row in rows] if labeller.reads_text else None
-        found = labeller.label(None if images is None else list(images.values()), texts)
+        texts = [options.text[row] for row in rows] if classifier.reads_text else None
+        found = classifier.label(None if images is None else list(images.values()), texts)
         for row, probabilities in zip(rows, found.tolist(), strict=True):
-            scored = dict(zip(labeller.label_names, probabilities, strict=True))
-            path = str(paths[row]) if labeller.reads_images else None
-            text = options.text[row] if labeller.reads_text else None
-            show(path, text, scored, labeller.threshold, options.top, options.json)
+            scored = dict(zip(classifier.label_names, probabilities, strict=True))
+            path = str(paths[row]) if classifier.reads_images else None
+            text = options.text[row] if classifier.reads_text else None
+            show(path, text, scored, classifier.threshold, options.top, options.json)
     return 1 if bad else 0
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.renamed import renamed_checkpoint
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -43,4 +44,4 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or "inference" not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(f"'{file}' was not written by this project: it has no entry 'inference'")
-    return checkpoint
+    return renamed_checkpoint(checkpoint)

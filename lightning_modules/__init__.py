@@ -7,7 +7,7 @@ from lightning_modules.distillation import Distillation
 from lightning_modules.dual_transfer import DualTransfer
 from lightning_modules.emotion_labeller import EmotionLabeller
 from lightning_modules.emotion_transfer import EmotionTransfer
-from lightning_modules.loading import LoadedCaptioner, LoadedLabeller, load_captioner, load_labeller
+from lightning_modules.loading import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.multilabel import MultiLabel
 from lightning_modules.text_autoencoder import TextAutoencoding
 
@@ -20,9 +20,9 @@ __all__ = [
     "EmotionLabeller",
     "EmotionTransfer",
     "LoadedCaptioner",
-    "LoadedLabeller",
+    "LoadedClassifier",
     "MultiLabel",
     "TextAutoencoding",
     "load_captioner",
-    "load_labeller",
+    "load_classifier",
 ]

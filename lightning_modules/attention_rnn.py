@@ -20,7 +20,7 @@ from core.errors import UserError
 from datamodules.scenes.pointing import Places, named_places, normalised_entropy, pointing_credit
 from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
-from lightning_modules.parts.settings import check_one_encoder, words_of
+from lightning_modules.parts.settings import check_one_encoder, scheduled_share, words_of
 from networks.captioners.attention_rnn import AttentionRNNCaptioner
 from networks.captioners.base import CaptionOutput, Memory, target_mask
 from networks.encoders.build import build_encoder
@@ -52,10 +52,10 @@ class AttentionRNN(CaptioningModule):
         unfreeze_epoch: epoch, from 0, from which the CNN learns, too; None: it stays frozen to the last bit.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
         cell: ``gru`` or ``lstm``.
-        region_width: width that regions are projected to (published: 256).
-        state_width: width of the recurrent state (published: 512).
-        word_width: width of word embeddings; that of the file with `word_vectors`.
-        attention_width: width in which state and regions are compared.
+        region_dim: width that regions are projected to (published: 256).
+        hidden_dim: width of the recurrent state (published: 512).
+        word_dim: width of word embeddings; that of the file with `word_vectors`.
+        attention_dim: width in which state and regions are compared.
         heads: of ``multi_head``.
         dot_bias: the query of ``dot`` has a bias, as in the published sample code; the text has none.
         dot_scaled: ``dot`` is divided by the root of its width.
@@ -63,7 +63,7 @@ class AttentionRNN(CaptioningModule):
         region_dropout: share dropped from projected regions.
         gated: scale the context by a learnt gate (Xu et al. 2015).
         positions: 2-D encoding of the regions' positions.
-        tied: the vocabulary layer's weights are the embedding.
+        tied_embeddings: the vocabulary layer's weights are the embedding.
         pooled_side: average the grid into this many rows and columns; None: as the CNN gives it.
         start_pooling: the decoder's first state is made of the CNN's regions pooled in this way, see
             `networks.layers.pooling`; None: of the mean of the projected ones (published).
@@ -76,21 +76,22 @@ class AttentionRNN(CaptioningModule):
         schedule: what the learning rate does after it.
         label_smoothing: share of the target probability spread over all tokens.
         doubly_stochastic: weight of the penalty on attention that a caption spreads unevenly over the regions.
-        word_weight: weight of a loss that asks the decoder's first state for the words of the picture's captions, see
-            `networks.losses.words`: with few pictures it makes them better known. 0: none.
+        bag_of_words_weight: weight of a loss that asks the decoder's first state for the words of the picture's
+            captions, see `networks.losses.words`: with few pictures it makes them better known. 0: none.
         attention_supervision: weight of the loss that draws attention to the objects named; synthetic scenes only.
-        sampling_start: epoch, from 0, at which scheduled sampling begins (Bengio et al. 2015); None: never.
-        sampling_increase: share of words replaced by the model's own, added every epoch from then on.
-        sampling_maximum: highest such share.
+        scheduled_sampling: share of the words read that are the model's own at the end of the schedule (Bengio et al.
+            2015), drawn word by word; 0: teacher forcing.
+        scheduled_sampling_start: last epoch, from 0, without own words; -1: there are some in the first epoch.
+        scheduled_sampling_epochs: epochs in which the share grows; 0: it is whole from the start.
         val_images: pictures captioned in every validation; None = all.
         beams: beam width in testing and prediction.
         length_penalty: see `networks.generation.search`.
         no_repeat_ngram_size: likewise.
-        consensus: rank the captions of the beam search by their agreement, see `networks.generation.consensus`; wants
-            5 beams or more.
-        neighbours: training pictures whose captions have a voice in the consensus (see
+        mbr_reranking: rank the captions of the beam search by their agreement, see `networks.generation.consensus`;
+            wants 5 beams or more.
+        retrieval_images: training pictures whose captions have a voice in the consensus (see
             `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
-        neighbour_share: part of the consensus that is theirs, in [0, 1].
+        retrieval_weight: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from; with an `image_encoder` it may have been
             trained on stored features of the same one, frozen.
@@ -117,10 +118,10 @@ class AttentionRNN(CaptioningModule):
         unfreeze_epoch: int | None = None,
         gradient_checkpointing: bool = False,
         cell: CellName = "lstm",
-        region_width: int = 256,
-        state_width: int = 512,
-        word_width: int = 256,
-        attention_width: int = 256,
+        region_dim: int = 256,
+        hidden_dim: int = 512,
+        word_dim: int = 256,
+        attention_dim: int = 256,
         heads: int = 4,
         dot_bias: bool = False,
         dot_scaled: bool = False,
@@ -128,7 +129,7 @@ class AttentionRNN(CaptioningModule):
         region_dropout: float = 0.0,
         gated: bool = False,
         positions: bool = False,
-        tied: bool = False,
+        tied_embeddings: bool = False,
         pooled_side: int | None = None,
         start_pooling: Pooling | None = None,
         word_vectors: str | None = None,
@@ -139,18 +140,18 @@ class AttentionRNN(CaptioningModule):
         schedule: Schedule = "constant",
         label_smoothing: float = 0.0,
         doubly_stochastic: float = 0.0,
-        word_weight: float = 0.0,
+        bag_of_words_weight: float = 0.0,
         attention_supervision: float = 0.0,
-        sampling_start: int | None = None,
-        sampling_increase: float = 0.01,
-        sampling_maximum: float = 0.25,
+        scheduled_sampling: float = 0.0,
+        scheduled_sampling_start: int = 0,
+        scheduled_sampling_epochs: int = 0,
         val_images: int | None = 1000,
         beams: int = 3,
         length_penalty: float = 1.0,
         no_repeat_ngram_size: int = 0,
-        consensus: bool = False,
-        neighbours: int = 0,
-        neighbour_share: float = 0.7,
+        mbr_reranking: bool = False,
+        retrieval_images: int = 0,
+        retrieval_weight: float = 0.7,
         max_tokens: int = 36,
         init_from: str | None = None,
         vocab_size: int = 10_000,
@@ -169,17 +170,17 @@ class AttentionRNN(CaptioningModule):
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         self.captioner = AttentionRNNCaptioner(
-            build_attention(attention, region_width, state_width, attention_width, heads, dot_bias, dot_scaled),
+            build_attention(attention, region_dim, hidden_dim, attention_dim, heads, dot_bias, dot_scaled),
             vocab_size,
             encoder.grid_dim if encoder is not None else feature_dim or 0,
             encoder,
             cell,
-            word_width,
+            word_dim,
             dropout,
             region_dropout,
             gated,
             positions,
-            tied,
+            tied_embeddings,
             pooled_side,
             start_pooling,
             bos_id=bos_id,
@@ -192,8 +193,8 @@ class AttentionRNN(CaptioningModule):
         self.extra.update({f"{stage}/attention_entropy": MeanMetric() for stage in ("val", "test")})
         for name in ("pointing", "pointing_noun"):
             self.extra.update({f"{stage}/{name}": MeanMetric() for stage in ("val", "test")})
-        self.hear_neighbours()
-        self.words = nn.Linear(state_width, vocab_size) if word_weight else None
+        self.add_retrieval()
+        self.words = nn.Linear(hidden_dim, vocab_size) if bag_of_words_weight else None
         self._first_state: Tensor | None = None
         self._share_found: float | None = None
         self._attention: Tensor | None = None
@@ -292,13 +293,9 @@ class AttentionRNN(CaptioningModule):
 
     def sampling_probability(self) -> float:
         """Share of the words read that are the model's own in this epoch's training."""
-        settings = self.hparams
-        if settings["sampling_start"] is None or self.current_epoch < settings["sampling_start"]:
-            return 0.0
-        epochs = self.current_epoch - settings["sampling_start"] + 1
-        return float(min(settings["sampling_maximum"], settings["sampling_increase"] * epochs))
+        return scheduled_share(self.hparams, self.current_epoch)
 
-    def forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
+    def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Scores all captions; in training with scheduled sampling."""
         memory = self.captioner.encode(batch)
         output = self.captioner.forward(
@@ -318,7 +315,7 @@ class AttentionRNN(CaptioningModule):
         if self.words is not None:
             assert self._first_state is not None, "captions are scored before their loss"
             targets = word_shares(batch, len(self._first_state), self.words.out_features)
-            loss = loss + self.hparams["word_weight"] * word_loss(self.words(self._first_state), targets)
+            loss = loss + self.hparams["bag_of_words_weight"] * word_loss(self.words(self._first_state), targets)
             self._first_state = None
         assert output.attention is not None
         if weight := self.hparams["doubly_stochastic"]:

@@ -14,8 +14,8 @@ from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.seeds import derive_seed, global_seed
 from datamodules.base import CaptionDataModule
-from lightning_modules.parts.pooling import find_directions
-from networks.classifiers.base import Labeller
+from lightning_modules.parts.pooling import fit_pooling
+from networks.classifiers.base import Classifier
 
 Schedule = Literal["constant", "linear", "cosine"]
 Stage = Literal["train", "val", "test"]
@@ -85,7 +85,7 @@ class BaseModule(LightningModule):
         if self.cnn is not None and self.hparams["image_encoder"] is not None:
             found = cnn_of_features(checkpoint, path, self.hparams["image_encoder"])
             weights |= {self.cnn + name: tensor for name, tensor in found.items()}
-        self.make_room(weights)
+        self.resize_buffers(weights)
         own = self.state_dict()
         wrong = sorted(set(own) ^ set(weights)) or [k for k in own if own[k].shape != weights[k].shape]
         if wrong:
@@ -94,20 +94,20 @@ class BaseModule(LightningModule):
             )
         self.load_state_dict(weights)
 
-    def make_room(self, weights: Mapping[str, Tensor]) -> None:
+    def resize_buffers(self, weights: Mapping[str, Tensor]) -> None:
         """Gives tensors whose size belongs to the data the one that they have in a state dict."""
 
     def on_fit_start(self) -> None:
         """Lets covariance pooling find its directions, see `lightning_modules.parts.pooling`."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if isinstance(datamodule, CaptionDataModule):
-            find_directions(self, self.look, datamodule, self.device)
+            fit_pooling(self, self.pooling_forward, datamodule, self.device)
 
-    def picture_labeller(self) -> Labeller | None:
+    def image_classifier(self) -> Classifier | None:
         """Network that labels pictures beside this method's own task; None: there is none, or it has not learnt to."""
         return None
 
-    def look(self, batch: Batch) -> object:
+    def pooling_forward(self, batch: Batch) -> object:
         """Passes a batch through everything that pools regions; a method without pooling does not need it."""
 
     # randomness: a function of (seed, batch), never of what happened before, so that a run can be resumed exactly
@@ -160,7 +160,7 @@ class BaseModule(LightningModule):
         """Checks that the checkpoint's tensors fit and its tokens mean the same as the data module's."""
         saved = checkpoint.get("inference", {})
         weights = checkpoint.get("state_dict", {})
-        self.make_room(weights)
+        self.resize_buffers(weights)
         wrong = names_that_differ(self.state_dict(), weights)
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):
             raise UserError(

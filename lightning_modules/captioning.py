@@ -16,10 +16,10 @@ from datamodules.base import CaptionDataModule
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from datamodules.scenes.truth_metric import SceneTruth
 from lightning_modules.base import BaseModule, Stage
-from lightning_modules.parts.retrieval import check_neighbours, fill_bank
+from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import Captioner, CaptionOutput, Memory, select_rows
-from networks.generation.retrieval import CaptionBank
+from networks.generation.retrieval import RetrievalIndex
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.positions import square_side
 from networks.losses.tokens import token_loss
@@ -36,8 +36,8 @@ class CaptioningModule(BaseModule):
     """Base of the captioners. A subclass makes `captioner` and names its hyper-parameters.
 
     Hyper-parameters read here: `label_smoothing`, `val_images`, `beams`, `length_penalty`, `no_repeat_ngram_size`,
-    `max_tokens`, and where a method has them `consensus`, `neighbours` and `neighbour_share`. Validation is greedy on
-    at most `val_images` pictures, evenly spread over the split; testing and prediction use the beams on all.
+    `max_tokens`, and where a method has them `mbr_reranking`, `retrieval_images` and `retrieval_weight`. Validation is
+    greedy on at most `val_images` pictures, evenly spread over the split; testing and prediction use the beams on all.
     """
 
     monitor: ClassVar[str] = "val/cider_d"
@@ -56,7 +56,7 @@ class CaptioningModule(BaseModule):
         self._bank_step = -1
         self._tokenizer: CaptionTokenizer | None = None
 
-    def look(self, batch: Batch) -> object:
+    def pooling_forward(self, batch: Batch) -> object:
         """Encodes the pictures of a batch."""
         return self.captioner.encode(batch)
 
@@ -78,43 +78,43 @@ class CaptioningModule(BaseModule):
             max_tokens=values["max_tokens"],
             length_penalty=values["length_penalty"],
             no_repeat_ngram_size=values["no_repeat_ngram_size"],
-            consensus=values.get("consensus", False) and values["beams"] > 1,
-            neighbours=values.get("neighbours", 0),
-            neighbour_share=values.get("neighbour_share", 0.0),
+            mbr_reranking=values.get("mbr_reranking", False) and values["beams"] > 1,
+            retrieval_images=values.get("retrieval_images", 0),
+            retrieval_weight=values.get("retrieval_weight", 0.0),
         )
 
     # training captions that have a voice in decoding
 
-    def hear_neighbours(self) -> None:
+    def add_retrieval(self) -> None:
         """Gives the captioner a bank of training captions, if the hyper-parameters want one.
 
         Raises:
             UserError: they contradict each other.
         """
         values = self.hparams
-        if values["neighbours"]:
-            check_neighbours(values["neighbours"], values["beams"], values["consensus"])
-            self.captioner.bank = CaptionBank()
+        if values["retrieval_images"]:
+            check_retrieval(values["retrieval_images"], values["beams"], values["mbr_reranking"])
+            self.captioner.retrieval_index = RetrievalIndex()
 
-    def make_room(self, weights: Mapping[str, Tensor]) -> None:
+    def resize_buffers(self, weights: Mapping[str, Tensor]) -> None:
         """Makes the bank of training captions as large as a checkpoint's."""
-        if self.captioner.bank is not None:
-            self.captioner.bank.make_room(weights, "captioner.bank.")
+        if self.captioner.retrieval_index is not None:
+            self.captioner.retrieval_index.resize_buffers(weights, "captioner.retrieval_index.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the training captions, by what the present weights see in their pictures."""
         super().on_save_checkpoint(checkpoint)
-        if self.captioner.bank is None:
+        if self.captioner.retrieval_index is None:
             return
         if self._bank_step != self.global_step:
-            fill_bank(self.captioner, self.trainer.datamodule, self.device)  # type: ignore[attr-defined]  # set at run time
+            fill_index(self.captioner, self.trainer.datamodule, self.device)  # type: ignore[attr-defined]  # set at run time
             self._bank_step = self.global_step
-        for name, value in self.captioner.bank.state_dict().items():
-            checkpoint["state_dict"][f"captioner.bank.{name}"] = value
+        for name, value in self.captioner.retrieval_index.state_dict().items():
+            checkpoint["state_dict"][f"captioner.retrieval_index.{name}"] = value
 
     # steps
 
-    def forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
+    def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Encodes the images once and scores all captions under teacher forcing."""
         memory = self.captioner.encode(batch)
         output = self.captioner(memory, batch["caption_ids"], batch["caption_lengths"], batch["image_index"])
@@ -123,7 +123,7 @@ class CaptioningModule(BaseModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per real target token."""
         del batch_idx
-        _, output = self.forced(batch)
+        _, output = self.teacher_forced(batch)
         loss = self.training_loss(batch, output)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.targets))
         return loss
@@ -150,7 +150,7 @@ class CaptioningModule(BaseModule):
 
     def _evaluate(self, batch: Batch, stage: Stage) -> Generated:
         if len(batch["caption_ids"]):
-            memory, output = self.forced(batch)
+            memory, output = self.teacher_forced(batch)
             self.eval_loss.update(token_loss(output.logits, output.targets), weight=len(output.targets))
         else:
             memory = self.captioner.encode(batch)

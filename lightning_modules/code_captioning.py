@@ -23,18 +23,18 @@ from lightning_modules.parts.handover import (
     check_same_settings,
     check_same_words,
     load_cnn,
+    load_image_codes,
+    load_submodule,
     part_of,
     read_stage,
-    take_over,
-    take_over_images,
 )
-from lightning_modules.parts.settings import check_one_encoder, share_of_own_words
+from lightning_modules.parts.settings import check_one_encoder, scheduled_share
 from metrics.distinct import DistinctCaptions
 from networks.captioners.base import CaptionOutput, Memory
 from networks.captioners.code import CodeCaptioner, CodeEntry, RegionProjection
 from networks.captioners.text_autoencoder import CodeKind
-from networks.classifiers.base import Labeller
-from networks.classifiers.picture_code import ImageCoder
+from networks.classifiers.base import Classifier
+from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder, WordInput, WordReader
@@ -61,35 +61,37 @@ class CodeCaptioning(CaptioningModule):
             and Tell).
         decoder: ``code``: the text autoencoder's, see `networks.decoders.code`; ``attention_rnn``: the attention RNN's,
             see `networks.decoders.attention`, whose initial state is made of the code and which must have something to
-            look at (`attention` or `guided`).
-        decoder_width: width of the recurrent layer of ``attention_rnn``; None: `state_width`.
+            look at (`attention` or `attend_code`).
+        decoder_dim: width of the recurrent layer of ``attention_rnn``; None: `hidden_dim`.
         attention: the decoder also looks at the regions: ``uniform``, ``bahdanau``, ``dot`` or ``multi_head``; None:
             only at the code.
-        guided: the decoder looks in every step at what the code is made of, too: the hidden layer that distillation has
+        attend_code: the decoder looks in every step at what the code is made of, too: the hidden layer that
+            distillation has
             shaped. Without an attention it is all that there is to look at; with one it is one more region.
-        attention_width: width that regions are projected to, and in which they are compared.
+        attention_dim: width that regions are projected to, and in which they are compared.
         pooled_side: the regions that it looks at are averaged to this many rows and columns.
         label_weight: weight of the cross-entropy of the labels, which are learnt along; 0: they are not.
         image_encoder: CNN that belongs to this module and learns; None: the data module's frozen one gives features.
         image_weights: its weights: a published name, a local file, or None.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
-        hidden: as in `image_from`, as these five: widths of the hidden layers between pooled features and code.
+        hidden_dims: as in `image_from`, as these five: widths of the hidden layers between pooled features and code.
         pooling: how regions become one vector.
         normalize: LayerNorm in front of the head.
         image_dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.
-        words: as in `text_from`, as these six: ``embedding`` or ``one_hot``.
-        word_width: width of embeddings.
-        state_width: width of a recurrent layer.
+        word_input: as in `text_from`, as these six: ``embedding`` or ``one_hot``.
+        word_dim: width of embeddings.
+        hidden_dim: width of a recurrent layer.
         layers: recurrent layers.
         cell: ``lstm`` or ``gru``.
         code: ``states`` or ``output``.
         dropout: share dropped from words, between layers and before the vocabulary layer.
         word_dropout: share of the words read that are hidden in training; of decoder ``code``.
         code_dropout: share of the code dropped.
-        own_words: share of the words read in training that are the decoder's own: ``code``'s most probable ones, step
-            by step for the whole batch; draws of ``attention_rnn``, word by word.
-        own_words_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch on.
+        scheduled_sampling: share of the words read in training that are the decoder's own: ``code``'s most probable
+            ones, step by step for the whole batch; draws of ``attention_rnn``, word by word.
+        scheduled_sampling_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch
+            on.
         lr: peak learning rate.
         lr_pretrained: peak learning rate of the CNN.
         weight_decay: decoupled weight decay.
@@ -97,14 +99,14 @@ class CodeCaptioning(CaptioningModule):
         schedule: what the learning rate does after it.
         label_smoothing: share of the target probability spread over all tokens.
         val_images: pictures captioned in every validation; None = all.
-        val_beams: beam width in validation, which chooses the checkpoint; with `consensus` as in testing.
+        val_beams: beam width in validation, which chooses the checkpoint; with `mbr_reranking` as in testing.
         beams: beam width in testing and prediction.
         length_penalty: see `networks.generation.search`.
         no_repeat_ngram_size: likewise.
-        consensus: rank the captions of the beam search by their agreement, see `networks.generation.consensus`.
-        neighbours: training pictures whose captions have a voice in the consensus, except in validation (see
+        mbr_reranking: rank the captions of the beam search by their agreement, see `networks.generation.consensus`.
+        retrieval_images: training pictures whose captions have a voice in the consensus, except in validation (see
             `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
-        neighbour_share: part of the consensus that is theirs, in [0, 1].
+        retrieval_weight: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from.
         vocab_size: tokens of the data module's tokeniser.
@@ -118,7 +120,7 @@ class CodeCaptioning(CaptioningModule):
         UserError: values do not fit together.
     """
 
-    method: ClassVar[str] = "ucm_captioning"
+    method: ClassVar[str] = "code_captioning"
     captioner: CodeCaptioner
 
     def __init__(
@@ -127,31 +129,31 @@ class CodeCaptioning(CaptioningModule):
         image_from: str | None = None,
         entry: CodeEntry = "state",
         decoder: DecoderName = "code",
-        decoder_width: int | None = None,
+        decoder_dim: int | None = None,
         attention: AttentionName | None = None,
-        guided: bool = False,
-        attention_width: int = 128,
+        attend_code: bool = False,
+        attention_dim: int = 128,
         pooled_side: int | None = None,
         label_weight: float = 0.0,
         image_encoder: str | None = None,
         image_weights: str | None = None,
         gradient_checkpointing: bool = False,
-        hidden: list[int] = [512],  # noqa: B006  # never changed; the command line shows it as the default
+        hidden_dims: list[int] = [512],  # noqa: B006  # never changed; the command line shows it as the default
         pooling: Pooling = "mean_max",
         normalize: bool = True,
         image_dropout: float = 0.5,
         input_dropout: float = 0.0,
-        words: WordInput = "embedding",
-        word_width: int = 300,
-        state_width: int = 1024,
+        word_input: WordInput = "embedding",
+        word_dim: int = 300,
+        hidden_dim: int = 1024,
         layers: int = 2,
         cell: CellName = "lstm",
         code: CodeKind = "states",
         dropout: float = 0.5,
         word_dropout: float = 0.0,
         code_dropout: float = 0.0,
-        own_words: float = 0.0,
-        own_words_epochs: int = 0,
+        scheduled_sampling: float = 0.0,
+        scheduled_sampling_epochs: int = 0,
         lr: float = 1e-3,
         lr_pretrained: float = 1e-5,
         weight_decay: float = 0.0,
@@ -163,9 +165,9 @@ class CodeCaptioning(CaptioningModule):
         beams: int = 3,
         length_penalty: float = 1.0,
         no_repeat_ngram_size: int = 0,
-        consensus: bool = False,
-        neighbours: int = 0,
-        neighbour_share: float = 0.7,
+        mbr_reranking: bool = False,
+        retrieval_images: int = 0,
+        retrieval_weight: float = 0.7,
         max_tokens: int = 36,
         init_from: str | None = None,
         vocab_size: int = 10_000,
@@ -183,38 +185,38 @@ class CodeCaptioning(CaptioningModule):
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         width = feature_dim or 1 if encoder is None else encoder.grid_dim
-        reader = WordReader(words, vocab_size, word_width)
-        code_dim = reader.out_features if entry == "first_word" else state_width * (layers if code == "states" else 1)
+        reader = WordReader(word_input, vocab_size, word_dim)
+        code_dim = reader.out_features if entry == "first_word" else hidden_dim * (layers if code == "states" else 1)
         looks: Attention | None = None
-        if attention is not None or guided:
-            width_of_state = state_width if decoder == "code" else decoder_width or state_width
-            looks = build_attention(attention or "uniform", attention_width, width_of_state, attention_width)
+        if attention is not None or attend_code:
+            width_of_state = hidden_dim if decoder == "code" else decoder_dim or hidden_dim
+            looks = build_attention(attention or "uniform", attention_dim, width_of_state, attention_dim)
         _check_decoder(self.hparams)
         writer: RecurrentDecoder
         if decoder == "code":
-            writer = CodeDecoder(vocab_size, reader, state_width, layers, cell, dropout, word_dropout, looks)
+            writer = CodeDecoder(vocab_size, reader, hidden_dim, layers, cell, dropout, word_dropout, looks)
         else:
             assert looks is not None
             special = (bos_id, eos_id, pad_id)
-            writer = AttentionDecoder(looks, vocab_size, code_dim, cell, word_width, dropout, never_read=special)
+            writer = AttentionDecoder(looks, vocab_size, code_dim, cell, word_dim, dropout, never_read=special)
         coder = ImageCoder(
-            code_dim, num_labels or 0, encoder, width, hidden, pooling, normalize, image_dropout, input_dropout
+            code_dim, num_labels or 0, encoder, width, hidden_dims, pooling, normalize, image_dropout, input_dropout
         )
         self.captioner = CodeCaptioner(
             coder,
             writer,
-            RegionProjection(width, attention_width, pooled_side, dropout) if attention is not None else None,
-            RegionProjection(coder.project.in_features, attention_width, None, dropout) if guided else None,
+            RegionProjection(width, attention_dim, pooled_side, dropout) if attention is not None else None,
+            RegionProjection(coder.project.in_features, attention_dim, None, dropout) if attend_code else None,
             entry,
             code_dropout,
             bos_id=bos_id,
             eos_id=eos_id,
             pad_id=pad_id,
         )
-        self.hear_neighbours()
+        self.add_retrieval()
         self.extra.update({f"{stage}/distinct": DistinctCaptions() for stage in ("val", "test")})
         if not label_weight:
-            coder.labeller.head[-1].requires_grad_(False)
+            coder.classifier.head[-1].requires_grad_(False)
         if encoder is not None:
             learning = set(parameters_of_map(encoder))
             for name, parameter in encoder.named_parameters():
@@ -233,19 +235,18 @@ class CodeCaptioning(CaptioningModule):
         return replace(
             settings,
             beams=beams,
-            consensus=values["consensus"] and beams > 1,
+            mbr_reranking=values["mbr_reranking"] and beams > 1,
             # the bank is that of the last checkpoint, and it is checkpoints that validation chooses
-            neighbours=0 if stage == "val" else settings.neighbours,
+            retrieval_images=0 if stage == "val" else settings.retrieval_images,
         )
 
-    def picture_labeller(self) -> Labeller | None:
+    def image_classifier(self) -> Classifier | None:
         """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
-        return self.captioner.coder.labeller if self.hparams["label_weight"] else None
+        return self.captioner.coder.classifier if self.hparams["label_weight"] else None
 
-    def own_words(self) -> float:
+    def scheduled_sampling(self) -> float:
         """Share of the decoder's own words in this epoch's training."""
-        settings = self.hparams
-        return share_of_own_words(settings["own_words"], settings["own_words_epochs"], self.current_epoch)
+        return scheduled_share(self.hparams, self.current_epoch)
 
     def load_pretrained(self) -> None:
         """Takes over the decoder, the image codes and the CNN's weights.
@@ -262,22 +263,22 @@ class CodeCaptioning(CaptioningModule):
             weights = part_of(checkpoint["state_dict"], "autoencoder.decoder.")
             decoder = self.captioner.decoder
             if isinstance(decoder, AttentionDecoder):
-                check_same_settings(checkpoint, settings, ("words", "word_width"), "text_from", path)
-                take_over(decoder.embedding, part_of(weights, "words.embedding."), "text_from", path)
+                check_same_settings(checkpoint, settings, ("word_input", "word_dim"), "text_from", path)
+                load_submodule(decoder.embedding, part_of(weights, "words.embedding."), "text_from", path)
             else:
-                names = ("words", "word_width", "state_width", "layers", "cell", "code")
+                names = ("word_input", "word_dim", "hidden_dim", "layers", "cell", "code")
                 check_same_settings(checkpoint, settings, names, "text_from", path)
-                take_over(decoder, weights, "text_from", path, "attention. look.")
+                load_submodule(decoder, weights, "text_from", path, "attention. look.")
         if settings["image_from"] is not None:
             path = settings["image_from"]
-            take_over_images(self.captioner.coder, settings, self.inference, "image_from", path)
+            load_image_codes(self.captioner.coder, settings, self.inference, "image_from", path)
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CNN."""
         encoder = self.captioner.coder.encoder
         return () if encoder is None else encoder.parameters()
 
-    def forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
+    def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Scores all captions; in training some words read are the decoder's own."""
         memory = self.captioner.encode(batch)
         output: CaptionOutput = self.captioner(
@@ -285,7 +286,7 @@ class CodeCaptioning(CaptioningModule):
             batch["caption_ids"],
             batch["caption_lengths"],
             batch["image_index"],
-            self.own_words() if self.training else 0.0,
+            self.scheduled_sampling() if self.training else 0.0,
         )
         self._hidden = memory["hidden"] if self.training else None  # for `training_loss`
         return memory, output
@@ -311,12 +312,12 @@ def _check_decoder(settings: Mapping[str, Any]) -> None:
     if name not in get_args(DecoderName):
         raise UserError(f"decoder is {name!r}: expected one of {', '.join(get_args(DecoderName))}")
     if name == "code":
-        if settings["decoder_width"] is not None:
-            raise UserError(f"decoder_width is {settings['decoder_width']} with decoder=code: set state_width instead")
+        if settings["decoder_dim"] is not None:
+            raise UserError(f"decoder_dim is {settings['decoder_dim']} with decoder=code: set hidden_dim instead")
         return
-    if settings["attention"] is None and not settings["guided"]:
-        raise UserError("decoder is attention_rnn without anything to look at: set attention, or guided=true")
-    wanted = {"words": "embedding", "word_dropout": 0.0, "entry": "state"}
+    if settings["attention"] is None and not settings["attend_code"]:
+        raise UserError("decoder is attention_rnn without anything to look at: set attention, or attend_code=true")
+    wanted = {"word_input": "embedding", "word_dropout": 0.0, "entry": "state"}
     for key, value in wanted.items():
         if settings[key] != value:
             raise UserError(f"{key} is {settings[key]!r} with decoder=attention_rnn: expected {value!r}")

@@ -27,16 +27,16 @@ from lightning_modules.parts.handover import (
     check_same_settings,
     check_same_words,
     load_cnn,
+    load_image_codes,
+    load_submodule,
     part_of,
     read_stage,
-    take_over,
-    take_over_images,
 )
 from lightning_modules.parts.settings import check_one_encoder
 from metrics.retrieval import CodeRetrieval
 from networks.captioners.text_autoencoder import CodeKind, TextEncoder
-from networks.classifiers.base import Labeller
-from networks.classifiers.picture_code import ImageCoder, pulled_together
+from networks.classifiers.base import Classifier
+from networks.classifiers.image_code import ImageCoder, pulled_together
 from networks.decoders.code import WordInput, WordReader
 from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
@@ -56,8 +56,8 @@ class Distillation(BaseModule):
         text_from: run of the text autoencoder; read when a run starts.
         image_from: run of the classifier of pictures, or of an earlier distillation, whose CNN and head this run starts
             from; read likewise. None: the head is new.
-        text_rate: learning rate of the text encoder as a share of `lr`: 0: it is frozen to the last bit; 1: the same;
-            0.01: published choice.
+        text_lr_factor: learning rate of the text encoder as a share of `lr`: 0: it is frozen to the last bit; 1: the
+            same; 0.01: published choice.
         distance: ``mse``, ``cosine`` or ``kl``.
         normalized: both codes have length 1 in the distance.
         temperature: of ``kl``.
@@ -67,17 +67,17 @@ class Distillation(BaseModule):
         image_encoder: CNN that belongs to this module and learns; None: the data module's frozen one gives features.
         image_weights: its weights: a published name, a local file, or None.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
-        hidden: widths of the hidden layers between pooled features and code; none: linear (published).
+        hidden_dims: widths of the hidden layers between pooled features and code; none: linear (published).
         pooling: how regions become one vector (published: ``mean``).
         normalize: LayerNorm in front of the head.
         dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.
-        words: of the text encoder, as these six: ``embedding`` or ``one_hot``. They are those of `text_from`.
-        word_width: width of embeddings.
-        state_width: width of a recurrent layer.
+        word_input: of the text encoder, as these six: ``embedding`` or ``one_hot``. They are those of `text_from`.
+        word_dim: width of embeddings.
+        hidden_dim: width of a recurrent layer.
         layers: recurrent layers.
         cell: ``lstm`` or ``gru``.
-        backwards: whether it reads from the last word to the first.
+        reverse_input: whether it reads from the last word to the first.
         code: ``states`` or ``output``.
         lr: peak learning rate of what is new.
         lr_pretrained: peak learning rate of the CNN.
@@ -101,7 +101,7 @@ class Distillation(BaseModule):
         self,
         text_from: str | None = None,
         image_from: str | None = None,
-        text_rate: float = 0.01,
+        text_lr_factor: float = 0.01,
         distance: Distance = "mse",
         normalized: bool = True,
         temperature: float = 1.0,
@@ -111,17 +111,17 @@ class Distillation(BaseModule):
         image_encoder: str | None = None,
         image_weights: str | None = None,
         gradient_checkpointing: bool = False,
-        hidden: list[int] = [512],  # noqa: B006  # likewise
+        hidden_dims: list[int] = [512],  # noqa: B006  # likewise
         pooling: Pooling = "mean_max",
         normalize: bool = True,
         dropout: float = 0.5,
         input_dropout: float = 0.0,
-        words: WordInput = "embedding",
-        word_width: int = 300,
-        state_width: int = 1024,
+        word_input: WordInput = "embedding",
+        word_dim: int = 300,
+        hidden_dim: int = 1024,
         layers: int = 2,
         cell: CellName = "lstm",
-        backwards: bool = True,
+        reverse_input: bool = True,
         code: CodeKind = "states",
         lr: float = 1e-3,
         lr_pretrained: float = 1e-5,
@@ -136,9 +136,9 @@ class Distillation(BaseModule):
         super().__init__()
         self.save_hyperparameters()
         check_one_encoder(image_encoder, feature_dim, {"image_weights": image_weights is not None})
-        _check_numbers(text_rate, label_weight, teacher_dropout, temperature)
-        reader = WordReader(words, vocab_size, word_width)
-        self.text = TextEncoder(reader, state_width, layers, cell, 0.0, backwards, code)
+        _check_numbers(text_lr_factor, label_weight, teacher_dropout, temperature)
+        reader = WordReader(word_input, vocab_size, word_dim)
+        self.text = TextEncoder(reader, hidden_dim, layers, cell, 0.0, reverse_input, code)
         encoder = None
         if image_encoder is not None:
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
@@ -147,20 +147,20 @@ class Distillation(BaseModule):
             num_labels or 0,
             encoder,
             feature_dim or 1,
-            hidden,
+            hidden_dims,
             pooling,
             normalize,
             dropout,
             input_dropout,
         )
         if not label_weight:
-            self.coder.labeller.head[-1].requires_grad_(False)
+            self.coder.classifier.head[-1].requires_grad_(False)
         self._map_parameters = () if encoder is None else parameters_of_map(encoder)
         if encoder is not None:
             learning = set(self._map_parameters)
             for name, parameter in encoder.named_parameters():
                 parameter.requires_grad_(name in learning)
-        if text_rate == 0:
+        if text_lr_factor == 0:
             self.text.requires_grad_(False).eval()
         self.eval_loss = MeanMetric()
         self.retrieval: CodeRetrieval | None = None
@@ -169,9 +169,9 @@ class Distillation(BaseModule):
 
     # earlier stages
 
-    def picture_labeller(self) -> Labeller | None:
+    def image_classifier(self) -> Classifier | None:
         """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
-        return self.coder.labeller if self.hparams["label_weight"] else None
+        return self.coder.classifier if self.hparams["label_weight"] else None
 
     def load_pretrained(self) -> None:
         """Takes over the text encoder, the classifier and the CNN's weights.
@@ -185,13 +185,13 @@ class Distillation(BaseModule):
             path = settings["text_from"]
             checkpoint = read_stage(path, "text_from", ("text_autoencoder",))
             check_same_words(checkpoint, self.inference, "text_from", path)
-            names = ("words", "word_width", "state_width", "layers", "cell", "backwards", "code")
+            names = ("word_input", "word_dim", "hidden_dim", "layers", "cell", "reverse_input", "code")
             check_same_settings(checkpoint, settings, names, "text_from", path)
-            take_over(self.text, part_of(checkpoint["state_dict"], "autoencoder.encoder."), "text_from", path)
+            load_submodule(self.text, part_of(checkpoint["state_dict"], "autoencoder.encoder."), "text_from", path)
         elif not settings["init_from"] and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             raise UserError("text_from is null: give the run of a text autoencoder (experiments/ucm_text_autoencoder)")
         if settings["image_from"] is not None:
-            take_over_images(self.coder, settings, self.inference, "image_from", settings["image_from"])
+            load_image_codes(self.coder, settings, self.inference, "image_from", settings["image_from"])
 
     def setup(self, stage: str) -> None:
         """Also opens the assistants, whenever there is training."""
@@ -219,7 +219,7 @@ class Distillation(BaseModule):
         for teacher in self._teachers:
             teacher.to(self.device).eval()
 
-    def look(self, batch: Batch) -> object:
+    def pooling_forward(self, batch: Batch) -> object:
         """Codes of the pictures of a batch."""
         return self.coder(batch)
 
@@ -228,7 +228,7 @@ class Distillation(BaseModule):
     def train(self, mode: bool = True) -> "Distillation":
         """Sets the mode; a frozen text encoder stays in evaluation mode."""
         super().train(mode)
-        if self.hparams["text_rate"] == 0:
+        if self.hparams["text_lr_factor"] == 0:
             self.text.eval()
         return self
 
@@ -238,7 +238,7 @@ class Distillation(BaseModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of `BaseModule`, with a group of its own for the text encoder."""
-        rate = self.hparams["text_rate"]
+        rate = self.hparams["text_lr_factor"]
         if rate == 0:
             return super().configure_optimizers()
         text = list(self.text.parameters())
@@ -355,8 +355,8 @@ class Distillation(BaseModule):
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
 
 
-def _check_numbers(text_rate: float, label_weight: float, teacher_dropout: float, temperature: float) -> None:
-    for name, value in (("text_rate", text_rate), ("label_weight", label_weight)):
+def _check_numbers(text_lr_factor: float, label_weight: float, teacher_dropout: float, temperature: float) -> None:
+    for name, value in (("text_lr_factor", text_lr_factor), ("label_weight", label_weight)):
         if value < 0:
             raise UserError(f"model.init_args.{name} is {value}: expected 0 or more")
     if not 0 <= teacher_dropout < 1:

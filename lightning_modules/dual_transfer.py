@@ -43,7 +43,7 @@ class DualTransfer(CaptioningModule):
         merging: merging network, see `networks.decoders.merging`.
         language_layers: blocks of the language model; None = as its name says.
         language_heads: attention heads, likewise.
-        language_width: hidden width, likewise.
+        language_dim: hidden width, likewise.
         dropout: dropout of the language model; None = as its name says.
         gradient_checkpointing: keep no activations inside the blocks of both towers.
         freeze_image: the image network does not learn.
@@ -60,10 +60,10 @@ class DualTransfer(CaptioningModule):
         beams: beam width in testing and prediction.
         length_penalty: see `networks.generation.search`.
         no_repeat_ngram_size: likewise.
-        consensus: rank the captions of the beam search by their agreement, see `networks.generation.consensus`.
-        neighbours: training pictures whose captions have a voice in the consensus (see
+        mbr_reranking: rank the captions of the beam search by their agreement, see `networks.generation.consensus`.
+        retrieval_images: training pictures whose captions have a voice in the consensus (see
             `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
-        neighbour_share: part of the consensus that is theirs, in [0, 1].
+        retrieval_weight: part of the consensus that is theirs, in [0, 1].
         max_tokens: longest generated caption in tokens, EOS included.
         init_from: run or checkpoint whose weights this run starts from.
         vocab_size: tokens of the data module's tokeniser.
@@ -89,7 +89,7 @@ class DualTransfer(CaptioningModule):
         merging: MergingVariant = "mlp",
         language_layers: int | None = None,
         language_heads: int | None = None,
-        language_width: int | None = None,
+        language_dim: int | None = None,
         dropout: float | None = None,
         gradient_checkpointing: bool = False,
         freeze_image: bool = False,
@@ -105,9 +105,9 @@ class DualTransfer(CaptioningModule):
         beams: int = 5,
         length_penalty: float = 1.0,
         no_repeat_ngram_size: int = 2,
-        consensus: bool = False,
-        neighbours: int = 0,
-        neighbour_share: float = 0.7,
+        mbr_reranking: bool = False,
+        retrieval_images: int = 0,
+        retrieval_weight: float = 0.7,
         max_tokens: int = 36,
         init_from: str | None = None,
         vocab_size: int = 50259,
@@ -140,7 +140,7 @@ class DualTransfer(CaptioningModule):
             language_config=language_config,
             layers=language_layers,
             heads=language_heads,
-            width=language_width,
+            width=language_dim,
             dropout=dropout,
             merging=merging,
             max_tokens=max_tokens,
@@ -151,7 +151,7 @@ class DualTransfer(CaptioningModule):
         self.hparams["language_config"] = self.captioner.language.config_dict()
         if freeze_image and self.captioner.encoder is not None:
             self.captioner.encoder.requires_grad_(False)
-        self.hear_neighbours()
+        self.add_retrieval()
         if as_published:
             names = ("loss_padded", *(f"bleu{order}_char" for order in range(1, 5)))
             self.extra.update({f"as_published/{name}": MeanMetric() for name in names})
@@ -192,14 +192,14 @@ class DualTransfer(CaptioningModule):
 
     # the paper's own figures
 
-    def forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
+    def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Scores all captions; with `as_published` in training, padding is a target like any other."""
         if self.hparams["as_published"] and self.training:
             memory = self.captioner.encode(batch)
-            return memory, self._forced_padded(memory, batch)
-        return super().forced(batch)
+            return memory, self._teacher_forced_padded(memory, batch)
+        return super().teacher_forced(batch)
 
-    def _forced_padded(self, memory: Memory, batch: Batch) -> CaptionOutput:
+    def _teacher_forced_padded(self, memory: Memory, batch: Batch) -> CaptionOutput:
         """Captions filled up to `max_tokens` with token 0, all of which counts: the published loss."""
         ids, lengths = batch["caption_ids"], batch["caption_lengths"]
         padded = ids.new_zeros(len(ids), int(self.hparams["max_tokens"]))
@@ -216,7 +216,7 @@ class DualTransfer(CaptioningModule):
             return
         own = self.own_metrics()
         if len(batch["caption_ids"]):
-            padded = self._forced_padded(self.captioner.encode(batch), batch)
+            padded = self._teacher_forced_padded(self.captioner.encode(batch), batch)
             own["as_published/loss_padded"].update(token_loss(padded.logits, padded.targets), len(padded.targets))
         references = dict(zip(batch["image_id"], batch["references"], strict=True))
         for image_id, caption in zip(written["image_id"], written["captions"], strict=True):

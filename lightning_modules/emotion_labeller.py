@@ -12,14 +12,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from lightning_modules.base import Schedule, rate_factor
-from lightning_modules.labelling import LabellingModule
+from lightning_modules.classification import ClassificationModule
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.build import Architecture, build_emotion_network, load_published
-from networks.emotion.text import TextLabeller
+from networks.emotion.tfidf import TextClassifier
 from networks.emotion.transfer import freeze
 
 
-class EmotionLabeller(LabellingModule):
+class EmotionLabeller(ClassificationModule):
     """Predicts the emotions that people feel before a picture and its caption.
 
     Architectures: ``visual_bert`` is the teacher's and the heavy student's; ``light`` the published light student's;
@@ -36,12 +36,12 @@ class EmotionLabeller(LabellingModule):
         use_image: look at pictures or features; false: captions only.
         layers: encoder layers of BERT, if not the usual ones or those of the weights.
         heads: its attention heads, likewise.
-        width: its hidden width, likewise.
+        bert_dim: its hidden width, likewise.
         dropout: everywhere in the network.
-        word_width: word embeddings of ``light``.
-        state_width: GRU of ``light``.
+        word_dim: word embeddings of ``light``.
+        hidden_dim: GRU of ``light``.
         convolutions: widths of the strided convolutions of ``light``.
-        fusion_width: outputs of fc1 (``light``, ``bert_resnet``).
+        fusion_dim: outputs of fc1 (``light``, ``bert_resnet``).
         buckets: features of each of the two groups of ``text``.
         head_only: everything but the last layer is frozen (published for the teacher).
         gradient_checkpointing: keep no activations inside the blocks.
@@ -64,7 +64,7 @@ class EmotionLabeller(LabellingModule):
     """
 
     method: ClassVar[str] = "emotion_labeller"
-    labeller: EmotionNetwork
+    classifier: EmotionNetwork
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class EmotionLabeller(LabellingModule):
         use_image: bool = True,
         layers: int | None = None,
         heads: int | None = None,
-        width: int | None = None,
+        bert_dim: int | None = None,
         dropout: float = 0.1,
-        word_width: int = 768,
-        state_width: int = 256,
+        word_dim: int = 768,
+        hidden_dim: int = 256,
         convolutions: list[int] | None = None,
-        fusion_width: int = 256,
+        fusion_dim: int = 256,
         buckets: int = 1 << 16,
         head_only: bool = False,
         gradient_checkpointing: bool = False,
@@ -102,10 +102,10 @@ class EmotionLabeller(LabellingModule):
         self.save_hyperparameters()
         self.hparams["convolutions"] = list(convolutions or (32, 64, 128, 256))
         build_from(self)
-        self.frozen: list[nn.Module] = freeze(self.labeller, None) if head_only else []
+        self.frozen: list[nn.Module] = freeze(self.classifier, None) if head_only else []
 
     def setup(self, stage: str) -> None:
-        """Starts a new run's head at the labels' frequencies; see `LabellingModule.setup` for the rest."""
+        """Starts a new run's head at the labels' frequencies; see `ClassificationModule.setup` for the rest."""
         super().setup(stage)
         if stage == "fit" and self.trainer.ckpt_path is None and not self.hparams["init_from"]:
             start_head(self)
@@ -136,16 +136,16 @@ class EmotionLabeller(LabellingModule):
 
 
 _SIZES = (
-    *("weights", "layers", "heads", "width", "dropout", "word_width", "state_width", "convolutions", "fusion_width"),
+    *("weights", "layers", "heads", "bert_dim", "dropout", "word_dim", "hidden_dim", "convolutions", "fusion_dim"),
     *("buckets", "use_image", "image_encoder", "feature_dim", "bert_sizes", "gradient_checkpointing"),
 )
 """Hyper-parameters that `build_emotion_network` takes by name."""
 
 
-def build_from(module: LabellingModule) -> None:
-    """Makes `labeller` of a module as its hyper-parameters say."""
+def build_from(module: ClassificationModule) -> None:
+    """Makes `classifier` of a module as its hyper-parameters say."""
     values = module.hparams
-    module.labeller, values["bert_sizes"] = build_emotion_network(
+    module.classifier, values["bert_sizes"] = build_emotion_network(
         values["architecture"],
         values["num_labels"] or 1,  # the number comes with the checkpoint, see `adopt_labels`
         values["vocab_size"],
@@ -156,7 +156,7 @@ def build_from(module: LabellingModule) -> None:
     module.reads_images = values["use_image"] and values["architecture"] != "text"
 
 
-def adopt_labels(module: LabellingModule, checkpoint: dict[str, Any]) -> None:
+def adopt_labels(module: ClassificationModule, checkpoint: dict[str, Any]) -> None:
     """Makes the network of a module anew with the labels of a checkpoint, if it has none yet."""
     known = checkpoint.get("hyper_parameters", {}).get("num_labels")
     if module.hparams["num_labels"] or not known:
@@ -167,31 +167,31 @@ def adopt_labels(module: LabellingModule, checkpoint: dict[str, Any]) -> None:
     module.inference["label_names"] = checkpoint.get("inference", {}).get("label_names", [])
 
 
-def start_network(module: LabellingModule) -> None:
+def start_network(module: ClassificationModule) -> None:
     """What a network learns before its first step: published weights, and how frequent words are.
 
     Raises:
         UserError: weights cannot be reached or do not fit.
     """
-    values, network = module.hparams, module.labeller
+    values, network = module.hparams, module.classifier
     assert isinstance(network, EmotionNetwork)
     left = load_published(network, values["weights"], values["image_encoder"], values["image_weights"])
     if left:
         rank_zero_info(f"weights {values['weights']}: new, since the image regions have another width: {left}")
-    if isinstance(network, TextLabeller):
+    if isinstance(network, TextClassifier):
         datamodule = module.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         network.fit_frequencies(text for example in datamodule.examples("train") for text in example.captions)
 
 
-def start_head(module: LabellingModule) -> None:
+def start_head(module: ClassificationModule) -> None:
     """Sets the last layer's bias so that a network that knows nothing gives every label its frequency."""
-    assert isinstance(module.labeller, EmotionNetwork)
+    assert isinstance(module.classifier, EmotionNetwork)
     if module.hparams["loss"] == "bce":  # balanced, both sides of a label weigh the same: 0 is right
         with torch.no_grad():
-            module.labeller.head.bias.copy_(torch.logit(module.label_prior, eps=1e-3))
+            module.classifier.head.bias.copy_(torch.logit(module.label_prior, eps=1e-3))
 
 
-def plain_descent(module: LabellingModule) -> OptimizerLRScheduler:
+def plain_descent(module: ClassificationModule) -> OptimizerLRScheduler:
     """Gradient descent with momentum 0.9, the rate warmed up and scheduled as everywhere.
 
     A linear model on rare features wants it: Adam makes equal steps for all of them, and so overfits those seen once.
@@ -207,9 +207,9 @@ def plain_descent(module: LabellingModule) -> OptimizerLRScheduler:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def pretrained_parameters(module: LabellingModule) -> Iterable[nn.Parameter]:
+def pretrained_parameters(module: ClassificationModule) -> Iterable[nn.Parameter]:
     """Parameters of the parts that have published weights, when these are named."""
-    network = module.labeller
+    network = module.classifier
     assert isinstance(network, EmotionNetwork)
     encoder = getattr(network, "encoder", None)
     for part in network.pretrained_modules():

@@ -13,6 +13,7 @@ from torch import nn
 
 from core.errors import UserError
 from lightning_modules.base import Schedule
+from lightning_modules.classification import ClassificationModule
 from lightning_modules.emotion_labeller import (
     adopt_labels,
     build_from,
@@ -21,13 +22,12 @@ from lightning_modules.emotion_labeller import (
     start_head,
     start_network,
 )
-from lightning_modules.labelling import LabellingModule
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.build import Architecture
 from networks.emotion.transfer import check_depth, freeze, transfer
 
 
-class EmotionTransfer(LabellingModule):
+class EmotionTransfer(ClassificationModule):
     """A network for emotions whose first n blocks come from another run.
 
     ======  =====================  =====================
@@ -55,12 +55,12 @@ class EmotionTransfer(LabellingModule):
         use_image: look at pictures or features; false: captions only.
         layers: encoder layers of BERT.
         heads: its attention heads.
-        width: its hidden width.
+        bert_dim: its hidden width.
         dropout: everywhere in the network.
-        word_width: word embeddings of ``light``.
-        state_width: GRU of ``light``.
+        word_dim: word embeddings of ``light``.
+        hidden_dim: GRU of ``light``.
         convolutions: widths of the strided convolutions of ``light``.
-        fusion_width: outputs of fc1.
+        fusion_dim: outputs of fc1.
         buckets: features of each of the two groups of ``text``.
         gradient_checkpointing: keep no activations inside the blocks.
         loss: ``bce`` or ``balanced_bce``.
@@ -82,7 +82,7 @@ class EmotionTransfer(LabellingModule):
     """
 
     method: ClassVar[str] = "emotion_transfer"
-    labeller: EmotionNetwork
+    classifier: EmotionNetwork
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class EmotionTransfer(LabellingModule):
         use_image: bool = True,
         layers: int | None = None,
         heads: int | None = None,
-        width: int | None = None,
+        bert_dim: int | None = None,
         dropout: float = 0.1,
-        word_width: int = 768,
-        state_width: int = 256,
+        word_dim: int = 768,
+        hidden_dim: int = 256,
         convolutions: list[int] | None = None,
-        fusion_width: int = 256,
+        fusion_dim: int = 256,
         buckets: int = 1 << 16,
         gradient_checkpointing: bool = False,
         loss: Literal["bce", "balanced_bce"] = "bce",
@@ -123,8 +123,8 @@ class EmotionTransfer(LabellingModule):
         self.hparams["convolutions"] = list(convolutions or (32, 64, 128, 256))
         build_from(self)
         self._head_is_new = True
-        self.depth = check_depth(self.labeller, cut_depth)
-        self.frozen: list[nn.Module] = freeze(self.labeller, self.depth) if freeze_transferred else []
+        self.depth = check_depth(self.classifier, cut_depth)
+        self.frozen: list[nn.Module] = freeze(self.classifier, self.depth) if freeze_transferred else []
 
     def setup(self, stage: str) -> None:
         """Takes over the first blocks in a new run.
@@ -158,13 +158,13 @@ class EmotionTransfer(LabellingModule):
         from lightning_modules.loading import load_module
 
         source = load_module(path)
-        if not isinstance(source, LabellingModule) or not isinstance(source.labeller, EmotionNetwork):
+        if not isinstance(source, ClassificationModule) or not isinstance(source.classifier, EmotionNetwork):
             raise UserError(f"init_from '{path}' is of method '{source.method}': expected a network for emotions")
         old, new = source.inference, self.inference
         words = vocabulary(old["tokenizer"]), vocabulary(new["tokenizer"])
         labels = old.get("label_names") or [], new.get("label_names") or []
         head = self.hparams["transfer_head"]
-        report = transfer(source.labeller, self.labeller, self.depth, head=head, words=words, labels=labels)
+        report = transfer(source.classifier, self.classifier, self.depth, head=head, words=words, labels=labels)
         if self.frozen and report.left:
             report.left.append("what is listed above is frozen all the same, with the weights it had")
         self._head_is_new = report.head == "new"
@@ -182,7 +182,7 @@ class EmotionTransfer(LabellingModule):
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that were taken over or do not start from random weights."""
         yield from pretrained_parameters(self)
-        for _, parts in self.labeller.blocks()[: self.depth]:
+        for _, parts in self.classifier.blocks()[: self.depth]:
             for part in parts:
                 yield from part.parameters() if isinstance(part, nn.Module) else [part]
 

@@ -1,4 +1,4 @@
-"""Opening finished runs: from a run folder or checkpoint to a captioner or labeller that takes pictures.
+"""Opening finished runs: from a run folder or checkpoint to a captioner or classifier that takes pictures.
 
 Letters: B images, C labels.
 """
@@ -21,8 +21,8 @@ from datamodules.readers.images import ImageTransform, open_image, to_rgb
 from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import METHODS, BaseModule, names_that_differ
 from lightning_modules.captioning import CaptioningModule
-from lightning_modules.labelling import LabellingModule
-from networks.classifiers.base import Labeller, LabelOutput
+from lightning_modules.classification import ClassificationModule
+from networks.classifiers.base import Classifier, LabelOutput
 from networks.encoders.build import ImageEncoder
 from networks.generation.search import DecodingSettings, decode
 
@@ -63,7 +63,7 @@ def load_module(path: str | Path) -> BaseModule:
     if unknown := sorted(set(settings) - set(inspect.signature(METHODS[method]).parameters)):
         raise UserError(f"'{path}' {older}; its setting '{unknown[0]}' is not known here")
     module = METHODS[method](**settings)
-    module.make_room(weights)
+    module.resize_buffers(weights)
     if wrong := names_that_differ(module.state_dict(), weights):
         raise UserError(f"'{path}' {older}; {len(wrong)} tensors differ, first '{wrong[0]}'")
     module.load_state_dict(weights)
@@ -141,12 +141,12 @@ def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> Load
     return LoadedCaptioner(module, device)
 
 
-class LoadedLabeller:
+class LoadedClassifier:
     """A trained classifier with everything it needs to label pictures, captions, or both.
 
     Args:
         module: the trained module, with its `inference` values; a method whose task is another may label pictures too,
-            see `BaseModule.picture_labeller`.
+            see `BaseModule.image_classifier`.
         device: where it runs, as torch names it.
 
     Attributes:
@@ -160,16 +160,16 @@ class LoadedLabeller:
         self.module = module.to(device).eval()
         self.device = torch.device(device)
         self.label_names: tuple[str, ...] = tuple(module.inference.get("label_names", ()))
-        if isinstance(module, LabellingModule):
-            labeller: Labeller | None = module.labeller
+        if isinstance(module, ClassificationModule):
+            classifier: Classifier | None = module.classifier
             self.threshold = module.threshold.item()
             self.reads_images, self.reads_text = module.reads_images, module.reads_text
         else:
-            labeller, self.threshold, self.reads_images, self.reads_text = module.picture_labeller(), 0.5, True, False
-        if labeller is None or not self.label_names:
+            classifier, self.threshold, self.reads_images, self.reads_text = module.image_classifier(), 0.5, True, False
+        if classifier is None or not self.label_names:
             way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else ""
             raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
-        self.labeller = labeller
+        self.classifier = classifier
         if self.reads_images:
             check_looks_itself(module.inference)
         self.transform = ImageTransform.from_spec(module.inference["transform"])
@@ -206,7 +206,7 @@ class LoadedLabeller:
             batch |= picture_batch(pictures, self.transform, self.encoder, self.device)
         if self.tokenizer is not None:
             batch |= caption_batch(texts or (), self.tokenizer, self.device)
-        output: LabelOutput = self.labeller(batch)
+        output: LabelOutput = self.classifier(batch)
         return output.probabilities(count).cpu()
 
     def _count(self, images: Sequence[Any] | None, texts: Sequence[Any] | None) -> int:
@@ -220,16 +220,16 @@ class LoadedLabeller:
         return len((images if self.reads_images else texts) or ())
 
 
-def load_labeller(path: str | Path, device: str | torch.device = "cpu") -> LoadedLabeller:
+def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> LoadedClassifier:
     """Loads a classifier into several labels from a run folder or checkpoint.
 
-    >>> load_labeller("runs/ucm_multilabel/demo").label(["picture.jpg"])  # doctest: +SKIP
+    >>> load_classifier("runs/ucm_multilabel/demo").label(["picture.jpg"])  # doctest: +SKIP
     tensor([[0.0121, 0.9834, ...]])
 
     Raises:
         UserError: no such checkpoint, or it labels nothing.
     """
-    return LoadedLabeller(load_module(path), device)
+    return LoadedClassifier(load_module(path), device)
 
 
 def open_pictures(images: Sequence[Image.Image | str | Path], transform: ImageTransform) -> list[Image.Image]:

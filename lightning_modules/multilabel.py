@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from core.batch import Batch
 from core.errors import UserError
 from lightning_modules.base import Schedule, rate_factor
-from lightning_modules.labelling import LabellingModule
+from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.settings import check_one_encoder
-from networks.classifiers.picture import ImageLabeller, lay_at_random
+from networks.classifiers.image import ImageClassifier, random_dihedral
 from networks.encoders.build import ImageEncoder, TorchvisionEncoder, build_encoder
 from networks.encoders.freezing import parameters_of_map
 from networks.layers.pooling import Pooling
 from networks.losses.labels import LabelLoss
 
 
-class MultiLabel(LabellingModule):
+class MultiLabel(ClassificationModule):
     """A classifier of pictures into several labels at once.
 
     Args:
@@ -34,19 +34,19 @@ class MultiLabel(LabellingModule):
             module's frozen `encoder` gives features.
         image_weights: its weights: a published name, a local file, or None = random.
         gradient_checkpointing: keep no activations inside the CNN's blocks.
-        hidden: widths of the head's hidden layers (published: 1000 and 100); none: a linear classifier.
+        hidden_dims: widths of the head's hidden layers (published: 1000 and 100); none: a linear classifier.
         pooling: how the regions become one vector (published: ``mean``); see `networks.layers.pooling`.
         normalize: LayerNorm in front of the head.
         dropout: share dropped behind every hidden layer.
         input_dropout: share of the pooled features dropped.
-        symmetries: in training every picture is laid in one of 8 positions, at random: for pictures taken from above,
+        dihedral: in training every picture is laid in one of 8 positions, at random: for pictures taken from above,
             which have no up.
         views: 8: scored in all 8 positions, probabilities averaged; 1: as they are.
         mixup: parameter of the Beta distribution that two pictures of a batch and their labels are mixed by (Zhang et
             al. 2018); 0: not mixed.
-        whole_epochs: epochs, from the first on, in which the CNN learns, too; from then on it is frozen to the last
+        fine_tune_epochs: epochs, from the first on, in which the CNN learns, too; from then on it is frozen to the last
             bit. 0: from the start; None: it never is.
-        learning_blocks: only so many of the CNN's last blocks learn (torchvision's networks), which costs less, since
+        fine_tune_blocks: only so many of the CNN's last blocks learn (torchvision's networks), which costs less, since
             the blocks before them need no gradients; None: all.
         lr_pretrained: peak learning rate of the CNN, whatever its weights start from.
         lr_first: peak learning rate of the head while the CNN learns; None: `lr_pretrained`, as published.
@@ -66,24 +66,24 @@ class MultiLabel(LabellingModule):
     """
 
     method: ClassVar[str] = "multilabel"
-    cnn: ClassVar[str | None] = "labeller.encoder."
-    labeller: ImageLabeller
+    cnn: ClassVar[str | None] = "classifier.encoder."
+    classifier: ImageClassifier
 
     def __init__(
         self,
         image_encoder: str | None = None,
         image_weights: str | None = None,
         gradient_checkpointing: bool = False,
-        hidden: list[int] = [1000, 100],  # noqa: B006  # never changed; the command line shows it as the default
+        hidden_dims: list[int] = [1000, 100],  # noqa: B006  # never changed; the command line shows it as the default
         pooling: Pooling = "mean",
         normalize: bool = False,
         dropout: float = 0.5,
         input_dropout: float = 0.0,
-        symmetries: bool = False,
+        dihedral: bool = False,
         views: int = 1,
         mixup: float = 0.0,
-        whole_epochs: int | None = 0,
-        learning_blocks: int | None = None,
+        fine_tune_epochs: int | None = 0,
+        fine_tune_blocks: int | None = None,
         lr_pretrained: float = 1e-5,
         lr_first: float | None = None,
         lr: float = 1e-3,
@@ -98,21 +98,25 @@ class MultiLabel(LabellingModule):
     ) -> None:
         super().__init__(num_labels)
         self.save_hyperparameters()
-        own = {"image_weights": image_weights is not None, "whole_epochs": whole_epochs != 0, "symmetries": symmetries}
+        own = {
+            "image_weights": image_weights is not None,
+            "fine_tune_epochs": fine_tune_epochs != 0,
+            "dihedral": dihedral,
+        }
         check_one_encoder(image_encoder, feature_dim, own)
-        if whole_epochs is not None and whole_epochs < 0:
-            raise UserError(f"whole_epochs is {whole_epochs}: expected 0 or more, or null for all")
+        if fine_tune_epochs is not None and fine_tune_epochs < 0:
+            raise UserError(f"fine_tune_epochs is {fine_tune_epochs}: expected 0 or more, or null for all")
         if mixup < 0:
             raise UserError(f"mixup is {mixup}: expected 0 or more")
         encoder = None
         if image_encoder is not None:
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
-        self.labeller = ImageLabeller(
+        self.classifier = ImageClassifier(
             max(1, num_labels or 0),  # data without labels are refused in `setup`, where they are known
             encoder,
             feature_dim or 1,
-            hidden,
+            hidden_dims,
             pooling,
             normalize,
             dropout,
@@ -120,7 +124,7 @@ class MultiLabel(LabellingModule):
             views,
         )
         self._map_parameters = () if encoder is None else parameters_of_map(encoder)
-        self._learning = _last_blocks(encoder, learning_blocks)
+        self._learning = _last_blocks(encoder, fine_tune_blocks)
         self._encoder_learns = False
         self._let_encoder_learn(self._learns_in(0))
 
@@ -130,45 +134,45 @@ class MultiLabel(LabellingModule):
         Raises:
             UserError: they cannot be reached or do not fit.
         """
-        settings, encoder = self.hparams, self.labeller.encoder
+        settings, encoder = self.hparams, self.classifier.encoder
         if encoder is not None and settings["image_weights"] is not None:
             loaded = build_encoder(settings["image_encoder"], settings["image_weights"])
             encoder.load_state_dict(loaded.state_dict())
 
     def setup(self, stage: str) -> None:
-        """Refuses what several processes cannot do; see `LabellingModule.setup` for the rest.
+        """Refuses what several processes cannot do; see `ClassificationModule.setup` for the rest.
 
         Raises:
             UserError: several processes and a CNN that is frozen in mid-run: its gradients would be waited for.
         """
-        epochs = self.hparams["whole_epochs"]
+        epochs = self.hparams["fine_tune_epochs"]
         if stage == "fit" and epochs and self.trainer.world_size > 1:
             raise UserError(
-                f"whole_epochs is {epochs} with {self.trainer.world_size} processes: train with whole_epochs=null "
-                "first, then start a second run with init_from and whole_epochs=0"
+                f"fine_tune_epochs is {epochs} with {self.trainer.world_size} processes: train with "
+                "fine_tune_epochs=null first, then start a second run with init_from and fine_tune_epochs=0"
             )
         super().setup(stage)
 
     # two phases
 
     def _learns_in(self, epoch: int) -> bool:
-        epochs = self.hparams["whole_epochs"]
-        return self.labeller.encoder is not None and (epochs is None or epoch < epochs)
+        epochs = self.hparams["fine_tune_epochs"]
+        return self.classifier.encoder is not None and (epochs is None or epoch < epochs)
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CNN's learning blocks that make its map."""
-        if self.labeller.encoder is not None:
+        if self.classifier.encoder is not None:
             chosen = {id(parameter) for block in self._learning for parameter in block.parameters()}
             names = set(self._map_parameters)
-            for name, parameter in self.labeller.encoder.named_parameters():
+            for name, parameter in self.classifier.encoder.named_parameters():
                 if name in names and id(parameter) in chosen:
                     yield parameter
 
     def _let_encoder_learn(self, learns: bool) -> None:
         """Frozen means: no gradients, evaluation mode, and so no update."""
         self._encoder_learns = learns
-        if self.labeller.encoder is not None:
-            self.labeller.encoder.requires_grad_(False)
+        if self.classifier.encoder is not None:
+            self.classifier.encoder.requires_grad_(False)
             for parameter in self.pretrained_parameters():
                 parameter.requires_grad_(learns)
                 parameter.grad = None  # an optimiser passes over what has none
@@ -177,8 +181,8 @@ class MultiLabel(LabellingModule):
     def train(self, mode: bool = True) -> "MultiLabel":
         """Sets the mode; what is frozen of the CNN stays in evaluation mode."""
         super().train(mode)
-        if self.labeller.encoder is not None:
-            self.labeller.encoder.eval()
+        if self.classifier.encoder is not None:
+            self.classifier.encoder.eval()
             for block in self._learning:
                 block.train(mode and self._encoder_learns)
         return self
@@ -197,7 +201,7 @@ class MultiLabel(LabellingModule):
         optimizer = config["optimizer"]
         total = int(self.trainer.estimated_stepping_batches)
         steps = -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches)
-        epochs = self.hparams["whole_epochs"]
+        epochs = self.hparams["fine_tune_epochs"]
         end = total if epochs is None else min(total, epochs * steps)
         factors = {
             "new": lambda step: self._head_factor(step, end, total),
@@ -212,8 +216,8 @@ class MultiLabel(LabellingModule):
 
     def _head_factor(self, step: int, end: int, total: int) -> float:
         """Learning rate of the head as a share of `lr`."""
-        if self.labeller.encoder is None or step >= end:
-            begun = 0 if self.labeller.encoder is None else end
+        if self.classifier.encoder is None or step >= end:
+            begun = 0 if self.classifier.encoder is None else end
             return self._factor(step - begun, total - begun)
         settings = self.hparams
         first = settings["lr_pretrained"] if settings["lr_first"] is None else settings["lr_first"]
@@ -223,8 +227,8 @@ class MultiLabel(LabellingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per label, of pictures laid down and mixed at random."""
-        if self.hparams["symmetries"]:
-            batch = {**batch, "image": lay_at_random(batch["image"])}
+        if self.hparams["dihedral"]:
+            batch = {**batch, "image": random_dihedral(batch["image"])}
         if self.hparams["mixup"]:
             batch = mixed(batch, self.hparams["mixup"])
         return super().training_step(batch, batch_idx)
@@ -267,8 +271,8 @@ def _last_blocks(encoder: ImageEncoder | None, count: int | None) -> tuple[nn.Mo
         return (encoder,)
     if not isinstance(encoder, TorchvisionEncoder):
         raise UserError(
-            f"learning_blocks is {count}: only torchvision's networks have blocks to choose; set it to null"
+            f"fine_tune_blocks is {count}: only torchvision's networks have blocks to choose; set it to null"
         )
     if not 1 <= count <= len(encoder.blocks):
-        raise UserError(f"learning_blocks is {count}: expected 1 to {len(encoder.blocks)}, or null for all")
+        raise UserError(f"fine_tune_blocks is {count}: expected 1 to {len(encoder.blocks)}, or null for all")
     return tuple(encoder.blocks[-count:])

@@ -13,7 +13,7 @@ from core.batch import Batch
 from datamodules.base import CaptionDataModule, Split
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from lightning_modules.base import BaseModule, Schedule, Stage
-from lightning_modules.parts.settings import share_of_own_words
+from lightning_modules.parts.settings import scheduled_share
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import CaptionOutput
 from networks.captioners.text_autoencoder import CodeKind, TextAutoencoder
@@ -42,24 +42,26 @@ class TextAutoencoding(BaseModule):
     * ``val/exact``, ``val/unseen_exact``: share that comes back word by word.
 
     Args:
-        words: ``embedding`` or ``one_hot``.
-        word_width: width of embeddings (published: 300).
-        state_width: width of a recurrent layer (published: 1024).
+        word_input: ``embedding`` or ``one_hot``.
+        word_dim: width of embeddings (published: 300).
+        hidden_dim: width of a recurrent layer (published: 1024).
         layers: of encoder and of decoder.
         cell: ``lstm`` or ``gru``.
         code: ``states``: final cell states of all layers; ``output``: last output of the upper one.
         dropout: share dropped from words, between layers and before the vocabulary layer (published: 0.5).
         word_dropout: share of the words that the decoder reads hidden.
-        backwards: the encoder reads from the last word to the first.
+        reverse_input: the encoder reads from the last word to the first.
         code_dropout: share of the code dropped.
-        crossed: share of the training captions that are made of the beginning of one and the end of another.
-        replaced: share of the training captions some of whose words (1 in 5) are replaced by others, at random. Both
+        crossover: share of the training captions that are made of the beginning of one and the end of another.
+        word_replacement: share of the training captions some of whose words (1 in 5) are replaced by others, at
+            random. Both
             are to be written as they are read: there are few captions, and an autoencoder that has only seen these
             writes the nearest of them.
-        own_words: probability, step by step, that the decoder reads its own words in training (published: 0.5); with 0
-            all steps are computed in one call.
-        own_words_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch on.
-        distinct: captions that are equal in a batch count once.
+        scheduled_sampling: probability, step by step, that the decoder reads its own words in training (published:
+            0.5); with 0 all steps are computed in one call.
+        scheduled_sampling_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch
+            on.
+        deduplicate: captions that are equal in a batch count once.
         gradient_checkpointing: keep no activations of the encoder.
         lr: peak learning rate.
         lr_pretrained: not used: everything is new.
@@ -81,21 +83,21 @@ class TextAutoencoding(BaseModule):
 
     def __init__(
         self,
-        words: WordInput = "embedding",
-        word_width: int = 300,
-        state_width: int = 1024,
+        word_input: WordInput = "embedding",
+        word_dim: int = 300,
+        hidden_dim: int = 1024,
         layers: int = 2,
         cell: CellName = "lstm",
         code: CodeKind = "states",
         dropout: float = 0.5,
         word_dropout: float = 0.0,
-        backwards: bool = True,
+        reverse_input: bool = True,
         code_dropout: float = 0.0,
-        crossed: float = 0.0,
-        replaced: float = 0.0,
-        own_words: float = 0.0,
-        own_words_epochs: int = 0,
-        distinct: bool = True,
+        crossover: float = 0.0,
+        word_replacement: float = 0.0,
+        scheduled_sampling: float = 0.0,
+        scheduled_sampling_epochs: int = 0,
+        deduplicate: bool = True,
         gradient_checkpointing: bool = False,
         lr: float = 1e-3,
         lr_pretrained: float = 0.0,
@@ -114,15 +116,15 @@ class TextAutoencoding(BaseModule):
         self.save_hyperparameters()
         self.autoencoder = TextAutoencoder(
             vocab_size,
-            words,
-            word_width,
-            state_width,
+            word_input,
+            word_dim,
+            hidden_dim,
             layers,
             cell,
             code,
             dropout,
             word_dropout,
-            backwards,
+            reverse_input,
             code_dropout,
             gradient_checkpointing,
             bos_id=bos_id,
@@ -148,29 +150,28 @@ class TextAutoencoding(BaseModule):
 
     # steps
 
-    def own_words(self) -> float:
+    def scheduled_sampling(self) -> float:
         """Share of the decoder's own words in this epoch's training."""
-        settings = self.hparams
-        return share_of_own_words(settings["own_words"], settings["own_words_epochs"], self.current_epoch)
+        return scheduled_share(self.hparams, self.current_epoch)
 
-    def forced(self, ids: Tensor, lengths: Tensor, own_words: float) -> CaptionOutput:
+    def teacher_forced(self, ids: Tensor, lengths: Tensor, scheduled_sampling: float) -> CaptionOutput:
         """Codes of captions, and the captions again: `(N, T)` and `(N,)`."""
         memory = self.autoencoder.encode({"caption_ids": ids, "caption_lengths": lengths})
         rows = torch.arange(len(ids), device=ids.device)
-        output: CaptionOutput = self.autoencoder(memory, ids, lengths, rows, own_words)
+        output: CaptionOutput = self.autoencoder(memory, ids, lengths, rows, scheduled_sampling)
         return output
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per real target token."""
         del batch_idx
         ids, lengths = batch["caption_ids"], batch["caption_lengths"]
-        if self.hparams["distinct"]:
+        if self.hparams["deduplicate"]:
             ids, lengths, _ = different(ids, lengths)
-        if self.hparams["crossed"] or self.hparams["replaced"]:
+        if self.hparams["crossover"] or self.hparams["word_replacement"]:
             ids, lengths = varied(
-                ids, lengths, self.hparams["crossed"], self.hparams["replaced"], self.hparams["pad_id"]
+                ids, lengths, self.hparams["crossover"], self.hparams["word_replacement"], self.hparams["pad_id"]
             )
-        output = self.forced(ids, lengths, self.own_words())
+        output = self.teacher_forced(ids, lengths, self.scheduled_sampling())
         loss = token_loss(output.logits, output.targets, self.hparams["label_smoothing"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.targets))
         return loss
@@ -191,7 +192,7 @@ class TextAutoencoding(BaseModule):
         if not names:
             return {"image_id": [], "captions": []}
         ids, lengths, place = different(batch["caption_ids"], batch["caption_lengths"])
-        output = self.forced(ids, lengths, 0.0)
+        output = self.teacher_forced(ids, lengths, 0.0)
         self.eval_loss.update(token_loss(output.logits, output.targets), weight=len(output.targets))
         memory = self.autoencoder.encode({"caption_ids": ids, "caption_lengths": lengths})
         found = decode(self.autoencoder, memory, DecodingSettings(max_tokens=self.hparams["max_tokens"]))
@@ -276,15 +277,17 @@ def different(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return ids[kept], lengths[kept], torch.tensor(places, dtype=torch.long, device=ids.device)
 
 
-def varied(ids: Tensor, lengths: Tensor, crossed: float, replaced: float, pad_id: int) -> tuple[Tensor, Tensor]:
+def varied(
+    ids: Tensor, lengths: Tensor, crossover: float, word_replacement: float, pad_id: int
+) -> tuple[Tensor, Tensor]:
     """Makes new captions of those of a batch, drawn from torch's generator of the CPU.
 
     Args:
         ids: `(N, T)`, each BOS .. EOS and then filling.
         lengths: `(N,)`.
-        crossed: share of captions whose end is taken from another one of the batch, from any word of it on; what is
+        crossover: share of captions whose end is taken from another one of the batch, from any word of it on; what is
             longer than T is cut, EOS stays.
-        replaced: share of captions in which every fifth word, on average, is replaced by a word of the batch.
+        word_replacement: share of captions in which every fifth word, on average, is replaced by a word of the batch.
         pad_id: the filling.
 
     Returns:
@@ -296,12 +299,12 @@ def varied(ids: Tensor, lengths: Tensor, crossed: float, replaced: float, pad_id
     sizes = lengths.clone()
     for place, row in enumerate(rows):
         cross, replace, cut, other, begin = torch.rand(5).tolist()
-        if cross < crossed:
+        if cross < crossover:
             end = rows[int(other * len(rows))]
             row = row[: 1 + int(cut * (len(row) - 1))] + end[1 + int(begin * (len(end) - 1)) :]
             if len(row) > longest:
                 row = [*row[: longest - 1], row[-1]]
-        if replace < replaced and words:
+        if replace < word_replacement and words:
             draws = torch.rand(2, len(row)).tolist()
             row = [
                 words[int(which * len(words))] if 0 < step < len(row) - 1 and draw < _REPLACED_WORDS else word

@@ -1,4 +1,4 @@
-"""Is one labeller better than another? Paired bootstrap over images, as for captions in `metrics.bootstrap`."""
+"""Is one classifier better than another? Paired bootstrap over images, as for captions in `metrics.bootstrap`."""
 
 from collections.abc import Sequence
 

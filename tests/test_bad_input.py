@@ -177,7 +177,7 @@ def test_mixed_precision_with_clipped_gradients(monkeypatch, tmp_path, folder):
 
 def test_a_model_of_another_size(monkeypatch, capsys, finished):
     monkeypatch.chdir(ROOT)
-    line = error_of(capsys, ["test", "--ckpt_path", str(finished), "--model.init_args.language_width=32"])
+    line = error_of(capsys, ["test", "--ckpt_path", str(finished), "--model.init_args.language_dim=32"])
     assert "the checkpoint does not fit this model" in line
 
 
@@ -274,11 +274,11 @@ full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full o
 def test_figures_survive_a_full_disk(tmp_path):
     first = CSVFile(tmp_path)
     first.log_metrics({"a": 1.0}, 1)
-    (tmp_path / "metrics.tmp").symlink_to("/dev/full")
+    (tmp_path / f"metrics.csv.tmp{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"metrics\.csv cannot be written \(No space left on device\)"):
         first.log_metrics({"b": 1.0}, 2)
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,a", "1,1.0"]
-    assert not (tmp_path / "metrics.tmp").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 @full

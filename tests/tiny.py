@@ -48,7 +48,7 @@ def make_config(path: Path, root: Path, workers: int = 0, accumulate: int = 1, e
                 "language_weights": None,
                 "language_layers": 1,
                 "language_heads": 2,
-                "language_width": 16,
+                "language_dim": 16,
                 "dropout": 0.2,
                 "lr": 0.01,
                 "warmup_steps": 3,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from commands.comparison.paired import Evidence, Pair
+from commands.comparison.paired import Pair, RetrievedCaptions
 from commands.comparison.tables import FLAG
 from metrics.baselines.flags import flagged
 
@@ -68,7 +68,7 @@ class Page:
     bounds: Mapping[str, Mapping[str, float]]
     pairs: Sequence[Pair]
     figures: Mapping[str, Figure]
-    evidence: Evidence | None
+    evidence: RetrievedCaptions | None
     pictures: int
     per_image: Mapping[str, Mapping[str, float]]
 
@@ -140,7 +140,7 @@ def pair_tables(pairs: Sequence[Pair]) -> list[str]:
     return [note, f'<div class="wide">{table}</div>']
 
 
-def cards(page: Page, evidence: Evidence) -> list[str]:
+def cards(page: Page, evidence: RetrievedCaptions) -> list[str]:
     """Pictures, evenly spread over the data, with references and what every run said."""
     ids = list(evidence.references)
     step = max(1, len(ids) // page.pictures) if page.pictures else 1
@@ -161,7 +161,7 @@ def cards(page: Page, evidence: Evidence) -> list[str]:
     return [*parts, "</div>"]
 
 
-def _said(page: Page, evidence: Evidence, name: str, image_id: str) -> str:
+def _said(page: Page, evidence: RetrievedCaptions, name: str, image_id: str) -> str:
     score = page.per_image.get(name, {}).get(image_id)
     mark = "" if score is None else f'<span class="score" title="CIDEr-D of this image">{score:.2f}</span>'
     if image_id in evidence.captions.get(name, {}):
@@ -185,7 +185,7 @@ def _labels(labels: Sequence[tuple[str, bool, str]]) -> str:
     )
 
 
-def thumbnail(evidence: Evidence, image_id: str) -> str | None:
+def thumbnail(evidence: RetrievedCaptions, image_id: str) -> str | None:
     """A small picture as a data address; None when there is no picture."""
     try:
         picture = evidence.data.picture(image_id)

@@ -24,7 +24,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RetrievedCaptions:
     """What runs said of the same images, and what is true.
 
     Attributes:
@@ -44,7 +44,7 @@ class Evidence:
     data: "CaptionDataModule"
 
 
-def gather(results: Sequence[Result]) -> Evidence | None:
+def gather(results: Sequence[Result]) -> RetrievedCaptions | None:
     """Reads all predictions, and references from the data of the first run whose configuration is there.
 
     Returns:
@@ -77,7 +77,7 @@ def gather(results: Sequence[Result]) -> Evidence | None:
     data = build_data(source.data)
     predicted = next(iter(said.values()))
     here = _examples(data, predicted, source)
-    return Evidence(
+    return RetrievedCaptions(
         captions,
         probabilities,
         {str(example.image_id): list(example.captions) for example in here},
@@ -125,7 +125,7 @@ def pairs_of(names: Sequence[str], baseline: str | None) -> list[tuple[str, str]
 
 
 def compare_pairs(
-    evidence: Evidence, pairs: Sequence[tuple[str, str]], samples: int, thresholds: Mapping[str, float]
+    evidence: RetrievedCaptions, pairs: Sequence[tuple[str, str]], samples: int, thresholds: Mapping[str, float]
 ) -> list[Pair]:
     """Bootstraps every pair.
 
@@ -161,7 +161,7 @@ def compare_pairs(
     return found
 
 
-def matrix(evidence: Evidence, name: str) -> list[list[float]]:
+def matrix(evidence: RetrievedCaptions, name: str) -> list[list[float]]:
     """Probabilities of a run, images and labels in the order of the targets.
 
     Raises:
@@ -176,7 +176,7 @@ def matrix(evidence: Evidence, name: str) -> list[list[float]]:
         ) from error
 
 
-def image_scores(evidence: Evidence) -> dict[str, dict[str, float]]:
+def image_scores(evidence: RetrievedCaptions) -> dict[str, dict[str, float]]:
     """CIDEr-D of every caption by itself: run to image id to score; empty for runs that label."""
     from metrics.captions import References
 
@@ -204,7 +204,7 @@ def compare_over_seeds(runs: Sequence[tuple[Result, Result]], samples: int = 100
     Raises:
         UserError: runs of a seed cannot be compared, or predictions or the data are missing.
     """
-    evidences: list[Evidence] = []
+    evidences: list[RetrievedCaptions] = []
     for pair in runs:
         if different := data_differences(pair):
             raise UserError(f"they were tested on different data ({'; '.join(different)})")
@@ -227,7 +227,7 @@ def compare_over_seeds(runs: Sequence[tuple[Result, Result]], samples: int = 100
 
 
 def _captions_over_seeds(
-    evidences: Sequence[Evidence], names: Sequence[tuple[str, str]], samples: int
+    evidences: Sequence[RetrievedCaptions], names: Sequence[tuple[str, str]], samples: int
 ) -> dict[str, Comparison]:
     import numpy as np
 

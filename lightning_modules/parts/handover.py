@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
-from networks.classifiers.picture_code import ImageCoder
+from networks.classifiers.image_code import ImageCoder
 from networks.encoders.build import build_encoder
 
 
@@ -64,7 +64,9 @@ def part_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def take_over(module: nn.Module, weights: Mapping[str, Tensor], argument: str, path: str, added: str = "-") -> None:
+def load_submodule(
+    module: nn.Module, weights: Mapping[str, Tensor], argument: str, path: str, added: str = "-"
+) -> None:
     """Loads the weights of an earlier stage into a part of this one.
 
     Args:
@@ -90,7 +92,7 @@ def take_over(module: nn.Module, weights: Mapping[str, Tensor], argument: str, p
     module.load_state_dict(dict(weights), strict=False)
 
 
-def take_over_images(
+def load_image_codes(
     coder: ImageCoder, settings: Mapping[str, Any], inference: Mapping[str, Any], argument: str, path: str
 ) -> None:
     """Starts image codes from a classifier of pictures (stage b) or from a distilled coder (stage c).
@@ -109,9 +111,9 @@ def take_over_images(
     check_same_look(checkpoint, settings, inference, argument, path)
     weights = checkpoint["state_dict"]
     if checkpoint["inference"]["method"] == "multilabel":
-        coder.load_labeller(part_of(weights, "labeller."), path)
+        coder.load_classifier(part_of(weights, "classifier."), path)
     else:
-        take_over(coder, part_of(weights, "coder."), argument, path)
+        load_submodule(coder, part_of(weights, "coder."), argument, path)
 
 
 def check_same_look(

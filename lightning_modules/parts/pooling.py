@@ -14,7 +14,7 @@ IMAGES = 4000
 
 
 @torch.no_grad()
-def find_directions(
+def fit_pooling(
     module: nn.Module, look: Callable[[Batch], object], data: CaptionDataModule, device: torch.device
 ) -> None:
     """Shows training pictures to every `CovariancePooling` that has not found its directions yet.
@@ -26,7 +26,7 @@ def find_directions(
         device: of the module.
 
     Raises:
-        UserError: see `CovariancePooling.stop_looking`.
+        UserError: see `CovariancePooling.finish_fit`.
     """
     layers = [part for part in module.modules() if isinstance(part, CovariancePooling) and not bool(part.fitted)]
     if not layers:
@@ -34,7 +34,7 @@ def find_directions(
     modes = {part: part.training for part in module.modules()}
     module.eval()
     for layer in layers:
-        layer.start_looking()
+        layer.start_fit()
     with torch.random.fork_rng(devices=[]):
         for batch in data.plain_train_dataloader(IMAGES):
             for key in ("image", "features", "feature_mask"):
@@ -42,6 +42,6 @@ def find_directions(
                     batch[key] = batch[key].to(device)
             look(batch)
     for layer in layers:
-        layer.stop_looking()
+        layer.finish_fit()
     for part, training in modes.items():
         part.training = training

@@ -9,7 +9,7 @@ from networks.captioners.base import Captioner
 
 
 @torch.no_grad()
-def fill_bank(captioner: Captioner, data: CaptionDataModule, device: torch.device) -> None:
+def fill_index(captioner: Captioner, data: CaptionDataModule, device: torch.device) -> None:
     """Looks at all training pictures with the present weights and fills the bank.
 
     Args:
@@ -17,7 +17,7 @@ def fill_bank(captioner: Captioner, data: CaptionDataModule, device: torch.devic
         data: whose training split is taken, the same on every rank.
         device: of the captioner.
     """
-    assert captioner.bank is not None
+    assert captioner.retrieval_index is not None
     modes = {part: part.training for part in captioner.modules()}
     captioner.eval()
     states: list[Tensor] = []
@@ -31,19 +31,20 @@ def fill_bank(captioner: Captioner, data: CaptionDataModule, device: torch.devic
             states.append(state)
     encode = data.tokenizer.encode
     captions = [[encode(text)[1:-1] for text in example.captions] for example in data.examples("train")]
-    captioner.bank.fill(torch.cat(states), captions)
+    captioner.retrieval_index.fill(torch.cat(states), captions)
     for part, training in modes.items():
         part.training = training
 
 
-def check_neighbours(neighbours: int, beams: int, consensus: bool) -> None:
-    """Makes sure that captions of similar pictures are heard: that is in the consensus alone.
+def check_retrieval(retrieval_images: int, beams: int, mbr_reranking: bool) -> None:
+    """Makes sure that retrieved captions are used: only MBR reranking does.
 
     Raises:
-        UserError: there is no consensus.
+        UserError: there is no reranking.
     """
-    if not consensus or beams < 2:
+    if not mbr_reranking or beams < 2:
         raise UserError(
-            f"neighbours is {neighbours} with beams={beams} and consensus={str(consensus).lower()}: set consensus to "
-            "true and beams to 2 or more, or neighbours to 0"
+            f"retrieval_images is {retrieval_images} with beams={beams} and "
+            f"mbr_reranking={str(mbr_reranking).lower()}: set mbr_reranking to true and beams to 2 or more, or "
+            "retrieval_images to 0"
         )

@@ -1,5 +1,6 @@
 """What settings must fulfil that several methods share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from core.errors import UserError
@@ -50,15 +51,20 @@ def words_of(tokenizer: dict[str, Any]) -> dict[str, int]:
     return {word: words.encode(word)[1] for word in tokenizer["words"]}
 
 
-def share_of_own_words(share: float, epochs: int, epoch: int) -> float:
-    """Probability that a decoder reads its own words in an epoch of training (scheduled sampling, Bengio et al. 2015).
+def scheduled_share(settings: Mapping[str, Any], epoch: int) -> float:
+    """Share of the words that a decoder reads in an epoch that are its own (scheduled sampling, Bengio et al. 2015).
 
     Args:
-        share: its final value.
-        epochs: in so many it grows from 0 in equal steps; 0: it is there from the beginning.
+        settings: hyper-parameters: `scheduled_sampling`, the final share; `scheduled_sampling_epochs`, in which it
+            grows in equal steps, 0: it is whole at once; `scheduled_sampling_start`, the last epoch without.
         epoch: counted from 0.
 
-    >>> [share_of_own_words(0.5, 2, epoch) for epoch in range(4)]
+    >>> settings = {"scheduled_sampling": 0.5, "scheduled_sampling_epochs": 2}
+    >>> [scheduled_share(settings, epoch) for epoch in range(4)]
     [0.0, 0.25, 0.5, 0.5]
     """
-    return share if epochs <= 0 else share * min(1.0, epoch / epochs)
+    share, start = float(settings["scheduled_sampling"]), settings.get("scheduled_sampling_start", 0)
+    epochs = settings["scheduled_sampling_epochs"]
+    if epoch < start or not share:
+        return 0.0
+    return share if epochs <= 0 else share * min(1.0, (epoch - start) / epochs)

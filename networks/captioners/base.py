@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.batch import Batch
-from networks.generation.retrieval import CaptionBank, Evidence
+from networks.generation.retrieval import RetrievalIndex, RetrievedCaptions
 
 Memory = dict[str, Tensor]
 """What the decoder may look at; every tensor has B rows first."""
@@ -56,7 +56,7 @@ class Captioner(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.unk_id: int | None = None
-        self.bank: CaptionBank | None = None
+        self.retrieval_index: RetrievalIndex | None = None
 
     @abstractmethod
     def encode(self, batch: Batch) -> Memory:
@@ -71,7 +71,7 @@ class Captioner(nn.Module, ABC):
         del memory
         return None
 
-    def evidence(self, memory: Memory, count: int) -> Evidence | None:
+    def retrieve(self, memory: Memory, count: int) -> RetrievedCaptions | None:
         """Captions of the training pictures most similar to the encoded ones; None: the network knows of none.
 
         Args:
@@ -79,9 +79,9 @@ class Captioner(nn.Module, ABC):
             count: training pictures for each image.
         """
         states = self.similarity_state(memory)
-        if states is None or self.bank is None or not len(self.bank.states):
+        if states is None or self.retrieval_index is None or not len(self.retrieval_index.states):
             return None
-        return self.bank.nearest(states, count)
+        return self.retrieval_index.nearest(states, count)
 
     @property
     def attends(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.base import Captioner, CaptionOutput, Memory, State, target_mask
-from networks.classifiers.picture_code import ImageCoder
+from networks.classifiers.image_code import ImageCoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
 from networks.layers.positions import pooled
@@ -141,11 +141,13 @@ class CodeCaptioner(Captioner):
         caption_ids: Tensor,
         caption_lengths: Tensor,
         image_index: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> CaptionOutput:
-        """Scores every real target token, see `Captioner.forward`; `own_words`: see the decoder."""
+        """Scores every real target token, see `Captioner.forward`; `scheduled_sampling`: see the decoder."""
         start = self.start(memory["code"])
-        logits, attention = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, own_words)
+        logits, attention = self.decoder.score(
+            memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling
+        )
         targets = caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])]
         return CaptionOutput(logits, targets, attention)
 

@@ -155,17 +155,17 @@ class TextAutoencoder(Captioner):
         caption_ids: Tensor,
         caption_lengths: Tensor,
         image_index: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> CaptionOutput:
-        """Scores every real target token, see `Captioner.forward`; `own_words`: see `CodeDecoder.forced`.
+        """Scores every real target token, see `Captioner.forward`.
 
         Args:
             memory: what `encode` returned.
             caption_ids: `(N, T)`.
             caption_lengths: `(N,)`.
             image_index: row of the memory of each caption, `(N,)`: ``arange(N)`` to write them again.
-            own_words: probability of reading the decoder's own words.
+            scheduled_sampling: probability of reading the decoder's own words.
         """
         start = self.decoder.start(memory["code"])
-        logits, _ = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, own_words)
+        logits, _ = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling)
         return CaptionOutput(logits, caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])])

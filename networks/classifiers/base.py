@@ -39,7 +39,7 @@ class LabelOutput:
         return total / counts
 
 
-class Labeller(nn.Module, ABC):
+class Classifier(nn.Module, ABC):
     """A network that gives each picture, with or without its captions, a score for every label.
 
     Attributes:

@@ -171,15 +171,15 @@ class AttentionDecoder(RecurrentDecoder):
         caption_ids: Tensor,
         caption_lengths: Tensor,
         image_index: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Scores every real target token given the tokens before it, see `RecurrentDecoder.score`.
 
-        With `own_words` that share of the words read is replaced by draws from the decoder's own prediction (scheduled
-        sampling, Bengio et al. 2015); no gradient passes through a draw. 0 is teacher forcing.
+        With `scheduled_sampling` that share of the words read is replaced by draws from the decoder's own prediction
+        (scheduled sampling, Bengio et al. 2015); no gradient passes through a draw. 0 is teacher forcing.
         """
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
-        trace = self._unroll(memory, start, caption_ids, image_index, packing, own_words)
+        trace = self._unroll(memory, start, caption_ids, image_index, packing, scheduled_sampling)
         merged = self._merged(trace.outputs, trace.contexts, trace.words)
         logits = self.vocabulary(self.dropout(merged.index_select(0, packing.places)))
         return logits, _spread(trace.weights, packing)
@@ -219,12 +219,12 @@ class AttentionDecoder(RecurrentDecoder):
         caption_ids: Tensor,
         image_index: Tensor,
         packing: _Packing,
-        own_words: float,
+        scheduled_sampling: float,
     ) -> _Trace:
         """Runs over the captions; only what depends on the state is computed step by step."""
         tokens = caption_ids[packing.rows, :-1].t()[packing.mask[packing.rows].t()]  # (M,)
         images = image_index[packing.rows]
-        if self.attention.constant and self.gate is None and own_words == 0:
+        if self.attention.constant and self.gate is None and scheduled_sampling == 0:
             return self._unroll_fused(memory, state, tokens, images, packing)
         memory, state = select_rows(seen_of(memory), images), select_rows(state, images)
         weights = self.cell.weights()
@@ -237,8 +237,8 @@ class AttentionDecoder(RecurrentDecoder):
             running = len(token)
             if running < len(state["hidden"]):  # the captions that have ended are the last rows
                 memory, state = _first(memory, running), _first(state, running)
-            if steps and own_words > 0:
-                word = self._read(self._with_draws(token, steps[-1], own_words))
+            if steps and scheduled_sampling > 0:
+                word = self._read(self._with_draws(token, steps[-1], scheduled_sampling))
                 gate = self.cell.word_gates(word, weights)
             context, attention = self._look(memory, state)
             state = self.cell.update(gate, context, state, weights)

@@ -43,7 +43,7 @@ class RecurrentDecoder(nn.Module, ABC):
         caption_ids: Tensor,
         caption_lengths: Tensor,
         image_index: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
         """Scores every real target token of given captions.
 
@@ -53,7 +53,7 @@ class RecurrentDecoder(nn.Module, ABC):
             caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
             caption_lengths: tokens with BOS and EOS, `(N,)`, long.
             image_index: row of `memory` and `start` that each caption belongs to, `(N,)`, long.
-            own_words: share of the words read that are the decoder's own instead of the captions'.
+            scheduled_sampling: share of the words read that are the decoder's own instead of the captions'.
 
         Returns:
             Logits `(M, V)` in row-major order of the captions, and weights of the regions `(N, T - 1, R)`, zero behind

@@ -168,15 +168,17 @@ class CodeDecoder(RecurrentDecoder):
         caption_ids: Tensor,
         caption_lengths: Tensor,
         image_index: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
-        """Scores every real target token, see `RecurrentDecoder.score`; `own_words`: see `forced`."""
+        """Scores every real target token, see `RecurrentDecoder.score`; `scheduled_sampling`: see `forced`."""
         state = select_rows(start, image_index)
         if self.attention is None:
-            return self.scores(self.forced(state, caption_ids, caption_lengths, own_words), {})[0], None
+            return self.scores(self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling), {})[
+                0
+            ], None
         seen = seen_of(memory)
-        looked_at = select_rows(seen, image_index) if own_words > 0 else {}
-        outputs = self.forced(state, caption_ids, caption_lengths, own_words, looked_at)
+        looked_at = select_rows(seen, image_index) if scheduled_sampling > 0 else {}
+        outputs = self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling, looked_at)
         mask = target_mask(caption_lengths, caption_ids.shape[1])
         logits, weights = self.scores(outputs, select_rows(seen, image_index[mask.nonzero()[:, 0]]))
         assert weights is not None
@@ -211,12 +213,12 @@ class CodeDecoder(RecurrentDecoder):
             words = words * (torch.rand(token.shape, device=token.device) >= self.word_dropout).unsqueeze(-1)
         return words
 
-    def forced(
+    def teacher_forced(
         self,
         state: State,
         caption_ids: Tensor,
         caption_lengths: Tensor,
-        own_words: float = 0.0,
+        scheduled_sampling: float = 0.0,
         memory: Memory | None = None,
     ) -> Tensor:
         """Runs over given captions.
@@ -225,23 +227,24 @@ class CodeDecoder(RecurrentDecoder):
             state: before BOS, N rows.
             caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
             caption_lengths: tokens with BOS and EOS, `(N,)`.
-            own_words: probability, step by step and the same for all captions, that the decoder reads its own most
+            scheduled_sampling: probability, step by step and the same for all captions, that the decoder reads its own
+                most
                 probable words of the step before instead of the captions' (scheduled teacher forcing; published: 0.5).
                 The steps between two such steps are computed in one call.
-            memory: with an attention and `own_words`, what it looks at; N rows.
+            memory: with an attention and `scheduled_sampling`, what it looks at; N rows.
 
         Returns:
             Outputs of the upper layer at the scored positions in row-major order, `(M, H)`.
         """
         mask = target_mask(caption_lengths, caption_ids.shape[1])
-        if own_words <= 0:
+        if scheduled_sampling <= 0:
             outputs, _ = self.run(self.read(caption_ids[:, :-1]), state, (caption_lengths - 1).cpu())
             return outputs[mask]
         order = caption_lengths.argsort(descending=True, stable=True)
         ids, running = caption_ids[order], mask.sum(dim=0).tolist()
         state, memory = select_rows(state, order), select_rows(memory or {}, order)
         steps = len(running)
-        own = [0, *(torch.rand(steps - 1) < own_words).nonzero().flatten().add(1).tolist(), steps]
+        own = [0, *(torch.rand(steps - 1) < scheduled_sampling).nonzero().flatten().add(1).tolist(), steps]
         pieces: list[Tensor] = []
         for begin, end in itertools.pairwise(own):
             rows = running[begin]  # the captions that have ended are the last rows

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from core.batch import Batch
 from core.errors import DataError, UserError
-from networks.classifiers.base import Labeller
+from networks.classifiers.base import Classifier
 from networks.encoders.build import ImageEncoder
 
 Block = tuple[str, list[nn.Module | nn.Parameter]]
 """A name and what belongs together when layers are copied or frozen."""
 
 
-class EmotionNetwork(Labeller):
-    """A labeller whose layers can be counted from the input, for transfer (Yosinski et al. 2014).
+class EmotionNetwork(Classifier):
+    """A classifier whose layers can be counted from the input, for transfer (Yosinski et al. 2014).
 
     Attributes:
         head: the last layer, which is no block: it is new for every task unless asked for.

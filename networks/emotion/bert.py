@@ -126,7 +126,7 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
     if words is None or words.shape != table.weight.shape:
         shape = None if words is None else tuple(words.shape)
         raise UserError(
-            f"word embeddings of '{weights}' are {shape}, wanted are {tuple(table.weight.shape)}: set word_width and "
+            f"word embeddings of '{weights}' are {shape}, wanted are {tuple(table.weight.shape)}: set word_dim and "
             "data.init_args.tokenizer to those of the weights"
         )
     with torch.no_grad():

@@ -10,7 +10,7 @@ from core.errors import UserError
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.bert import bert_config, load_bert, load_word_embeddings
 from networks.emotion.students import BertResNetStudent, LightStudent
-from networks.emotion.text import TextLabeller
+from networks.emotion.tfidf import TextClassifier
 from networks.emotion.visual_bert import VisualBertLabeller
 from networks.encoders.build import ImageEncoder, build_encoder
 
@@ -26,12 +26,12 @@ def build_emotion_network(
     weights: str | None = None,
     layers: int | None = None,
     heads: int | None = None,
-    width: int | None = None,
+    bert_dim: int | None = None,
     dropout: float = 0.1,
-    word_width: int = 768,
-    state_width: int = 256,
+    word_dim: int = 768,
+    hidden_dim: int = 256,
     convolutions: Sequence[int] = (32, 64, 128, 256),
-    fusion_width: int = 256,
+    fusion_dim: int = 256,
     buckets: int = 1 << 16,
     use_image: bool = True,
     image_encoder: str | None = None,
@@ -47,14 +47,14 @@ def build_emotion_network(
         vocab_size: tokens.
         pad_id: filling.
         weights: BERT or VisualBERT weights, of which only a local folder's sizes are read here.
-        layers: of BERT or VisualBERT; so are `heads`, `width`.
+        layers: of BERT or VisualBERT; so are `heads`, `bert_dim`.
         heads: attention heads.
-        width: hidden width.
+        bert_dim: hidden width.
         dropout: everywhere.
-        word_width: light.
-        state_width: light.
+        word_dim: light.
+        hidden_dim: light.
         convolutions: light.
-        fusion_width: light and bert_resnet.
+        fusion_dim: light and bert_resnet.
         buckets: text.
         use_image: look at pictures or their features.
         image_encoder: visual_bert, bert_resnet: the CNN.
@@ -74,10 +74,10 @@ def build_emotion_network(
             "data.init_args.encoder or model.init_args.image_encoder to null"
         )
     if architecture == "text":
-        return TextLabeller(num_labels, buckets), None
+        return TextClassifier(num_labels, buckets), None
     feature_dim = feature_dim if use_image else None
     if architecture == "light":
-        towers = (word_width, state_width, convolutions, fusion_width, dropout)
+        towers = (word_dim, hidden_dim, convolutions, fusion_dim, dropout)
         return LightStudent(
             num_labels, vocab_size, pad_id, *towers, use_image, feature_dim, gradient_checkpointing
         ), None
@@ -94,7 +94,7 @@ def build_emotion_network(
         pad_id=pad_id,
         layers=layers,
         heads=heads,
-        width=width,
+        width=bert_dim,
         dropout=dropout,
         visual_dim=encoder.grid_dim if encoder is not None else feature_dim,
         saved=bert_sizes,
@@ -102,7 +102,7 @@ def build_emotion_network(
     sizes: dict[str, Any] = {name: value for name, value in config.to_diff_dict().items() if _plain(value)}
     if isinstance(config, VisualBertConfig):
         return VisualBertLabeller(config, num_labels, use_image, encoder, dropout, gradient_checkpointing), sizes
-    towers_of_two = (encoder, feature_dim, fusion_width, dropout, gradient_checkpointing)
+    towers_of_two = (encoder, feature_dim, fusion_dim, dropout, gradient_checkpointing)
     return BertResNetStudent(config, num_labels, *towers_of_two), sizes
 
 

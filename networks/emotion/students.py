@@ -44,10 +44,10 @@ class LightStudent(EmotionNetwork):
         num_labels: C.
         vocab_size: tokens.
         pad_id: filling.
-        word_width: width of the word embeddings (BERT: 768).
-        state_width: width of the GRU (published: 256).
+        word_dim: width of the word embeddings (BERT: 768).
+        hidden_dim: width of the GRU (published: 256).
         convolutions: widths of the convolutions, 3 x 3 with stride 2, at least two.
-        fusion_width: outputs of fc1.
+        fusion_dim: outputs of fc1.
         dropout: of words, before fc1 and before fc2.
         use_image: look at the picture at all.
         feature_dim: width of stored features, which replace the convolutions; None: batches have pictures.
@@ -62,10 +62,10 @@ class LightStudent(EmotionNetwork):
         num_labels: int,
         vocab_size: int,
         pad_id: int,
-        word_width: int = 768,
-        state_width: int = 256,
+        word_dim: int = 768,
+        hidden_dim: int = 256,
         convolutions: Sequence[int] = (32, 64, 128, 256),
-        fusion_width: int = 256,
+        fusion_dim: int = 256,
         dropout: float = 0.1,
         use_image: bool = True,
         feature_dim: int | None = None,
@@ -75,8 +75,8 @@ class LightStudent(EmotionNetwork):
         if len(convolutions) < 2:
             raise UserError(f"convolutions is {list(convolutions)}: expected at least two widths")
         self.num_labels, self.use_image, self.reads_features = num_labels, use_image, feature_dim is not None
-        self.words = nn.Embedding(vocab_size, word_width, padding_idx=pad_id)
-        self.gru = nn.GRU(word_width, state_width, batch_first=True)
+        self.words = nn.Embedding(vocab_size, word_dim, padding_idx=pad_id)
+        self.gru = nn.GRU(word_dim, hidden_dim, batch_first=True)
         widths = [3, *convolutions] if use_image and feature_dim is None else []
         self.convolutions = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
@@ -84,12 +84,12 @@ class LightStudent(EmotionNetwork):
         )
         image_width = (feature_dim or convolutions[-1]) if use_image else 0
         self.dropout = nn.Dropout(dropout)
-        self.fc1 = nn.Linear(state_width + image_width, fusion_width)
-        self.head = nn.Linear(fusion_width, num_labels)
+        self.fc1 = nn.Linear(hidden_dim + image_width, fusion_dim)
+        self.head = nn.Linear(fusion_dim, num_labels)
         self._run = runner(gradient_checkpointing)
 
     def _read(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The GRU's state behind the last word: `(N, T)` to `(N, state_width)`."""
+        """The GRU's state behind the last word: `(N, T)` to `(N, hidden_dim)`."""
         packed = pack_padded_sequence(self.dropout(self.words(ids)), lengths.cpu(), True, enforce_sorted=False)
         _, state = self.gru(packed)
         read: Tensor = state[-1]
@@ -138,7 +138,7 @@ class BertResNetStudent(EmotionNetwork):
         num_labels: C.
         encoder: the CNN; None: the mean of the features that batches bring, or captions only.
         feature_dim: width of these features; None: captions only, unless there is a CNN.
-        fusion_width: outputs of fc1.
+        fusion_dim: outputs of fc1.
         dropout: before fc1 and before fc2.
         gradient_checkpointing: recompute BERT's layers in the backward pass (the CNN's: see its builder).
     """
@@ -149,7 +149,7 @@ class BertResNetStudent(EmotionNetwork):
         num_labels: int,
         encoder: ImageEncoder | None = None,
         feature_dim: int | None = None,
-        fusion_width: int = 256,
+        fusion_dim: int = 256,
         dropout: float = 0.1,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -160,8 +160,8 @@ class BertResNetStudent(EmotionNetwork):
         self.use_image = encoder is not None or feature_dim is not None
         image_width = encoder.vector_dim if encoder is not None else feature_dim or 0
         self.dropout = nn.Dropout(dropout)
-        self.fc1 = nn.Linear(config.hidden_size + image_width, fusion_width)
-        self.head = nn.Linear(fusion_width, num_labels)
+        self.fc1 = nn.Linear(config.hidden_size + image_width, fusion_dim)
+        self.head = nn.Linear(fusion_dim, num_labels)
 
     def forward(self, batch: Batch) -> LabelOutput:
         """Scores every caption with its picture: M = N rows."""

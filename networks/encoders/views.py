@@ -8,7 +8,7 @@ from networks.encoders.build import ImageEncoder
 VIEWS = tuple(
     (across, down, swapped) for swapped in (False, True) for down in (False, True) for across in (False, True)
 )
-"""The symmetries of a square: mirrored left to right, mirrored top to bottom, rows and columns swapped."""
+"""The dihedral of a square: mirrored left to right, mirrored top to bottom, rows and columns swapped."""
 
 
 def turned(image: Tensor, view: tuple[bool, bool, bool]) -> Tensor:
@@ -31,7 +31,7 @@ class EightViews(ImageEncoder):
     """Averages the maps of another tower over the eight views of a picture, each turned back before.
 
     Regions stay where they are in the picture; what depends on the direction of view averages out (test-time
-    augmentation, Krizhevsky et al. 2012, over the symmetries of the square). Eight times the work: meant for a frozen
+    augmentation, Krizhevsky et al. 2012, over the dihedral of the square). Eight times the work: meant for a frozen
     tower, whose features are computed once.
 
     Args:

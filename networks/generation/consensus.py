@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from metrics.captions import bleu_from_sums, bleu_statistics, ngram_counts
-from networks.generation.retrieval import Evidence
+from networks.generation.retrieval import RetrievedCaptions
 
 _ORDERS = 4
 _SIGMA = 6.0
@@ -45,7 +45,7 @@ def consensus_order(
     log_prob: Tensor,
     lengths: Tensor,
     eos_id: int,
-    evidence: Evidence | None = None,
+    evidence: RetrievedCaptions | None = None,
     evidence_share: float = 0.0,
 ) -> Tensor:
     """Ranks captions by their expected agreement with a caption of the model.
@@ -84,7 +84,7 @@ def consensus_order(
     return torch.tensor(scores, device=token_ids.device).argsort(dim=1, descending=True, stable=True)
 
 
-def _likeness(captions: list[tuple[int, ...]], evidence: Evidence, image: int) -> list[float]:
+def _likeness(captions: list[tuple[int, ...]], evidence: RetrievedCaptions, image: int) -> list[float]:
     """BLEU-4 of each caption against the captions of pictures similar to one image, which count by their share."""
     known: list[tuple[float, list[int], list[Counter[tuple[str, ...]]]]] = []
     for table, lengths, share in zip(

@@ -19,7 +19,7 @@ _TEMPERATURE = 0.1
 _BUFFERS = ("states", "token_ids", "centre", "scale")
 
 
-class Evidence(NamedTuple):
+class RetrievedCaptions(NamedTuple):
     """What others said of similar pictures.
 
     Attributes:
@@ -33,10 +33,10 @@ class Evidence(NamedTuple):
     share: Tensor
 
 
-class CaptionBank(nn.Module):
+class RetrievalIndex(nn.Module):
     """The training captions with a state for each image, kept in the checkpoint.
 
-    Its size belongs to the data, so it is empty until `fill` or `make_room`.
+    Its size belongs to the data, so it is empty until `fill` or `resize_buffers`.
     """
 
     states: Tensor
@@ -68,7 +68,7 @@ class CaptionBank(nn.Module):
         self.states = F.normalize((states - self.centre) / self.scale, dim=1).half()
         self.token_ids = table.to(states.device)
 
-    def make_room(self, weights: Mapping[str, Tensor], prefix: str) -> None:
+    def resize_buffers(self, weights: Mapping[str, Tensor], prefix: str) -> None:
         """Gives the buffers the size that they have in a state dict, so that it can be loaded.
 
         Args:
@@ -79,7 +79,7 @@ class CaptionBank(nn.Module):
             if (saved := weights.get(prefix + name)) is not None:
                 setattr(self, name, torch.zeros_like(saved, device=self.states.device))
 
-    def nearest(self, states: Tensor, count: int) -> Evidence:
+    def nearest(self, states: Tensor, count: int) -> RetrievedCaptions:
         """Captions of the most similar training images, weighted by their similarity.
 
         Args:
@@ -91,4 +91,4 @@ class CaptionBank(nn.Module):
         captions = self.token_ids[index].long()  # (B, count, K, L)
         share = (cosine / _TEMPERATURE).softmax(1) * (captions[..., 0] >= 0).any(2)
         total = share.sum(1, keepdim=True).clamp_min(1e-12)
-        return Evidence(captions.clamp_min(0), (captions >= 0).sum(3), share / total)
+        return RetrievedCaptions(captions.clamp_min(0), (captions >= 0).sum(3), share / total)

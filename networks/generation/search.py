@@ -34,10 +34,11 @@ class DecodingSettings:
         no_repeat_ngram_size: no caption contains the same n-gram of this many tokens twice; 0 allows everything.
         early_stopping: True ends the search of an image as soon as `beams` captions are finished; False goes on while
             the best running one, ranked as if it ended now, beats the worst finished one. Beam search only.
-        consensus: ranks the `beams` captions found by their agreement with each other, see
+        mbr_reranking: ranks the `beams` captions found by their agreement with each other, see
             `networks.generation.consensus`. Beam search only.
-        neighbours: training pictures whose captions have a voice in the consensus, the most similar ones; 0: none.
-        neighbour_share: part of the consensus that is theirs, in [0, 1].
+        retrieval_images: training pictures whose captions have a voice in the consensus, the most similar ones; 0:
+            none.
+        retrieval_weight: part of the consensus that is theirs, in [0, 1].
         sample: draws tokens instead of searching for the most probable caption.
         top_p: samples come from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
         temperature: divides the logits before sampling; > 0.
@@ -49,9 +50,9 @@ class DecodingSettings:
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     early_stopping: bool = True
-    consensus: bool = False
-    neighbours: int = 0
-    neighbour_share: float = 0.7
+    mbr_reranking: bool = False
+    retrieval_images: int = 0
+    retrieval_weight: float = 0.7
     sample: bool = False
     top_p: float = 1.0
     temperature: float = 1.0
@@ -67,9 +68,10 @@ class DecodingSettings:
                 raise UserError(f"{name}={getattr(self, name)} is too small; give 1 or more")
         if self.no_repeat_ngram_size < 0:
             raise UserError(f"no_repeat_ngram_size={self.no_repeat_ngram_size} is negative; 0 switches it off")
-        if self.neighbours < 0 or not 0 <= self.neighbour_share <= 1:
+        if self.retrieval_images < 0 or not 0 <= self.retrieval_weight <= 1:
             raise UserError(
-                f"neighbours={self.neighbours}, neighbour_share={self.neighbour_share}: expected 0 or more, and 0 to 1"
+                f"retrieval_images={self.retrieval_images}, retrieval_weight={self.retrieval_weight}: expected 0 or "
+                "more, and 0 to 1"
             )
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} is not in (0, 1]; 1 samples from the whole vocabulary")
@@ -126,10 +128,10 @@ def decode(
         `settings.num_captions` captions for each image: beam search ranks them by score or consensus,
         sampling by log-probability.
     """
-    if settings.beams > 1 and settings.consensus:
+    if settings.beams > 1 and settings.mbr_reranking:
         found = beam_search(captioner, memory, replace(settings, num_captions=settings.beams))
-        voices = captioner.evidence(memory, settings.neighbours) if settings.neighbours else None
-        part = settings.neighbour_share if voices is not None else 0.0
+        voices = captioner.retrieve(memory, settings.retrieval_images) if settings.retrieval_images else None
+        part = settings.retrieval_weight if voices is not None else 0.0
         order = consensus_order(found.token_ids, found.log_prob, found.lengths, captioner.eos_id, voices, part)
         order = order[:, : settings.num_captions]
         return _cropped(*(_take(tensor, order) for tensor in (found.token_ids, found.log_prob, found.lengths)))

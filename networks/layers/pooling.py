@@ -23,7 +23,7 @@ class CovariancePooling(nn.Module):
     What is everywhere and what is where something else is tells textures and scenes apart better than the mean does
     (Li et al. 2018, iSQRT-COV; the square root by coupled Newton-Schulz steps, matrix products alone). The matrix is
     taken in the K directions in which the regions of the training pictures vary most; they are found once, by
-    `start_looking`, passes over training pictures, and `stop_looking`, and are part of the state dict.
+    `start_fit`, passes over training pictures, and `finish_fit`, and are part of the state dict.
 
     Args:
         width: D.
@@ -53,18 +53,18 @@ class CovariancePooling(nn.Module):
         self.register_buffer("_columns", columns, persistent=False)
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def start_looking(self) -> None:
+    def start_fit(self) -> None:
         """From now on the regions that pass by are counted."""
         zeros = torch.zeros(len(self.centre) + 1, len(self.centre), dtype=torch.float64)
         self._seen = (torch.zeros((), dtype=torch.float64), zeros[0], zeros[1:])
 
-    def stop_looking(self) -> None:
+    def finish_fit(self) -> None:
         """Takes the main directions of what has been seen.
 
         Raises:
             UserError: nothing was seen.
         """
-        assert self._seen is not None, "start_looking comes first"
+        assert self._seen is not None, "start_fit comes first"
         (count, total, products), self._seen = self._seen, None
         if count == 0:
             raise UserError("pooling is covariance, but no training picture has regions to find its directions from")

@@ -30,7 +30,7 @@ def data():
 @pytest.fixture
 def ckpt(tmp_path, data):
     torch.manual_seed(0)
-    module = MultiLabel(image_encoder="small-conv", hidden=[8], num_labels=24)
+    module = MultiLabel(image_encoder="small-conv", hidden_dims=[8], num_labels=24)
     module.threshold.fill_(0.5)
     return save(module, data, tmp_path / "best.ckpt")
 
@@ -98,7 +98,7 @@ def test_mistakes_take_one_line(ckpt, pictures, capsys, args, said):
 
 def test_a_captioner_gives_no_labels_and_a_labeller_no_captions(tmp_path, ckpt, pictures, data, capsys):
     picture = str(pictures / "0.png")
-    captioner = save(AttentionRNN(image_encoder="small-conv", vocab_size=40, state_width=8), data, tmp_path / "c.ckpt")
+    captioner = save(AttentionRNN(image_encoder="small-conv", vocab_size=40, hidden_dim=8), data, tmp_path / "c.ckpt")
     assert cli.main(["label", "--ckpt", captioner, picture]) == 1
     assert "of method 'attention_rnn', which gives no labels" in capsys.readouterr().err
     assert cli.main(["caption", "--ckpt", ckpt, picture]) == 1

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.tiny import COLOURS, make_folder
 
 ATTENTIONS = ["uniform", "bahdanau", "dot", "multi_head"]
-SMALL = {"region_width": 16, "state_width": 24, "word_width": 12, "attention_width": 16, "heads": 2}
+SMALL = {"region_dim": 16, "hidden_dim": 24, "word_dim": 12, "attention_dim": 16, "heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_every_parameter_learns(data, batch, attention, cell):
 
 
 def test_the_first_state_learns_the_words(data, batch):
-    module = make(data, word_weight=0.5)
+    module = make(data, bag_of_words_weight=0.5)
     plain = make(data).training_step(batch, 0)
     first = module.training_step(batch, 0)
     assert first > plain
@@ -138,7 +138,7 @@ def test_supervision_teaches_to_look(data, batch):
     assert len(places.step) > 5 * len(batch["scene"])
 
     def looks():
-        _, output = module.forced(batch)
+        _, output = module.teacher_forced(batch)
         return (output.attention[places.caption, places.step] * places.inside).sum(1).mean().item()
 
     before = looks()
@@ -157,12 +157,12 @@ def test_supervision_needs_scenes(data, batch):
 
 
 def test_scheduled_sampling_grows_by_epoch(data, monkeypatch):
-    module = make(data, sampling_start=2, sampling_increase=0.1, sampling_maximum=0.25)
+    module = make(data, scheduled_sampling=0.25, scheduled_sampling_start=1, scheduled_sampling_epochs=2)
     shares = []
     for epoch in range(6):
         monkeypatch.setattr(AttentionRNN, "current_epoch", epoch)
         shares.append(module.sampling_probability())
-    assert shares == pytest.approx([0, 0, 0.1, 0.2, 0.25, 0.25])
+    assert shares == pytest.approx([0, 0, 0.125, 0.25, 0.25, 0.25])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ class StopAfter(Callback):
             trainer.should_stop = True
 
 
-HEARD = {"beams": 3, "consensus": True, "neighbours": 2}
+HEARD = {"beams": 3, "mbr_reranking": True, "retrieval_images": 2}
 
 
 def config(path, root, epochs=3, **model):
@@ -246,8 +246,8 @@ def test_unfreezing_at_its_epoch_and_exact_resume(monkeypatch, tmp_path, folder)
         image_weights=str(weights),
         unfreeze_epoch=2,
         beams=2,
-        consensus=True,
-        neighbours=2,
+        mbr_reranking=True,
+        retrieval_images=2,
         lr=1e-2,
         lr_pretrained=1e-3,
     )
@@ -291,12 +291,12 @@ def trained(folder, tmp_path_factory):
 def test_checkpoint_carries_the_training_captions(trained, folder):
     """Pictures of the same colour begin in similar states, so their captions come first; no data set is needed."""
     loaded = load_captioner(trained)
-    assert 0 < len(loaded.module.captioner.bank.states) <= 20
+    assert 0 < len(loaded.module.captioner.retrieval_index.states) <= 20
     assert loaded.module.captioner.unk_id == loaded.tokenizer.unk_id
     for index, colour in enumerate(COLOURS):
         with Image.open(folder / "images" / f"{index:02d}.png") as picture, torch.no_grad():
             memory = loaded.module.captioner.encode(loaded.batch([picture.convert("RGB")]))
-        found = loaded.module.captioner.evidence(memory, 1)
+        found = loaded.module.captioner.retrieve(memory, 1)
         rows = zip(found.token_ids[0, 0].tolist(), found.lengths[0, 0].tolist(), strict=True)
         said = {loaded.tokenizer.decode(ids[:length]) for ids, length in rows}
         assert said == {f"a {colour} picture", f"the whole square is {colour}"}

@@ -38,7 +38,7 @@ def make(**changes):
         "language_weights": None,
         "language_layers": 2,
         "language_heads": 2,
-        "language_width": 16,
+        "language_dim": 16,
         "dropout": 0.0,
         "max_tokens": 12,
         "vocab_size": TOKENIZER.vocab_size,

@@ -40,4 +40,4 @@ def test_from_teacher_to_transfer(monkeypatch, tmp_path, capsys):
     a, b = (torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (student, target))
     assert a["inference"]["tokenizer"] == b["inference"]["tokenizer"]
     assert a["inference"]["label_names"] == b["inference"]["label_names"]
-    assert torch.equal(a["state_dict"]["labeller.fc1.weight"], b["state_dict"]["labeller.fc1.weight"])
+    assert torch.equal(a["state_dict"]["classifier.fc1.weight"], b["state_dict"]["classifier.fc1.weight"])

@@ -9,16 +9,16 @@ import yaml
 from lightning import Callback
 
 import cli
-from lightning_modules.loading import load_labeller, load_module
+from lightning_modules.loading import load_classifier, load_module
 from networks.emotion.transfer import check_depth
 from tests.conftest import ROOT
 
 LIGHT = {
     "architecture": "light",
-    "word_width": 12,
-    "state_width": 8,
+    "word_dim": 12,
+    "hidden_dim": 8,
     "convolutions": [4, 6, 8],
-    "fusion_width": 10,
+    "fusion_dim": 10,
     "dropout": 0.3,
     "lr": 1e-2,
     "lr_pretrained": 1e-2,
@@ -30,7 +30,7 @@ BERT = {
     "image_encoder": "small-conv",
     "layers": 2,
     "heads": 2,
-    "width": 16,
+    "bert_dim": 16,
     "lr": 1e-2,
     "lr_pretrained": 1e-2,
 }
@@ -92,7 +92,7 @@ def network_a(tmp_path_factory):
 def blocks_of(state, run, depth):
     """Tensors of the first blocks, by name, out of the state dict of a light student's run."""
     module = load_module(run)
-    ids = {id(t) for _, parts in module.labeller.blocks()[:depth] for p in parts for t in tensors(p)}
+    ids = {id(t) for _, parts in module.classifier.blocks()[:depth] for p in parts for t in tensors(p)}
     names = [name for name, tensor in module.state_dict(keep_vars=True).items() if id(tensor) in ids]
     assert names or depth == 0
     return {name: state[name] for name in names}
@@ -111,7 +111,7 @@ def test_frozen_blocks_are_those_of_a_to_the_last_bit_and_resume_is_exact(
     path = config(tmp_path / "b.yaml", "EmotionTransfer", model, epochs=3, tokenizer=str(network_a))
     whole = fit(path, tmp_path / "runs" / "whole")
     printed = capsys.readouterr().out
-    blocks = check_depth(load_module(network_a).labeller, depth)
+    blocks = check_depth(load_module(network_a).classifier, depth)
     assert f"transfer: {blocks} of {blocks} blocks copied, of 4 in all: words, convolution 1; GRU" in printed
     assert "transfer: head: new" in printed
     assert whole["inference"]["transfer"][0].startswith(f"transfer: {blocks} of {blocks}")
@@ -123,7 +123,7 @@ def test_frozen_blocks_are_those_of_a_to_the_last_bit_and_resume_is_exact(
     learning = {n for n, p in load_module(tmp_path / "runs" / "whole").named_parameters() if p.requires_grad}
     assert not learning & set(kept)
     assert len(whole["optimizer_states"][0]["state"]) == len(learning)
-    assert not torch.equal(whole["state_dict"]["labeller.head.weight"], a["labeller.head.weight"])
+    assert not torch.equal(whole["state_dict"]["classifier.head.weight"], a["classifier.head.weight"])
 
     monkeypatch.setenv("STOP_AFTER", "1")
     run = tmp_path / "runs" / "stopped"
@@ -171,7 +171,7 @@ def test_head_only_teacher_learns_its_head_alone(monkeypatch, tmp_path):
     assert len(trained["optimizer_states"][0]["state"]) == 2
     module = load_module(tmp_path / "run").train()
     assert all(not part.training for part in module.frozen)
-    assert module.labeller.head.training
+    assert module.classifier.head.training
     assert trained["hyper_parameters"]["bert_sizes"]["num_hidden_layers"] == 2
 
 
@@ -197,7 +197,7 @@ def test_text_teacher_labels_pictures_without_labels(monkeypatch, tmp_path):
     assert cli.main(["predict", "--config", str(other), "--ckpt_path", str(run), *where]) == 0
     rows = yaml.safe_load((tmp_path / "pseudo" / "predictions.json").read_text())
     assert len(rows) == 12
-    served = load_labeller(run)
+    served = load_classifier(run)
     assert tuple(rows[0]["probabilities"]) == served.label_names
     both = served.label(None, [["two red circles", "a blue square"]])
     each = [served.label(None, [text])[0] for text in ("two red circles", "a blue square")]
@@ -209,7 +209,7 @@ def test_new_heads_start_at_the_label_frequencies(monkeypatch, tmp_path):
     path = config(tmp_path / "t.yaml", "EmotionLabeller", {**LIGHT, "lr": 0.0, "lr_pretrained": 0.0}, epochs=1)
     fit(path, tmp_path / "run")
     module = load_module(tmp_path / "run")
-    torch.testing.assert_close(module.labeller.head.bias.detach(), torch.logit(module.label_prior, eps=1e-3))
+    torch.testing.assert_close(module.classifier.head.bias.detach(), torch.logit(module.label_prior, eps=1e-3))
 
 
 @pytest.mark.parametrize("model", [LIGHT, BERT], ids=["light", "visual_bert"])

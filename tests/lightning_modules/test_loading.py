@@ -15,7 +15,7 @@ def test_model_of_stored_regions_takes_no_pictures():
 
 
 def test_a_checkpoint_of_another_version_says_so(tmp_path):
-    settings = {"image_encoder": "small-conv", "hidden": [4], "num_labels": 2}
+    settings = {"image_encoder": "small-conv", "hidden_dims": [4], "num_labels": 2}
     weights = MultiLabel(**settings).state_dict()
     inference = {"method": "multilabel"}
 
@@ -24,9 +24,11 @@ def test_a_checkpoint_of_another_version_says_so(tmp_path):
         torch.save({**whole, **changes}, tmp_path / "run.ckpt")
         return load_module(tmp_path / "run.ckpt")
 
-    assert torch.equal(load().state_dict()["labeller.head.1.weight"], weights["labeller.head.1.weight"])
-    renamed = {name.replace("labeller.head", "head"): value for name, value in weights.items()}
-    with pytest.raises(UserError, match=r"another version of this code: .*; 8 tensors differ, first 'head\.1\.bias'"):
+    assert torch.equal(load().state_dict()["classifier.head.1.weight"], weights["classifier.head.1.weight"])
+    renamed = {name.replace("classifier.head", "head"): value for name, value in weights.items()}
+    with pytest.raises(
+        UserError, match=r"another version of this code: .*; 8 tensors differ, first 'classifier\.head\.1\.bias'"
+    ):
         load(state_dict=renamed)
     with pytest.raises(UserError, match=r"another version of this code: .*; its setting 'depth' is not known here"):
         load(hyper_parameters={**settings, "depth": 3})

@@ -15,7 +15,7 @@ from lightning import Callback
 import cli
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
-from lightning_modules import LoadedLabeller, MultiLabel, load_labeller
+from lightning_modules import LoadedClassifier, MultiLabel, load_classifier
 from lightning_modules.loading import load_module
 from lightning_modules.multilabel import mixed
 from metrics.baselines.labels import PRIOR
@@ -32,7 +32,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         """Notes."""
-        encoder = pl_module.labeller.encoder
+        encoder = pl_module.classifier.encoder
         state = {} if encoder is None else {name: value.clone() for name, value in encoder.state_dict().items()}
         rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
         learns = encoder is not None and encoder.training and any(p.requires_grad for p in encoder.parameters())
@@ -56,7 +56,7 @@ def at_root(monkeypatch):
 
 
 def config(path, epochs=3, data=None, **model):
-    init = {"image_encoder": "small-conv", "hidden": [8], "whole_epochs": 1, "lr_pretrained": 1e-3, "lr": 1e-2}
+    init = {"image_encoder": "small-conv", "hidden_dims": [8], "fine_tune_epochs": 1, "lr_pretrained": 1e-3, "lr": 1e-2}
     scenes = {"num_train": 31, "num_val": 13, "num_test": 9, "batch_size": 8, **(data or {})}
     settings = {
         "seed_everything": 5,
@@ -94,12 +94,12 @@ def test_the_cnn_learns_in_the_first_phase_and_never_again(tmp_path):
     for step in SEEN[STEPS:]:  # BatchNorm's statistics are among them
         assert same(step["state"], SEEN[STEPS - 1]["state"])
     assert any("running_mean" in name for name in SEEN[0]["state"])
-    ends = {name.removeprefix("labeller.encoder."): v for name, v in last["state_dict"].items() if "encoder." in name}
+    ends = {name.removeprefix("classifier.encoder."): v for name, v in last["state_dict"].items() if "encoder." in name}
     assert same(ends, SEEN[-1]["state"])
 
 
 def test_rates_follow_the_phases(tmp_path):
-    path = config(tmp_path / "c.yaml", schedule="linear", warmup_steps=2, lr_first=4e-3, whole_epochs=1)
+    path = config(tmp_path / "c.yaml", schedule="linear", warmup_steps=2, lr_first=4e-3, fine_tune_epochs=1)
     fit(path, tmp_path / "run")
     # noted behind a step, so each is the rate of the next one
     head = [4e-3, 4e-3, 2e-3] + [5e-3, 1e-2, 1e-2] + [1e-2 * share / 6 for share in range(5, -1, -1)]
@@ -113,9 +113,9 @@ def test_first_rate_of_the_head_is_the_cnns_unless_given(tmp_path):
     assert [step["rates"]["new"] for step in SEEN] == pytest.approx([1e-3] * (STEPS - 1) + [1e-2] * (STEPS + 1))
 
 
-@pytest.mark.parametrize(("whole_epochs", "learns"), [(0, False), (None, True)])
-def test_a_single_phase(tmp_path, whole_epochs, learns):
-    fit(config(tmp_path / "c.yaml", epochs=2, whole_epochs=whole_epochs), tmp_path / "run")
+@pytest.mark.parametrize(("fine_tune_epochs", "learns"), [(0, False), (None, True)])
+def test_a_single_phase(tmp_path, fine_tune_epochs, learns):
+    fit(config(tmp_path / "c.yaml", epochs=2, fine_tune_epochs=fine_tune_epochs), tmp_path / "run")
     assert {step["learns"] for step in SEEN} == {learns}
     assert same(SEEN[0]["state"], SEEN[-1]["state"]) != learns
     assert ("pretrained" in SEEN[0]["rates"]) == learns
@@ -123,7 +123,7 @@ def test_a_single_phase(tmp_path, whole_epochs, learns):
 
 @pytest.mark.parametrize("broken_at", [2, 6])  # within each phase
 def test_a_run_resumed_within_a_phase_ends_with_the_same_bits(tmp_path, monkeypatch, broken_at):
-    path = config(tmp_path / "c.yaml", epochs=2, mixup=0.4, symmetries=True, input_dropout=0.1, schedule="cosine")
+    path = config(tmp_path / "c.yaml", epochs=2, mixup=0.4, dihedral=True, input_dropout=0.1, schedule="cosine")
     alone = fit(path, tmp_path / "alone", "--checkpoint_steps=1")
     whole, SEEN[:] = list(SEEN), []
     monkeypatch.setenv("BREAK_AT", str(broken_at))
@@ -141,13 +141,13 @@ def test_a_run_resumed_within_a_phase_ends_with_the_same_bits(tmp_path, monkeypa
 
 def test_only_the_last_blocks_learn():
     module = MultiLabel(
-        image_encoder="torchvision/resnet18", num_labels=3, whole_epochs=None, learning_blocks=2
+        image_encoder="torchvision/resnet18", num_labels=3, fine_tune_epochs=None, fine_tune_blocks=2
     ).train()
-    encoder = module.labeller.encoder
+    encoder = module.classifier.encoder
     assert [block.training for block in encoder.blocks] == [False] * (len(encoder.blocks) - 2) + [True] * 2
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    module.labeller({"image": torch.randn(2, 3, 64, 64)}).logits.sum().backward()
+    module.classifier({"image": torch.randn(2, 3, 64, 64)}).logits.sum().backward()
     optimizer.step()
     moved = {name.split(".")[1] for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {str(len(encoder.blocks) - 2), str(len(encoder.blocks) - 1)}
@@ -160,7 +160,7 @@ def test_only_the_last_blocks_learn():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     os.environ["CAPTION_CACHE"] = str(folder / "cache")
-    path = config(folder / "c.yaml", epochs=2, whole_epochs=None, lr_pretrained=1e-2, lr_first=1e-2)
+    path = config(folder / "c.yaml", epochs=2, fine_tune_epochs=None, lr_pretrained=1e-2, lr_first=1e-2)
     fit(path, folder / "run")
     assert cli.main(["test", "--ckpt_path", str(folder / "run")]) == 0
     return folder / "run"
@@ -214,7 +214,7 @@ def test_the_test_uses_that_threshold_and_stands_beside_the_prior(run, data):
 
 def test_tables_of_pictures_and_labels_are_written(run, data):
     folder = run / "eval" / "test"
-    threshold = load_labeller(run).threshold
+    threshold = load_classifier(run).threshold
     probabilities, rows = predicted(folder)
     with (folder / "labels.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -230,11 +230,11 @@ def test_tables_of_pictures_and_labels_are_written(run, data):
 
 def test_a_loaded_labeller_says_the_same(run, data):
     probabilities, _ = predicted(run / "eval" / "test")
-    labeller = load_labeller(run)
-    assert labeller.label_names == data.label_names
-    found = labeller.label([data.open_image(example) for example in data.examples("test")])
+    classifier = load_classifier(run)
+    assert classifier.label_names == data.label_names
+    found = classifier.label([data.open_image(example) for example in data.examples("test")])
     assert found.numpy() == pytest.approx(probabilities, abs=2e-6)
-    assert labeller.label([]).shape == (0, 24)
+    assert classifier.label([]).shape == (0, 24)
 
 
 def test_a_fixed_threshold_stays(tmp_path):
@@ -247,11 +247,11 @@ def test_a_fixed_threshold_stays(tmp_path):
 
 def test_features_of_the_store_give_what_pictures_give(tmp_path, data):
     stored = {"encoder": "small-conv"}
-    path = config(tmp_path / "c.yaml", epochs=1, image_encoder=None, whole_epochs=0, data=stored)
+    path = config(tmp_path / "c.yaml", epochs=1, image_encoder=None, fine_tune_epochs=0, data=stored)
     fit(path, tmp_path / "run")
     assert cli.main(["test", "--ckpt_path", str(tmp_path / "run")]) == 0
     probabilities, _ = predicted(tmp_path / "run" / "eval" / "test")
-    found = load_labeller(tmp_path / "run").label([data.open_image(example) for example in data.examples("test")])
+    found = load_classifier(tmp_path / "run").label([data.open_image(example) for example in data.examples("test")])
     assert found.numpy() == pytest.approx(probabilities, abs=2e-3)  # the store has half precision
 
 
@@ -287,13 +287,13 @@ def test_mixing_keeps_the_larger_part_and_mixes_labels_alike():
     [
         ({}, "there is no image encoder"),
         ({"image_encoder": "small-conv", "feature_dim": 8}, "has an encoder, too"),
-        ({"feature_dim": 8, "whole_epochs": 2}, "whole_epochs is given without"),
-        ({"feature_dim": 8, "symmetries": True}, "symmetries is given without"),
+        ({"feature_dim": 8, "fine_tune_epochs": 2}, "fine_tune_epochs is given without"),
+        ({"feature_dim": 8, "dihedral": True}, "dihedral is given without"),
         ({"feature_dim": 8, "views": 8}, "views is 8"),
         ({"feature_dim": 8, "mixup": -1.0}, "mixup is -1"),
-        ({"image_encoder": "small-conv", "whole_epochs": -1}, "whole_epochs is -1"),
-        ({"image_encoder": "small-conv", "learning_blocks": 1}, "only torchvision's networks"),
-        ({"image_encoder": "torchvision/squeezenet1_0", "learning_blocks": 14}, "expected 1 to 13"),
+        ({"image_encoder": "small-conv", "fine_tune_epochs": -1}, "fine_tune_epochs is -1"),
+        ({"image_encoder": "small-conv", "fine_tune_blocks": 1}, "only torchvision's networks"),
+        ({"image_encoder": "torchvision/squeezenet1_0", "fine_tune_blocks": 14}, "expected 1 to 13"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(values, said):
@@ -318,10 +318,10 @@ def test_data_without_labels_and_wrong_thresholds_are_refused(tmp_path, capsys, 
 def test_a_model_that_wants_captions_says_so(run):
     module = load_module(run)
     module.reads_text = True
-    labeller = LoadedLabeller(module)
+    classifier = LoadedClassifier(module)
     with pytest.raises(UserError, match="reads captions"):
-        labeller.label([])
+        classifier.label([])
     with pytest.raises(UserError, match="1 pictures and 2 texts"):
-        labeller.label(["a.jpg"], ["a", "b"])
+        classifier.label(["a.jpg"], ["a", "b"])
     with pytest.raises(UserError, match="looks at pictures"):
-        labeller.label(None, ["a"])
+        classifier.label(None, ["a"])

@@ -13,15 +13,15 @@ from callbacks.attention_maps import check_attends
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
-from lightning_modules import CodeCaptioning, Distillation, LoadedLabeller, TextAutoencoding, load_captioner
-from lightning_modules.loading import load_labeller, load_module
+from lightning_modules import CodeCaptioning, Distillation, LoadedClassifier, TextAutoencoding, load_captioner
+from lightning_modules.loading import load_classifier, load_module
 from lightning_modules.parts.handover import check_same_features
 from lightning_modules.text_autoencoder import different, varied
 from tests.conftest import ROOT
 
 TOKENS = ("vocab_size", "bos_id", "eos_id", "pad_id")
-TEXT = {"word_width": 6, "state_width": 8, "dropout": 0.0}
-IMAGE = {"image_encoder": "small-conv", "hidden": [8], "normalize": False, "word_width": 6, "state_width": 8}
+TEXT = {"word_dim": 6, "hidden_dim": 8, "dropout": 0.0}
+IMAGE = {"image_encoder": "small-conv", "hidden_dims": [8], "normalize": False, "word_dim": 6, "hidden_dim": 8}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def make(kind, data, **changes):
 
 MODULES = [
     (TextAutoencoding, {}),
-    (Distillation, {"text_rate": 1.0, "label_weight": 1.0}),
-    (CodeCaptioning, {"label_weight": 1.0, "guided": True, "attention": "bahdanau"}),
-    (CodeCaptioning, {"decoder": "attention_rnn", "decoder_width": 10, "guided": True, "attention": "dot"}),
-    (CodeCaptioning, {"decoder": "attention_rnn", "attention": "bahdanau", "own_words": 0.2}),
+    (Distillation, {"text_lr_factor": 1.0, "label_weight": 1.0}),
+    (CodeCaptioning, {"label_weight": 1.0, "attend_code": True, "attention": "bahdanau"}),
+    (CodeCaptioning, {"decoder": "attention_rnn", "decoder_dim": 10, "attend_code": True, "attention": "dot"}),
+    (CodeCaptioning, {"decoder": "attention_rnn", "attention": "bahdanau", "scheduled_sampling": 0.2}),
     (CodeCaptioning, {"entry": "first_word"}),
 ]
 
@@ -81,16 +81,16 @@ def test_loss_falls_and_every_parameter_learns(data, batch, kind, changes):
 
 @pytest.mark.parametrize("kind", [TextAutoencoding, CodeCaptioning])
 def test_the_share_of_own_words_grows_by_epoch(data, monkeypatch, kind):
-    module, shares = make(kind, data, own_words=0.5, own_words_epochs=2), []
+    module, shares = make(kind, data, scheduled_sampling=0.5, scheduled_sampling_epochs=2), []
     for epoch in range(4):
         monkeypatch.setattr(kind, "current_epoch", epoch)
-        shares.append(module.own_words())
+        shares.append(module.scheduled_sampling())
     assert shares == [0, 0.25, 0.5, 0.5]
-    assert make(kind, data, own_words=0.5).own_words() == 0.5
+    assert make(kind, data, scheduled_sampling=0.5).scheduled_sampling() == 0.5
 
 
 def test_frozen_text_encoder_does_not_move_by_a_bit(data, batch):
-    module = make(Distillation, data, text_rate=0).train()
+    module = make(Distillation, data, text_lr_factor=0).train()
     assert not module.text.training
     before = {name: value.clone() for name, value in module.text.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
@@ -171,8 +171,8 @@ def write(path, name, **model):
 def stages(tmp_path_factory):
     """All stages, one epoch each, through the command line."""
     folder = tmp_path_factory.mktemp("stages")
-    text = {"word_width": 6, "state_width": 8}
-    image = {**text, "hidden": [8]}
+    text = {"word_dim": 6, "hidden_dim": 8}
+    image = {**text, "hidden_dims": [8]}
     runs = {name: folder / name for name in ("text", "distil", "assisted", "caption", "attending")}
 
     def fit(name, experiment, **model):
@@ -182,15 +182,15 @@ def stages(tmp_path_factory):
     fit("text", "ucm_text_autoencoder", **text)
     fit("distil", "ucm_distillation", **image, text_from=str(runs["text"]))
     teachers = [str(runs["distil"])]
-    fit("assisted", "ucm_distillation", **text, hidden=[4], text_from=str(runs["text"]), teachers_from=teachers)
+    fit("assisted", "ucm_distillation", **text, hidden_dims=[4], text_from=str(runs["text"]), teachers_from=teachers)
     fit(
         "caption",
         "ucm_captioning",
         **image,
         text_from=str(runs["text"]),
         image_from=str(runs["distil"]),
-        consensus=True,
-        neighbours=3,
+        mbr_reranking=True,
+        retrieval_images=3,
         attention="dot",
         label_weight=1.0,
     )
@@ -201,7 +201,7 @@ def stages(tmp_path_factory):
         text_from=str(runs["text"]),
         image_from=str(runs["distil"]),
         decoder="attention_rnn",
-        decoder_width=10,
+        decoder_dim=10,
         attention="bahdanau",
         lr=0.0,
     )
@@ -219,7 +219,7 @@ def test_captioner_shows_where_it_looks_and_labels_pictures(stages, data, tmp_pa
     assert cli.main(["label", "--ckpt", str(stages["caption"]), str(picture), "--json"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in data.label_names)
-    served = load_labeller(stages["caption"])
+    served = load_classifier(stages["caption"])
     assert set(served.label_names) == set(data.label_names)
     assert served.threshold == 0.5
     probabilities = served.label([str(picture)])[0]
@@ -227,7 +227,7 @@ def test_captioner_shows_where_it_looks_and_labels_pictures(stages, data, tmp_pa
     assert cli.main(["label", "--ckpt", str(stages["distil"]), str(picture)]) == 0
     plain = CodeCaptioning(**IMAGE, vocab_size=9)
     with pytest.raises(UserError, match=r"gives no labels \(one with model.init_args.label_weight does\)"):
-        LoadedLabeller(plain)
+        LoadedClassifier(plain)
     with pytest.raises(UserError, match="has no attention to draw"):
         check_attends(plain, "--attention")
 
@@ -235,7 +235,7 @@ def test_captioner_shows_where_it_looks_and_labels_pictures(stages, data, tmp_pa
 def test_maps_are_the_regions_shares(data, batch):
     """What the summary takes is left out, so that a map is the same thing in every method."""
     for guided in (False, True):
-        module = make(CodeCaptioning, data, attention="dot", guided=guided).eval()
+        module = make(CodeCaptioning, data, attention="dot", attend_code=guided).eval()
         memory = module.captioner.encode(batch)
         words = [data.tokenizer.decode(ids) for ids in batch["caption_ids"][:4].tolist()]
         for found, maps in module.caption_maps({k: v[:4] for k, v in memory.items()}, words, data.tokenizer):
@@ -276,7 +276,7 @@ def test_finished_captioner_stands_alone(stages, data, tmp_path):
         picture = data.open_image(data.examples("test")[0])
         captioner = load_captioner(alone)
         assert isinstance(captioner.caption([picture])[0][0][0], str)
-        assert len(captioner.module.captioner.bank.states) == 40
+        assert len(captioner.module.captioner.retrieval_index.states) == 40
         assert cli.main(["test", "--ckpt_path", str(alone), "--run_dir", str(tmp_path / "test")]) == 0
     finally:
         for name, path in hidden.items():
@@ -293,12 +293,12 @@ def test_what_does_not_fit_says_so(stages, tmp_path, capsys):
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
         return line
 
-    text = {"word_width": 6, "state_width": 8, "text_from": str(stages["text"])}
-    line = fails("ucm_distillation", **{**text, "state_width": 9})
-    assert "state_width=8, this run state_width=9" in line
+    text = {"word_dim": 6, "hidden_dim": 8, "text_from": str(stages["text"])}
+    line = fails("ucm_distillation", **{**text, "hidden_dim": 9})
+    assert "hidden_dim=8, this run hidden_dim=9" in line
     assert "is of method 'text_autoencoder'" in fails("ucm_captioning", **text, image_from=str(stages["text"]))
-    assert "image_from" in fails("ucm_captioning", **text, hidden=[9], image_from=str(stages["distil"]))
-    line = fails("ucm_captioning", **text, hidden=[8], pooling="mean", image_from=str(stages["distil"]))
+    assert "image_from" in fails("ucm_captioning", **text, hidden_dims=[9], image_from=str(stages["distil"]))
+    line = fails("ucm_captioning", **text, hidden_dims=[8], pooling="mean", image_from=str(stages["distil"]))
     assert "has pooling=mean_max, this run pooling=mean: set model.init_args.pooling=mean_max" in line
     assert "text_from is null" in fails("ucm_distillation")
 
@@ -331,13 +331,20 @@ def test_stages_of_ucm_see_the_same_features():
     data = [stage["data"]["init_args"] for stage in stages]
     assert len({(one["encoder"], one["encoder_weights"], one.get("image_size", 224)) for one in data}) == 1
     assert (
-        len({str(stage["model"]["init_args"]["hidden"]) + stage["model"]["init_args"]["pooling"] for stage in stages})
+        len(
+            {
+                str(stage["model"]["init_args"]["hidden_dims"]) + stage["model"]["init_args"]["pooling"]
+                for stage in stages
+            }
+        )
         == 1
     )
 
 
 def test_rate_of_the_text_encoder_is_its_own_group(stages, tmp_path):
-    config = write(tmp_path / "slow.json", "ucm_distillation", word_width=6, state_width=8, hidden=[8], text_rate=0.01)
+    config = write(
+        tmp_path / "slow.json", "ucm_distillation", word_dim=6, hidden_dim=8, hidden_dims=[8], text_lr_factor=0.01
+    )
     args = ["--model.init_args.text_from", str(stages["text"]), "--model.init_args.lr=0.001"]
     assert cli.main(["fit", "--config", config, *args, "--run_dir", str(tmp_path / "slow"), "--wandb=off"]) == 0
     state = torch.load(tmp_path / "slow" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -350,25 +357,28 @@ def test_rate_of_the_text_encoder_is_its_own_group(stages, tmp_path):
 
 
 def test_numbers_out_of_range():
-    with pytest.raises(UserError, match="text_rate is -1"):
-        Distillation(text_rate=-1, image_encoder="small-conv", state_width=8)
+    with pytest.raises(UserError, match="text_lr_factor is -1"):
+        Distillation(text_lr_factor=-1, image_encoder="small-conv", hidden_dim=8)
     with pytest.raises(UserError, match="teacher_dropout is 1"):
-        Distillation(teacher_dropout=1, image_encoder="small-conv", state_width=8)
+        Distillation(teacher_dropout=1, image_encoder="small-conv", hidden_dim=8)
     with pytest.raises(UserError, match="there is no image encoder"):
-        CodeCaptioning(state_width=8)
+        CodeCaptioning(hidden_dim=8)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "without anything to look at: set attention, or guided=true"),
+        ({}, "without anything to look at: set attention, or attend_code=true"),
         (
-            {"attention": "dot", "words": "one_hot"},
-            "words is 'one_hot' with decoder=attention_rnn: expected 'embedding'",
+            {"attention": "dot", "word_input": "one_hot"},
+            "word_input is 'one_hot' with decoder=attention_rnn: expected 'embedding'",
         ),
         ({"attention": "dot", "word_dropout": 0.1}, "word_dropout is 0.1 with decoder=attention_rnn: expected 0.0"),
-        ({"guided": True, "entry": "first_word"}, "entry is 'first_word' with decoder=attention_rnn: expected 'state'"),
-        ({"decoder": "code", "decoder_width": 9}, "decoder_width is 9 with decoder=code: set state_width instead"),
+        (
+            {"attend_code": True, "entry": "first_word"},
+            "entry is 'first_word' with decoder=attention_rnn: expected 'state'",
+        ),
+        ({"decoder": "code", "decoder_dim": 9}, "decoder_dim is 9 with decoder=code: set hidden_dim instead"),
         ({"decoder": "rnn"}, "decoder is 'rnn': expected one of code, attention_rnn"),
     ],
 )

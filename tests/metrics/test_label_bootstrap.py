@@ -1,4 +1,4 @@
-"""Paired bootstrap of labellers."""
+"""Paired bootstrap of classifiers."""
 
 import numpy as np
 import pytest

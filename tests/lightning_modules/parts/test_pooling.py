@@ -8,10 +8,10 @@ from core.checkpoints import read_checkpoint
 from datamodules.scenes import SceneCaptions
 from lightning_modules import AttentionRNN
 from lightning_modules.loading import load_module
-from lightning_modules.parts.pooling import find_directions
+from lightning_modules.parts.pooling import fit_pooling
 from tests.conftest import ROOT
 
-SMALL = {"region_width": 16, "state_width": 24, "word_width": 12, "attention_width": 16}
+SMALL = {"region_dim": 16, "hidden_dim": 24, "word_dim": 12, "attention_dim": 16}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def module(data):
 
 def test_directions_are_those_of_the_training_pictures(data, module):
     state = torch.get_rng_state()
-    find_directions(module, module.look, data, torch.device("cpu"))
+    fit_pooling(module, module.pooling_forward, data, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
     assert module.training
     assert not module.captioner.encoder.training
@@ -43,12 +43,12 @@ def test_directions_are_those_of_the_training_pictures(data, module):
 
 
 def test_directions_are_found_once(data, module):
-    find_directions(module, module.look, data, torch.device("cpu"))
+    fit_pooling(module, module.pooling_forward, data, torch.device("cpu"))
     before = module.captioner.pooling.covariance.directions.clone()
     with torch.no_grad():
         for parameter in module.captioner.encoder.parameters():
             parameter.mul_(2)
-    find_directions(module, module.look, data, torch.device("cpu"))
+    fit_pooling(module, module.pooling_forward, data, torch.device("cpu"))
     assert torch.equal(module.captioner.pooling.covariance.directions, before)
 
 

@@ -9,7 +9,7 @@ from core.errors import UserError
 from networks.captioners.base import target_mask
 from networks.captioners.code import CodeCaptioner, RegionProjection
 from networks.captioners.text_autoencoder import TextAutoencoder
-from networks.classifiers.picture_code import ImageCoder, pulled_together
+from networks.classifiers.image_code import ImageCoder, pulled_together
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.code import CodeDecoder, WordReader
 from networks.generation.search import DecodingSettings, decode
@@ -85,7 +85,7 @@ def test_fused_pass_is_the_steps_one_by_one(changes):
     mask = target_mask(lengths, ids.shape[1])
     torch.testing.assert_close(torch.stack(steps, dim=1)[mask], fused)
     # cut into pieces where the words read are the captions' own: the same, too
-    outputs = model.decoder.forced(model.decoder.start(memory["code"]), ids, lengths, 1e-9)
+    outputs = model.decoder.teacher_forced(model.decoder.start(memory["code"]), ids, lengths, 1e-9)
     torch.testing.assert_close(model.decoder.scores(outputs, {})[0], fused)
 
 
@@ -94,7 +94,9 @@ def test_with_own_words_only_the_decoder_never_reads_the_caption():
     ids, lengths = captions()
     memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
     other = torch.where(ids > 2, (ids - 2) % (WORDS - 3) + 3, ids)
-    outputs = [model.decoder.forced(model.decoder.start(memory["code"]), words, lengths, 1.0) for words in (ids, other)]
+    outputs = [
+        model.decoder.teacher_forced(model.decoder.start(memory["code"]), words, lengths, 1.0) for words in (ids, other)
+    ]
     torch.testing.assert_close(*outputs)
     token, state, steps = ids[:, 0], None, []
     for _ in range(ids.shape[1] - 1):
@@ -105,15 +107,15 @@ def test_with_own_words_only_the_decoder_never_reads_the_caption():
     torch.testing.assert_close(model.decoder.scores(outputs[0], {})[0], free)
 
 
-@pytest.mark.parametrize("own_words", [0.0, 0.5])
-def test_loss_starts_near_log_vocabulary_and_captions_come_back(own_words):
+@pytest.mark.parametrize("scheduled_sampling", [0.0, 0.5])
+def test_loss_starts_near_log_vocabulary_and_captions_come_back(scheduled_sampling):
     model = make(state_dim=32, word_dim=16)
     ids, lengths = captions()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
     for _ in range(150):
         memory = model.encode({"caption_ids": ids, "caption_lengths": lengths})
-        output = model(memory, ids, lengths, torch.arange(len(ids)), own_words)
+        output = model(memory, ids, lengths, torch.arange(len(ids)), scheduled_sampling)
         loss = torch.nn.functional.cross_entropy(output.logits, output.targets)
         optimizer.zero_grad()
         loss.backward()
@@ -241,17 +243,17 @@ def coder(labels, hidden):
 def test_a_classifiers_head_is_taken_over_as_far_as_there_is_one():
     for hidden in ((), (4,)):
         ours, theirs = coder(3, hidden), coder(3, hidden)
-        torch.nn.init.normal_(theirs.labeller.head[-1].weight)
-        ours.load_labeller(theirs.labeller.state_dict(), "RUN")
-        assert torch.equal(ours.labeller.head[-1].weight, theirs.labeller.head[-1].weight)
-    coder(3, ()).load_labeller(coder(3, (4,)).labeller.state_dict(), "RUN")  # hidden layers have no place here
+        torch.nn.init.normal_(theirs.classifier.head[-1].weight)
+        ours.load_classifier(theirs.classifier.state_dict(), "RUN")
+        assert torch.equal(ours.classifier.head[-1].weight, theirs.classifier.head[-1].weight)
+    coder(3, ()).load_classifier(coder(3, (4,)).classifier.state_dict(), "RUN")  # hidden layers have no place here
     theirs, unlabelled = coder(3, (4,)), coder(0, (4,))
-    unlabelled.load_labeller(theirs.labeller.state_dict(), "RUN")
-    assert torch.equal(unlabelled.labeller.head[1].weight, theirs.labeller.head[1].weight)
+    unlabelled.load_classifier(theirs.classifier.state_dict(), "RUN")
+    assert torch.equal(unlabelled.classifier.head[1].weight, theirs.classifier.head[1].weight)
     with pytest.raises(UserError, match="'RUN' has 3 labels, this data 2: give data with the same labels"):
-        coder(2, (4,)).load_labeller(theirs.labeller.state_dict(), "RUN")
+        coder(2, (4,)).load_classifier(theirs.classifier.state_dict(), "RUN")
     with pytest.raises(UserError, match="'RUN' does not fit"):
-        coder(3, (5,)).load_labeller(theirs.labeller.state_dict(), "RUN")
+        coder(3, (5,)).load_classifier(theirs.classifier.state_dict(), "RUN")
 
 
 def test_new_attention_leaves_the_decoder_as_it_was():

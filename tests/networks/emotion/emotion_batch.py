@@ -9,11 +9,11 @@ from networks.emotion.build import Architecture, build_emotion_network
 SMALL = {
     "layers": 3,
     "heads": 2,
-    "width": 16,
-    "word_width": 12,
-    "state_width": 8,
+    "bert_dim": 16,
+    "word_dim": 12,
+    "hidden_dim": 8,
     "convolutions": [4, 8, 8],
-    "fusion_width": 10,
+    "fusion_dim": 10,
     "buckets": 128,
 }
 LABELS = 5

@@ -42,7 +42,7 @@ def test_names_of_blocks():
     assert names("light") == ["words, convolution 1", "GRU, convolution 2", "convolution 3", "fc1"]
     assert names("bert_resnet") == ["embeddings, layer 1", "layer 2", "layer 3, pooler", "fc1"]
     assert names("text") == ["document frequencies"]
-    full = build_emotion_network("visual_bert", 29, 30522, 0, use_image=False, layers=12, heads=1, width=4)[0]
+    full = build_emotion_network("visual_bert", 29, 30522, 0, use_image=False, layers=12, heads=1, bert_dim=4)[0]
     assert len(full.blocks()) == 12
 
 
@@ -135,7 +135,7 @@ def test_missing_pictures_and_contradicting_encoders_are_named():
     with pytest.raises(UserError, match=r"image_encoder is 'small-conv'.*null"):
         build_emotion_network("visual_bert", 5, 20, 0, image_encoder="small-conv", feature_dim=7)
     with pytest.raises(UserError, match="nothing to look at"):
-        build_emotion_network("visual_bert", 5, 20, 0, layers=1, heads=1, width=4)
+        build_emotion_network("visual_bert", 5, 20, 0, layers=1, heads=1, bert_dim=4)
 
 
 # published weights from a local folder
@@ -175,7 +175,7 @@ def test_regions_of_another_width_get_a_new_projection_that_is_listed(folder):
 
 def test_light_student_takes_the_word_embeddings(folder):
     path, model = folder
-    network = make_network("light", word_width=16)
+    network = make_network("light", word_dim=16)
     load_word_embeddings(network.words, path)
     assert torch.equal(network.words.weight, model.embeddings.word_embeddings.weight)
     with pytest.raises(UserError, match=r"are \(20, 16\), wanted are \(20, 12\)"):

@@ -95,7 +95,7 @@ def test_labels_of_the_head_are_matched_by_name():
 
 def test_other_sizes_are_listed_and_left():
     torch.manual_seed(1)
-    source, target = make_network("light", state_width=6), make_network("light")
+    source, target = make_network("light", hidden_dim=6), make_network("light")
     before = state(target.gru)
     report = transfer(source, target, None, head=True)
     assert "words, convolution 1" in report.copied
@@ -128,7 +128,7 @@ def test_across_architectures_the_head_comes_from_the_last_two_layers():
 
 def test_across_architectures_wider_heads_are_padded_and_depth_zero_takes_nothing():
     torch.manual_seed(1)
-    source, target = make_network("light"), make_network("visual_bert", width=32)
+    source, target = make_network("light"), make_network("visual_bert", bert_dim=32)
     head = state(target.head)
     assert transfer(source, target, 0).head == "new"
     assert all(torch.equal(value, head[name]) for name, value in target.head.state_dict().items())

@@ -70,8 +70,9 @@ class Bigram(Captioner):
 def test_search_returns_the_same_captions_in_another_order():
     captioner, memory = Bigram(), {"x": torch.randn(4, 9, generator=torch.Generator().manual_seed(0))}
     settings = DecodingSettings(beams=6, num_captions=6, max_tokens=8)
-    plain, chosen = decode(captioner, memory, settings), decode(captioner, memory, replace(settings, consensus=True))
-    one = decode(captioner, memory, replace(settings, num_captions=1, consensus=True))
+    plain = decode(captioner, memory, settings)
+    chosen = decode(captioner, memory, replace(settings, mbr_reranking=True))
+    one = decode(captioner, memory, replace(settings, num_captions=1, mbr_reranking=True))
     for row in range(4):
         assert sorted(plain.token_ids[row].tolist()) == sorted(chosen.token_ids[row].tolist())
         length = int(one.lengths[row, 0])

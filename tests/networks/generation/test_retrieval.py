@@ -5,13 +5,13 @@ import torch
 
 from metrics.captions import score_captions
 from networks.generation.consensus import _likeness, consensus_order
-from networks.generation.retrieval import CaptionBank, Evidence
+from networks.generation.retrieval import RetrievalIndex, RetrievedCaptions
 
 EOS = 2
 
 
 def filled():
-    bank = CaptionBank()
+    bank = RetrievalIndex()
     states = torch.tensor([[4.0, 0.0], [0.0, 3.0], [-2.0, -1.0]])
     bank.fill(states, [[[4, 5], [6]], [[7, 8, 9]], [[3], [3, 3]]])
     return bank, states
@@ -33,7 +33,7 @@ def test_shares_sum_to_one_and_more_than_all_is_all():
 
 
 def test_a_picture_without_captions_has_no_share():
-    bank = CaptionBank()
+    bank = RetrievalIndex()
     states = torch.tensor([[4.0, 0.0], [0.0, 3.0], [-2.0, -1.0]])
     bank.fill(states, [[[4, 5]], [], [[3]]])
     found = bank.nearest(states, 3)
@@ -43,8 +43,8 @@ def test_a_picture_without_captions_has_no_share():
 
 def test_reload_is_the_same():
     bank, states = filled()
-    other = CaptionBank()
-    other.make_room({f"bank.{name}": value for name, value in bank.state_dict().items()}, "bank.")
+    other = RetrievalIndex()
+    other.resize_buffers({f"bank.{name}": value for name, value in bank.state_dict().items()}, "bank.")
     other.load_state_dict(bank.state_dict())
     for mine, theirs in zip(bank.nearest(states, 2), other.nearest(states, 2), strict=True):
         assert torch.equal(mine, theirs)
@@ -53,7 +53,7 @@ def test_reload_is_the_same():
 @pytest.mark.parametrize(("share", "first"), [(0.0, 0), (1.0, 1)])
 def test_neighbours_outvote_the_model_by_their_share(share, first):
     tokens = torch.tensor([[[9, 8, EOS], [4, 5, EOS]]])
-    voices = Evidence(torch.tensor([[[[4, 5]]]]), torch.tensor([[[2]]]), torch.ones(1, 1))
+    voices = RetrievedCaptions(torch.tensor([[[[4, 5]]]]), torch.tensor([[[2]]]), torch.ones(1, 1))
     log_prob = torch.tensor([[0.9, 0.1]]).log()
     order = consensus_order(tokens, log_prob, torch.tensor([[3, 3]]), EOS, voices, share)
     assert order[0, 0] == first
@@ -62,7 +62,7 @@ def test_neighbours_outvote_the_model_by_their_share(share, first):
 def test_tipping_point_by_hand():
     """Captions without a common word: the model's .9 and .1 against a picture of which the second was said."""
     tokens = torch.tensor([[[9, 8, EOS], [4, 5, EOS]]])
-    voices = Evidence(torch.tensor([[[[4, 5]]]]), torch.tensor([[[2]]]), torch.ones(1, 1))
+    voices = RetrievedCaptions(torch.tensor([[[[4, 5]]]]), torch.tensor([[[2]]]), torch.ones(1, 1))
     log_prob = torch.tensor([[0.9, 0.1]]).log()
     # .9 (1 - w) = .1 (1 - w) + w at w = .8 / 1.8
     for share, first in ((0.44, 0), (0.45, 1)):
@@ -79,7 +79,7 @@ def test_likeness_is_corpus_bleu_against_all_captions_of_a_picture():
             ids = [int(word) for word in text.split()]
             table[0, image, place, : len(ids)] = torch.tensor(ids)
             lengths[0, image, place] = len(ids)
-    voices = Evidence(table, lengths, torch.tensor([[0.75, 0.25]]))
+    voices = RetrievedCaptions(table, lengths, torch.tensor([[0.75, 0.25]]))
     candidates = ["4 5 6 7 8", "9 9 4 5 6", "3"]
     references = {str(k): said[0 if k < 3 else 1] for k in range(4)}
     for text in candidates[:2]:

@@ -14,10 +14,10 @@ def regions():
 
 
 def found(layer, *batches):
-    layer.start_looking()
+    layer.start_fit()
     for batch in batches:
         layer(batch)
-    layer.stop_looking()
+    layer.finish_fit()
     return layer
 
 
@@ -57,9 +57,9 @@ def test_order_and_padding_of_regions_do_not_matter(regions):
     mask = torch.arange(11).expand(5, 11) < 9
     torch.testing.assert_close(layer(padded, mask), whole)
     masked = CovariancePooling(6, directions=4)
-    masked.start_looking()
+    masked.start_fit()
     masked(padded, mask)
-    masked.stop_looking()
+    masked.finish_fit()
     torch.testing.assert_close(masked.directions, layer.directions)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.batch import Batch
 from core.errors import UserError
-from networks.classifiers.base import Labeller, LabelOutput
+from networks.classifiers.base import Classifier, LabelOutput
 from networks.encoders.build import ImageEncoder
 from networks.layers.pooling import Pooling, RegionPooling
 
@@ -20,7 +20,7 @@ SYMMETRIES = 8
 """Quarter turns and their mirror images: all ways to lay down a square picture."""
 
 
-class ImageLabeller(Labeller):
+class ImageClassifier(Classifier):
     """Pools the regions of a picture and classifies the result.
 
     Args:
@@ -92,7 +92,7 @@ def lay(image: Tensor, position: int) -> Tensor:
     return turned.flip(-1) if position >= SYMMETRIES // 2 else turned
 
 
-def lay_at_random(image: Tensor) -> Tensor:
+def random_dihedral(image: Tensor) -> Tensor:
     """Lays every picture of `(B, 3, S, S)` in a position of its own, drawn from torch's generator of the CPU."""
     positions = torch.randint(SYMMETRIES, (len(image),)).tolist()
     return torch.stack([lay(picture, position) for picture, position in zip(image, positions, strict=True)])

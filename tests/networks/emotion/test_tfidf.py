@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from networks.emotion.text import TextLabeller, text_features
+from networks.emotion.tfidf import TextClassifier, text_features
 from tests.networks.emotion.emotion_batch import make_batch
 
 TEXTS = ["A dog runs and a dog barks", "the cat sat", "a red bird, sitting there", "cat and dog and cat"]
 
 
 def network(buckets=1 << 15):
-    result = TextLabeller(3, buckets)
+    result = TextClassifier(3, buckets)
     result.fit_frequencies(TEXTS)
     return result
 
@@ -58,7 +58,7 @@ def test_feature_buckets_do_not_depend_on_the_process():
 
 
 def test_frequencies_travel_in_the_state():
-    model, other = network(64), TextLabeller(3, 64)
+    model, other = network(64), TextClassifier(3, 64)
     other.load_state_dict(model.state_dict())
     batch = make_batch()
     torch.nn.init.normal_(model.head.weight)

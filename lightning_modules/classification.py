@@ -14,7 +14,7 @@ from core.errors import UserError
 from datamodules.base import CaptionDataModule, Split
 from lightning_modules.base import BaseModule, Stage
 from metrics.label_metrics import LabelMetrics
-from networks.classifiers.base import Labeller, LabelOutput
+from networks.classifiers.base import Classifier, LabelOutput
 from networks.losses.labels import label_loss
 
 
@@ -28,8 +28,8 @@ class Labelled(TypedDict):
     probabilities: Tensor
 
 
-class LabellingModule(BaseModule):
-    """Base of the methods that label pictures. A subclass makes `labeller` and names its hyper-parameters.
+class ClassificationModule(BaseModule):
+    """Base of the methods that label pictures. A subclass makes `classifier` and names its hyper-parameters.
 
     Hyper-parameters read here: `loss` ("bce" or "balanced_bce"), `threshold` (None: chosen on the validation split,
     anew after every validation of a training run, and kept in the checkpoint) and `num_labels`.
@@ -47,7 +47,7 @@ class LabellingModule(BaseModule):
     monitor: ClassVar[str] = "val/macro_ap"
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
-    labeller: Labeller
+    classifier: Classifier
     label_prior: Tensor
     threshold: Tensor
 
@@ -111,16 +111,16 @@ class LabellingModule(BaseModule):
         datamodule = self._data()
         return {} if datamodule is None else label_bounds_of(datamodule, split, self.reads_text)
 
-    def look(self, batch: Batch) -> object:
+    def pooling_forward(self, batch: Batch) -> object:
         """Scores a batch."""
-        return self.labeller(batch)
+        return self.classifier(batch)
 
     # steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per row and label."""
         del batch_idx
-        output = self.labeller(batch)
+        output = self.classifier(batch)
         loss = self.training_loss(batch, output)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.logits))
         return loss
@@ -143,11 +143,11 @@ class LabellingModule(BaseModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Labelled:
         """Probabilities."""
         del batch_idx
-        probabilities = self.labeller(batch).probabilities(len(batch["image_id"]))
+        probabilities = self.classifier(batch).probabilities(len(batch["image_id"]))
         return {"image_id": batch["image_id"], "probabilities": probabilities}
 
     def _evaluate(self, batch: Batch) -> Labelled:
-        output = self.labeller(batch)
+        output = self.classifier(batch)
         self.eval_loss.update(self.training_loss(batch, output), weight=len(output.logits))
         probabilities = output.probabilities(len(batch["image_id"]))
         assert self.label_metrics is not None, "an epoch starts with its metrics"

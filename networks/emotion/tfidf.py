@@ -85,7 +85,7 @@ class DocumentFrequencies(nn.Module):
         return self.weights[places]
 
 
-class TextLabeller(EmotionNetwork):
+class TextClassifier(EmotionNetwork):
     """TF-IDF of words, pairs of words and pieces of words -> linear layer.
 
     Each of the two groups of features is scaled to length 1. It reads the captions as written

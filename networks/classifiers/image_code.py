@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.batch import Batch
 from core.errors import UserError
-from networks.classifiers.picture import ImageLabeller
+from networks.classifiers.image import ImageClassifier
 from networks.encoders.build import ImageEncoder
 from networks.layers.pooling import Pooling
 
@@ -46,10 +46,10 @@ class ImageCoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
-        self.labeller = ImageLabeller(
+        self.classifier = ImageClassifier(
             max(1, num_labels), encoder, feature_dim, hidden, pooling, normalize, dropout, input_dropout
         )
-        last = self.labeller.head[-1]
+        last = self.classifier.head[-1]
         assert isinstance(last, nn.Linear)
         self.project = nn.Linear(last.in_features, code_dim)
         if num_labels == 0:
@@ -58,7 +58,7 @@ class ImageCoder(nn.Module):
     @property
     def encoder(self) -> ImageEncoder | None:
         """The CNN, if there is one."""
-        return self.labeller.encoder
+        return self.classifier.encoder
 
     def regions(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Region features `(B, R, F)` and their mask `(B, R)`: stored ones, or computed now."""
@@ -70,8 +70,8 @@ class ImageCoder(nn.Module):
 
     def hidden(self, regions: Tensor, mask: Tensor | None) -> Tensor:
         """What the last layers read, `(B, width)`."""
-        pooled = self.labeller.norm(self.labeller.pooling(regions, mask))
-        return cast(Tensor, self.labeller.head[:-1](pooled))
+        pooled = self.classifier.norm(self.classifier.pooling(regions, mask))
+        return cast(Tensor, self.classifier.head[:-1](pooled))
 
     def codes(self, hidden: Tensor) -> Tensor:
         """`(B, width)` to codes `(B, D)`, not bounded."""
@@ -79,13 +79,13 @@ class ImageCoder(nn.Module):
 
     def labels(self, hidden: Tensor) -> Tensor:
         """`(B, width)` to logits of the labels `(B, C)`."""
-        return cast(Tensor, self.labeller.head[-1](hidden))
+        return cast(Tensor, self.classifier.head[-1](hidden))
 
     def forward(self, batch: Batch) -> Tensor:
         """Codes of the pictures of a batch, `(B, D)`."""
         return self.codes(self.hidden(*self.regions(batch)))
 
-    def load_labeller(self, weights: Mapping[str, Tensor], source: str) -> None:
+    def load_classifier(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Takes over a classifier that was trained before: its CNN, and its head where there is one here.
 
         Args:
@@ -95,9 +95,9 @@ class ImageCoder(nn.Module):
         Raises:
             UserError: they do not fit.
         """
-        own = self.labeller.state_dict()
+        own = self.classifier.state_dict()
         head = {name for name in own if name.startswith("head.")}
-        last = {name for name in head if name.startswith(f"head.{len(self.labeller.head) - 1}.")}
+        last = {name for name in head if name.startswith(f"head.{len(self.classifier.head) - 1}.")}
         wanted = set(own)
         if self.num_labels == 0:
             wanted -= last  # there are no labels here that they would score
@@ -114,7 +114,7 @@ class ImageCoder(nn.Module):
                 f"image_from '{source}' does not fit: {len(wrong)} tensors differ, first '{wrong[0]}'; give the image "
                 "encoder, hidden, pooling and normalize of that run"
             )
-        self.labeller.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+        self.classifier.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
     @staticmethod
     def _fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], names: set[str]) -> bool:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from core.errors import UserError
-from networks.classifiers.picture import SYMMETRIES, ImageLabeller, lay, lay_at_random
+from networks.classifiers.image import SYMMETRIES, ImageClassifier, lay, random_dihedral
 from networks.encoders.build import build_encoder
 from networks.losses.labels import label_loss
 
@@ -21,9 +21,9 @@ def test_eight_positions_are_all_there_are():
 def test_positions_at_random_are_repeatable_and_belong_to_each_picture():
     pictures = torch.randn(40, 3, 4, 4)
     torch.manual_seed(3)
-    laid = lay_at_random(pictures)
+    laid = random_dihedral(pictures)
     torch.manual_seed(3)
-    assert torch.equal(laid, lay_at_random(pictures))
+    assert torch.equal(laid, random_dihedral(pictures))
     known = torch.stack([lay(pictures, place) for place in range(SYMMETRIES)])
     places = [
         [torch.equal(laid[row], known[place, row]) for place in range(SYMMETRIES)].index(True) for row in range(40)
@@ -32,28 +32,28 @@ def test_positions_at_random_are_repeatable_and_belong_to_each_picture():
 
 
 def test_a_turned_picture_gets_the_same_labels():
-    labeller = ImageLabeller(3, build_encoder("small-conv", None), 0, [8], pooling="mean_max", views=8).eval()
+    classifier = ImageClassifier(3, build_encoder("small-conv", None), 0, [8], pooling="mean_max", views=8).eval()
     image = torch.randn(2, 3, 64, 64)
-    output = labeller({"image": image})
+    output = classifier({"image": image})
     assert output.logits.shape == (16, 3)
     rows = output.logits.sigmoid().view(8, 2, 3)
     assert torch.allclose(output.probabilities(2), rows.mean(0), atol=1e-6)
-    turned = labeller({"image": lay(image, 5)})
+    turned = classifier({"image": lay(image, 5)})
     assert torch.allclose(turned.probabilities(2), output.probabilities(2), atol=1e-5)
-    assert labeller.train()({"image": image}).logits.shape == (2, 3)
+    assert classifier.train()({"image": image}).logits.shape == (2, 3)
 
 
 def test_features_and_pictures_give_the_same():
     encoder = build_encoder("small-conv", None).eval()
-    own = ImageLabeller(3, encoder, 0, [8], normalize=True).eval()
-    stored = ImageLabeller(3, None, encoder.grid_dim, [8], normalize=True).eval()
+    own = ImageClassifier(3, encoder, 0, [8], normalize=True).eval()
+    stored = ImageClassifier(3, None, encoder.grid_dim, [8], normalize=True).eval()
     stored.load_state_dict({name: value for name, value in own.state_dict().items() if not name.startswith("encoder.")})
     image = torch.randn(2, 3, 64, 64)
     assert torch.equal(own({"image": image}).logits, stored({"features": encoder.grid(image)}).logits)
 
 
 def test_published_head():
-    head = ImageLabeller(17, None, 2048).head
+    head = ImageClassifier(17, None, 2048).head
     assert [(layer.in_features, layer.out_features) for layer in head if isinstance(layer, torch.nn.Linear)] == [
         (2048, 1000),
         (1000, 100),
@@ -68,7 +68,7 @@ def test_published_head():
 )
 def test_values_that_do_not_fit_are_refused(values, said):
     with pytest.raises(UserError, match=said):
-        ImageLabeller(3, None, 4, **values)
+        ImageClassifier(3, None, 4, **values)
 
 
 # losses
