@@ -16,7 +16,7 @@ from datamodules.base import CaptionDataModule
 from datamodules.readers.images import ImageTransform
 from datamodules.scenes.pointing import normalised_entropy
 from lightning_modules.captioning import CaptioningModule
-from lightning_modules.loading import LoadedCaptioner
+from lightning_modules.serving import LoadedCaptioner
 from networks.captioners.base import select_rows
 from reporting.figures import Picture, attention_sheet
 
@@ -161,7 +161,7 @@ def write_attention(
     module = captioner.module
     check_attends(module, "--attention")
     with torch.inference_mode():
-        memory = module.captioner.encode(captioner.batch(pictures))
+        memory = module.captioner.encode(captioner.image_batch(pictures))
         found = module.caption_maps(memory, captions, captioner.tokenizer)
     for picture, name, (words, maps) in zip(pictures, names, found, strict=True):
         save_figure(draw_attention(seen_picture(captioner.transform, picture), words, maps), folder, name)

@@ -36,9 +36,9 @@ class CodeProjection(Callback):
     def _draw(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if not isinstance(module, Distillation):
             raise UserError(f"CodeProjection draws the codes of Distillation, not of {type(module).__name__}")
-        if trainer.sanity_checking or not trainer.is_global_zero or module.retrieval is None:
+        if trainer.sanity_checking or not trainer.is_global_zero or (codes := module.codes()) is None:
             return
-        names, images, sentences = module.retrieval.codes()
+        names, images, sentences = codes
         if min(len(images), len(sentences)) < 2:
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time

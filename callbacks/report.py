@@ -88,7 +88,7 @@ class RunReport(Callback):
         scores = {key.removeprefix(prefix): float(value) for key, value in trainer.callback_metrics.items()}
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         split: Split = datamodule.evaluation_split(stage)
-        bounds = getattr(module, "bounds", datamodule.bounds)
+        bounds = getattr(module, "baselines", datamodule.bounds)
         rows: dict[str, Mapping[str, float]] = {"this model": scores, **bounds(split)}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             write_json(Path(trainer.default_root_dir) / "metrics.json", rows)

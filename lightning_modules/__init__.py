@@ -7,8 +7,8 @@ from lightning_modules.distillation import Distillation
 from lightning_modules.dual_transfer import DualTransfer
 from lightning_modules.emotion_labeller import EmotionLabeller
 from lightning_modules.emotion_transfer import EmotionTransfer
-from lightning_modules.loading import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.multilabel import MultiLabel
+from lightning_modules.serving import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.text_autoencoder import TextAutoencoding
 
 __all__ = [

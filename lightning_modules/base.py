@@ -1,25 +1,26 @@
-"""What every Lightning module shares: optimiser, randomness per step, hand-over between stages, checkpoint contents."""
+"""What every Lightning module shares: optimiser, randomness per step, evaluation loop, checkpoint contents."""
 
-import math
+import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from core.batch import Batch
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.seeds import derive_seed, global_seed
-from datamodules.base import CaptionDataModule
+from datamodules.base import CaptionDataModule, Split
+from lightning_modules.parts.handover import cnn_of_features, names_that_differ
+from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_scheduler, rate_factor
 from lightning_modules.parts.pooling import fit_pooling
 from networks.classifiers.base import Classifier
 
-Schedule = Literal["constant", "linear", "cosine"]
 Stage = Literal["train", "val", "test"]
-
 
 METHODS: dict[str, type["BaseModule"]] = {}
 """Methods of this package by the name that their checkpoints carry; filled when a class is defined."""
@@ -28,14 +29,25 @@ METHODS: dict[str, type["BaseModule"]] = {}
 class BaseModule(LightningModule):
     """Base of all methods.
 
-    A subclass calls ``save_hyperparameters()`` with flat, plain arguments, among them those that this class reads:
-    `lr`, `lr_pretrained`, `weight_decay`, `warmup_steps`, `schedule`, `init_from`.
+    A subclass builds its networks in `__init__`, scores a batch in `step_loss`, evaluates one in `evaluate` and names
+    its metrics in `evaluation_metrics`. Its own options are keyword-only and plain (numbers, text, lists of them);
+    all others are passed on by ``**kwargs``.
 
     Class attributes:
         method: name under which a checkpoint finds its class again.
         monitor: metric that chooses the best checkpoint.
         monitor_mode: whether more or less of it is better.
-        cnn: prefix of the tensors of a CNN of its own, if it can do without one, on stored features.
+        cnn: prefix of the tensors of an image encoder of its own, if the method also works on stored features.
+
+    Args:
+        lr: peak learning rate.
+        lr_pretrained: peak learning rate of parts that start from pretrained weights.
+        weight_decay: decoupled weight decay.
+        warmup_steps: optimiser steps of linear warm-up.
+        schedule: what the learning rate does after the warm-up.
+        init_from: run or checkpoint whose weights this run starts from.
+        gradient_checkpointing: recompute activations in the backward pass instead of keeping them: less memory, more
+            time.
     """
 
     method: ClassVar[str] = ""
@@ -45,119 +57,269 @@ class BaseModule(LightningModule):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.method and "method" in cls.__dict__ and cls.__module__.startswith("lightning_modules."):
+        if "method" in cls.__dict__ and cls.__module__.startswith("lightning_modules."):
             METHODS[cls.method] = cls
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        lr: float = 1e-3,
+        lr_pretrained: float = 1e-5,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        schedule: Schedule = "constant",
+        init_from: str | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
+        self.save_hyperparameters()
+        self.lr, self.lr_pretrained, self.weight_decay = lr, lr_pretrained, weight_decay
+        self.warmup_steps, self.schedule = warmup_steps, schedule
+        self.init_from, self.gradient_checkpointing = init_from, gradient_checkpointing
         self.inference: dict[str, Any] = {}
-        """Plain values that serve a picture without the data set; part of every checkpoint."""
+        """Plain values that serve an image without the data set; part of every checkpoint."""
+        self.metrics: dict[str, Metric] = {}
+        """Metrics of the evaluation epoch that is running, see `evaluation_metrics`."""
+
+    @classmethod
+    def options(cls) -> set[str]:
+        """Names of all options of a method, those of its bases included."""
+        inits = [base.__dict__["__init__"] for base in cls.__mro__ if "__init__" in base.__dict__]
+        own = inits[: inits.index(BaseModule.__dict__["__init__"]) + 1]
+        kinds = inspect.Parameter.KEYWORD_ONLY
+        return {name for init in own for name, p in inspect.signature(init).parameters.items() if p.kind == kinds}
+
+    @classmethod
+    def for_data(cls, data: CaptionDataModule, **options: Any) -> Self:
+        """Builds a module for a data module, whose facts (sizes and special tokens) it takes over.
+
+        Args:
+            data: such as `datamodules.scenes.SceneCaptions`.
+            options: of the method; they win over the facts.
+        """
+        facts = {name: getattr(data, name) for name in DATA_FACTS if name in cls.options() and name not in options}
+        return cls(**facts, **options)
+
+    # start of a run
+
+    @property
+    def data(self) -> CaptionDataModule:
+        """The data module of the run."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
+        assert isinstance(datamodule, CaptionDataModule), "modules train on data modules of this project"
+        return datamodule
+
+    @property
+    def is_new_run(self) -> bool:
+        """Whether the weights to start from are still to be loaded: no checkpoint will be."""
+        return self.trainer.ckpt_path is None
 
     def setup(self, stage: str) -> None:
         """Takes over what the data module says of itself and, in a new run, the weights to start from."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-        if datamodule is not None and hasattr(datamodule, "describe"):
-            self.inference = {"method": self.method, **datamodule.describe()}
-        check_numbers(self.hparams)
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
+            self.inference = {"method": self.method, **self.data.describe()}
+        self.check_settings()
+        if stage == "fit" and self.is_new_run:
             self.load_pretrained()
-            if self.hparams.get("init_from"):
-                self.load_stage(self.hparams["init_from"])
+            if self.init_from:
+                self.load_stage(self.init_from)
+
+    def check_settings(self) -> None:
+        """Looks at options that would otherwise fail late or not at all.
+
+        Raises:
+            UserError: one is out of its range.
+        """
+        numbers = {"lr": self.lr, "lr_pretrained": self.lr_pretrained, "weight_decay": self.weight_decay}
+        for name, value in {**numbers, "warmup_steps": self.warmup_steps}.items():
+            if value < 0:
+                raise UserError(f"model.init_args.{name} is {value}: expected 0 or more")
 
     def load_pretrained(self) -> None:
-        """Loads the weights that the towers' `weights` arguments name; not called on resume or for serving."""
+        """Loads the pretrained weights that the options name; not called on resume or for serving."""
 
     def load_stage(self, path: str) -> None:
         """Starts from the weights of an earlier run.
 
-        A run on stored features has no CNN of its own; a module that has one gets the one that made these features.
+        A run on stored features has no image encoder of its own; a module that has one gets the one that made these
+        features.
 
         Args:
             path: a run folder or a checkpoint.
 
         Raises:
-            UserError: no such run, or its weights do not fit.
+            UserError: no such run, or its weights do not match.
         """
-        from lightning_modules.loading import cnn_of_features
-
         checkpoint = read_checkpoint(path)
         weights: dict[str, Tensor] = dict(checkpoint["state_dict"])
-        if self.cnn is not None and self.hparams["image_encoder"] is not None:
-            found = cnn_of_features(checkpoint, path, self.hparams["image_encoder"])
+        encoder = self.hparams.get("image_encoder")
+        if self.cnn is not None and encoder is not None:
+            found = cnn_of_features(checkpoint, path, encoder)
             weights |= {self.cnn + name: tensor for name, tensor in found.items()}
         self.resize_buffers(weights)
         own = self.state_dict()
         wrong = sorted(set(own) ^ set(weights)) or [k for k in own if own[k].shape != weights[k].shape]
         if wrong:
             raise UserError(
-                f"init_from '{path}' does not fit this model: {len(wrong)} tensors differ, first '{wrong[0]}'"
+                f"init_from '{path}' does not match this model: {len(wrong)} tensors differ, first '{wrong[0]}'"
             )
         self.load_state_dict(weights)
 
     def resize_buffers(self, weights: Mapping[str, Tensor]) -> None:
-        """Gives tensors whose size belongs to the data the one that they have in a state dict."""
+        """Gives tensors whose size belongs to the data the size that they have in a state dict."""
 
     def on_fit_start(self) -> None:
         """Lets covariance pooling find its directions, see `lightning_modules.parts.pooling`."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-        if isinstance(datamodule, CaptionDataModule):
-            fit_pooling(self, self.pooling_forward, datamodule, self.device)
-
-    def image_classifier(self) -> Classifier | None:
-        """Network that labels pictures beside this method's own task; None: there is none, or it has not learnt to."""
-        return None
+        if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
+            fit_pooling(self, self.pooling_forward, self.data, self.device)
 
     def pooling_forward(self, batch: Batch) -> object:
         """Passes a batch through everything that pools regions; a method without pooling does not need it."""
 
-    # randomness: a function of (seed, batch), never of what happened before, so that a run can be resumed exactly
+    # what learns
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout of this step by (seed, batches so far, rank)."""
-        del batch, batch_idx
-        position = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(derive_seed(global_seed(), position, self.global_rank))
+    def frozen_modules(self) -> Iterable[nn.Module]:
+        """Parts that do not learn; they stay in evaluation mode."""
+        return ()
 
-    # optimisation
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        self.set_modes(mode)
+        return self
+
+    def set_modes(self, mode: bool) -> None:
+        """Corrects the modes of parts after all of them were set to `mode`."""
+        del mode
+        for module in self.frozen_modules():
+            module.eval()
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that learn at `lr_pretrained`."""
         return ()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW (Adam when `weight_decay` is 0) with linear warm-up and the chosen schedule."""
-        settings = self.hparams
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Who learns at which rate; parameters that require no gradients are left out."""
         pretrained = {id(parameter) for parameter in self.pretrained_parameters()}
-        groups: dict[str, list[nn.Parameter]] = {"new": [], "pretrained": []}
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                groups["pretrained" if id(parameter) in pretrained else "new"].append(parameter)
-        rates = {"new": settings["lr"], "pretrained": settings["lr_pretrained"]}
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": parameters, "lr": rates[name], "name": name}
-                for name, parameters in groups.items()
-                if parameters
-            ],
-            lr=settings["lr"],
-            weight_decay=settings["weight_decay"],
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        new = [parameter for parameter in learning if id(parameter) not in pretrained]
+        old = [parameter for parameter in learning if id(parameter) in pretrained]
+        return [ParameterGroup("new", new, self.lr), ParameterGroup("pretrained", old, self.lr_pretrained)]
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW, which is Adam when `weight_decay` is 0."""
+        return torch.optim.AdamW(
+            groups,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
             # one pass over the weights instead of several; mixed precision cannot clip gradients with it
             fused=self.trainer.strategy.root_device.type == "cpu" and self.trainer.precision == "32-true",
         )
-        steps = 0 if settings["schedule"] == "constant" else int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, settings["warmup_steps"], settings["schedule"], steps)
-        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser of all groups, with linear warm-up and the chosen schedule."""
+        groups = [group for group in self.parameter_groups() if group.parameters]
+        optimizer = self.make_optimizer([group.options() for group in groups])
+        steps = 0 if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
+        scheduler = make_scheduler(optimizer, groups, lambda step: self.rate_factor(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    # checkpoint
+    def rate_factor(self, step: int, length: int) -> float:
+        """Learning rate as a share of its peak, `step` steps into a run or phase of `length` steps."""
+        return rate_factor(step, self.warmup_steps, self.schedule, length)
+
+    # steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout of this step by (seed, batches so far, rank), so that a run can be resumed exactly."""
+        del batch, batch_idx
+        position = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(derive_seed(global_seed(), position, self.global_rank))
+
+    def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """What is optimised on a batch, a scalar, and over how many terms it is a mean."""
+        raise NotImplementedError(f"{type(self).__name__} has no step_loss")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        del batch_idx
+        loss, count = self.step_loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=count)
+        return loss
+
+    def evaluate(self, batch: Batch, stage: Stage) -> Any:
+        """Updates `metrics` with a batch; returns what callbacks write, if there is something."""
+        raise NotImplementedError(f"{type(self).__name__} has no evaluate")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Metrics of a batch, see `evaluate`."""
+        del batch_idx
+        return self.evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Metrics of a batch, see `evaluate`."""
+        del batch_idx
+        return self.evaluate(batch, "test")
+
+    # evaluation epochs
+
+    def evaluation_metrics(self, stage: Stage, split: Split) -> dict[str, Metric]:
+        """Metrics of an epoch over a split by their key.
+
+        A metric that computes several figures has the key "" or a prefix of their names. Keys get ``val/`` or
+        ``test/`` in front unless they have a slash. A metric without an update is not logged.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no evaluation_metrics")
+
+    def baselines(self, split: Split) -> dict[str, dict[str, float]]:
+        """Scores that this module's figures must be read against: row to metric to value."""
+        return self.data.bounds(split)
+
+    def on_validation_epoch_start(self) -> None:
+        """Resets the metrics."""
+        self._start_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Resets the metrics."""
+        self._start_evaluation("test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures of the whole split."""
+        self.end_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the figures of the whole split."""
+        self.end_evaluation("test")
+
+    def _start_evaluation(self, stage: Stage) -> None:
+        metrics = self.evaluation_metrics(stage, self.data.evaluation_split("val" if stage == "val" else "test"))
+        self.metrics = {key: metric.to(self.device) for key, metric in metrics.items()}
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def end_evaluation(self, stage: Stage) -> dict[str, Any]:
+        """Computes and logs the figures of an epoch; returns them by their logged keys."""
+        values: dict[str, Any] = {}
+        for key, metric in self.metrics.items():
+            if metric.update_called:
+                value = metric.compute()
+                values |= {key + name: one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        logged = {key if "/" in key else f"{stage}/{key}": value for key, value in values.items()}
+        self.log_dict(logged)  # the metrics have already been reduced over the ranks
+        return logged
+
+    # serving and checkpoints
+
+    def image_classifier(self) -> Classifier | None:
+        """Network that labels images beside this method's own task; None: there is none, or it has not been trained."""
+        return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the `inference` entry: everything that one file needs to serve a picture."""
+        """Adds the `inference` entry: everything that one file needs to serve an image."""
         checkpoint["inference"] = self.inference
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the checkpoint's tensors fit and its tokens mean the same as the data module's."""
+        """Checks that the checkpoint's tensors match and its tokens mean the same as the data module's."""
         saved = checkpoint.get("inference", {})
         weights = checkpoint.get("state_dict", {})
         self.resize_buffers(weights)
@@ -165,11 +327,11 @@ class BaseModule(LightningModule):
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):
             raise UserError(
                 "the checkpoint was trained with another tokenizer or vocabulary than this data module has: use the "
-                "data settings of its run (config.yaml in the run folder), or start anew with init_from"
+                "data settings of its run (config.yaml in the run folder), or start a new run with init_from"
             )
         if wrong and self.strict_loading:
             raise UserError(
-                f"the checkpoint does not fit this model: {len(wrong)} tensors differ, first '{wrong[0]}': use the "
+                f"the checkpoint does not match this model: {len(wrong)} tensors differ, first '{wrong[0]}': use the "
                 "model settings of its run (config.yaml in the run folder) and the version of the code that wrote it "
                 "(commit in its run.json)"
             )
@@ -177,42 +339,5 @@ class BaseModule(LightningModule):
             self.inference = saved
 
 
-def names_that_differ(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors whose shapes differ, and of those that only one of two state dicts has."""
-    shapes = [name for name in weights if name in own and own[name].shape != weights[name].shape]
-    return shapes + sorted(set(own) ^ set(weights))
-
-
-def check_numbers(settings: Mapping[str, Any]) -> None:
-    """Looks at hyper-parameters that would otherwise fail late or not at all.
-
-    Raises:
-        UserError: one is out of its range.
-    """
-    for name in ("lr", "lr_pretrained", "weight_decay", "warmup_steps"):
-        if settings.get(name, 0) < 0:
-            raise UserError(f"model.init_args.{name} is {settings[name]}: expected 0 or more")
-    if not 0 <= settings.get("label_smoothing", 0) < 1:
-        raise UserError(f"model.init_args.label_smoothing is {settings['label_smoothing']}: expected 0 to 1")
-    if (images := settings.get("val_images")) is not None and images < 1:
-        raise UserError(f"model.init_args.val_images is {images}: expected 1 or more, or null for all")
-
-
-def rate_factor(step: int, warmup_steps: int, schedule: Schedule, total_steps: int) -> float:
-    """Learning rate at an optimiser step as a share of its peak.
-
-    Args:
-        step: optimiser steps made so far.
-        warmup_steps: steps of linear warm-up from 0 (exclusive) to 1.
-        schedule: what comes behind the warm-up.
-        total_steps: length of the run in optimiser steps; read by "linear" and "cosine", which end at 0.
-
-    >>> [rate_factor(step, 2, "linear", 6) for step in range(6)]
-    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule == "constant":
-        return 1.0
-    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")
+"""Options of modules that a data module knows; the command line links them."""

@@ -8,15 +8,17 @@ from dataclasses import asdict
 from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
-from datamodules.base import CaptionDataModule
-from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
+from core.errors import UserError
+from datamodules.base import Split
+from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.scenes.truth_metric import SceneTruth
-from lightning_modules.base import BaseModule, Stage
+from lightning_modules.base import Stage
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
+from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import Captioner, CaptionOutput, Memory, select_rows
 from networks.generation.retrieval import RetrievalIndex
@@ -32,12 +34,22 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(BaseModule):
-    """Base of the captioners. A subclass makes `captioner` and names its hyper-parameters.
+class CaptioningModule(TokenOptions):
+    """Base of the captioners. A subclass makes `captioner`, then calls `add_retrieval`.
 
-    Hyper-parameters read here: `label_smoothing`, `val_images`, `beams`, `length_penalty`, `no_repeat_ngram_size`,
-    `max_tokens`, and where a method has them `mbr_reranking`, `retrieval_images` and `retrieval_weight`. Validation is
-    greedy on at most `val_images` pictures, evenly spread over the split; testing and prediction use the beams on all.
+    Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the
+    beams on all.
+
+    Args:
+        val_images: images captioned in every validation; None = all.
+        beams: beam width in testing and prediction.
+        length_penalty: see `networks.generation.search`.
+        no_repeat_ngram_size: likewise.
+        mbr_reranking: rank the captions of the beam search by minimum Bayes risk, that is by their agreement with each
+            other (see `networks.generation.consensus`); needs beams, 5 or more pay.
+        retrieval_images: most similar training images whose captions count in the reranking (nearest-neighbour
+            consensus, see `networks.generation.retrieval`); the checkpoint carries all training captions then. 0: none.
+        retrieval_weight: weight of the retrieved captions in the reranking, in [0, 1].
     """
 
     monitor: ClassVar[str] = "val/cider_d"
@@ -45,71 +57,84 @@ class CaptioningModule(BaseModule):
 
     captioner: Captioner
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.eval_loss = MeanMetric()
-        self.extra = nn.ModuleDict()
-        """A method's own figures, logged under their keys as they are: torchmetrics that return one number."""
-        self.text_metrics: CaptionMetrics | None = None
-        self.truth: SceneTruth | None = None
+    def __init__(
+        self,
+        *,
+        val_images: int | None = 1000,
+        beams: int = 3,
+        length_penalty: float = 1.0,
+        no_repeat_ngram_size: int = 0,
+        mbr_reranking: bool = False,
+        retrieval_images: int = 0,
+        retrieval_weight: float = 0.7,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.val_images, self.beams, self.length_penalty = val_images, beams, length_penalty
+        self.no_repeat_ngram_size, self.mbr_reranking = no_repeat_ngram_size, mbr_reranking
+        self.retrieval_images, self.retrieval_weight = retrieval_images, retrieval_weight
         self._to_caption: frozenset[str] = frozenset()
-        self._bank_step = -1
-        self._tokenizer: CaptionTokenizer | None = None
+        self._text_metrics: dict[str, Metric] = {}
+        self._index_step = -1
 
     def pooling_forward(self, batch: Batch) -> object:
-        """Encodes the pictures of a batch."""
+        """Encodes the images of a batch."""
         return self.captioner.encode(batch)
 
     def setup(self, stage: str) -> None:
-        """Adds decoding settings to what the checkpoint carries; prepares the tokeniser."""
+        """Adds decoding settings to what the checkpoint carries; see `TokenOptions.setup` for the rest."""
         super().setup(stage)
         if self.inference:
             self.inference["decoding"] = asdict(self.decoding("test"))
-            self._tokenizer = tokenizer_from_spec(self.inference["tokenizer"])
-            self.captioner.unk_id = getattr(self._tokenizer, "unk_id", None)
+            self.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
+
+    def check_settings(self) -> None:
+        """Also looks at the number of images captioned in validation."""
+        super().check_settings()
+        if self.val_images is not None and self.val_images < 1:
+            raise UserError(f"model.init_args.val_images is {self.val_images}: expected 1 or more, or null for all")
 
     def decoding(self, stage: Stage) -> DecodingSettings:
         """Settings of the search: greedy in validation, the configured beams elsewhere."""
-        values = self.hparams
         if stage == "val":
-            return DecodingSettings(max_tokens=values["max_tokens"])
+            return DecodingSettings(max_tokens=self.max_tokens)
         return DecodingSettings(
-            beams=values["beams"],
-            max_tokens=values["max_tokens"],
-            length_penalty=values["length_penalty"],
-            no_repeat_ngram_size=values["no_repeat_ngram_size"],
-            mbr_reranking=values.get("mbr_reranking", False) and values["beams"] > 1,
-            retrieval_images=values.get("retrieval_images", 0),
-            retrieval_weight=values.get("retrieval_weight", 0.0),
+            beams=self.beams,
+            max_tokens=self.max_tokens,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            mbr_reranking=self.mbr_reranking and self.beams > 1,
+            retrieval_images=self.retrieval_images,
+            retrieval_weight=self.retrieval_weight,
         )
 
-    # training captions that have a voice in decoding
+    # retrieval of training captions
 
     def add_retrieval(self) -> None:
-        """Gives the captioner a bank of training captions, if the hyper-parameters want one.
+        """Gives the captioner an index of training captions, if the options want one.
 
         Raises:
             UserError: they contradict each other.
         """
-        values = self.hparams
-        if values["retrieval_images"]:
-            check_retrieval(values["retrieval_images"], values["beams"], values["mbr_reranking"])
+        if self.retrieval_images:
+            check_retrieval(self.retrieval_images, self.beams, self.mbr_reranking)
             self.captioner.retrieval_index = RetrievalIndex()
 
     def resize_buffers(self, weights: Mapping[str, Tensor]) -> None:
-        """Makes the bank of training captions as large as a checkpoint's."""
+        """Makes the retrieval index as large as a checkpoint's."""
         if self.captioner.retrieval_index is not None:
             self.captioner.retrieval_index.resize_buffers(weights, "captioner.retrieval_index.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the training captions, by what the present weights see in their pictures."""
+        """Adds the training captions, indexed by the states that the present weights give their images."""
         super().on_save_checkpoint(checkpoint)
-        if self.captioner.retrieval_index is None:
+        index = self.captioner.retrieval_index
+        if index is None:
             return
-        if self._bank_step != self.global_step:
-            fill_index(self.captioner, self.trainer.datamodule, self.device)  # type: ignore[attr-defined]  # set at run time
-            self._bank_step = self.global_step
-        for name, value in self.captioner.retrieval_index.state_dict().items():
+        if self._index_step != self.global_step:
+            fill_index(self.captioner, self.data, self.device)
+            self._index_step = self.global_step
+        for name, value in index.state_dict().items():
             checkpoint["state_dict"][f"captioner.retrieval_index.{name}"] = value
 
     # steps
@@ -120,109 +145,74 @@ class CaptioningModule(BaseModule):
         output = self.captioner(memory, batch["caption_ids"], batch["caption_lengths"], batch["image_index"])
         return memory, output
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean loss per real target token."""
-        del batch_idx
-        _, output = self.teacher_forced(batch)
-        loss = self.training_loss(batch, output)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.targets))
-        return loss
+        memory, output = self.teacher_forced(batch)
+        return self.training_loss(batch, memory, output), len(output.targets)
 
-    def training_loss(self, batch: Batch, output: CaptionOutput) -> Tensor:
-        """What is optimised; a method may add terms."""
-        del batch
-        return token_loss(output.logits, output.targets, self.hparams["label_smoothing"])
+    def training_loss(self, batch: Batch, memory: Memory, output: CaptionOutput) -> Tensor:
+        """What is optimised; a method may add terms.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Generated:
-        """Loss on all captions, greedy captions of the chosen pictures."""
-        del batch_idx
-        return self._evaluate(batch, "val")
+        Args:
+            batch: the batch.
+            memory: what the captioner's `encode` gave.
+            output: scores under teacher forcing.
+        """
+        del batch, memory
+        return token_loss(output.logits, output.targets, self.label_smoothing)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Generated:
-        """Loss on all captions, captions of all pictures."""
-        del batch_idx
-        return self._evaluate(batch, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Generated:
-        """Captions of all pictures."""
-        del batch_idx
-        return self._write_captions(batch, self.captioner.encode(batch), list(range(len(batch["image_id"]))), "test")
-
-    def _evaluate(self, batch: Batch, stage: Stage) -> Generated:
+    def evaluate(self, batch: Batch, stage: Stage) -> Generated:
+        """Loss on all captions, captions of the chosen images."""
+        output = None
         if len(batch["caption_ids"]):
             memory, output = self.teacher_forced(batch)
-            self.eval_loss.update(token_loss(output.logits, output.targets), weight=len(output.targets))
+            self.metrics["loss"].update(token_loss(output.logits, output.targets), weight=len(output.targets))
         else:
             memory = self.captioner.encode(batch)
         rows = [row for row, image_id in enumerate(batch["image_id"]) if image_id in self._to_caption]
-        written = self._write_captions(batch, memory, rows, stage)
-        if self.text_metrics is not None:
-            self.text_metrics.update(written["image_id"], written["captions"])
-        if self.truth is not None:
-            self.truth.update(written["image_id"], written["captions"])
-        self.update_extra(batch, written)
+        written = self._generate(batch, memory, rows, stage)
+        for key in self._text_metrics:
+            self.metrics[key].update(written["image_id"], written["captions"])
+        self.update_metrics(batch, memory, output, written)
         return written
 
-    def update_extra(self, batch: Batch, written: Generated) -> None:
-        """Updates the method's own figures, `extra`."""
+    def update_metrics(self, batch: Batch, memory: Memory, output: CaptionOutput | None, written: Generated) -> None:
+        """Updates the metrics that a method has beyond those of all captioners.
 
-    def _write_captions(self, batch: Batch, memory: Memory, rows: list[int], stage: Stage) -> Generated:
+        Args:
+            batch: the batch.
+            memory: what the captioner's `encode` gave.
+            output: scores under teacher forcing; None where the batch has no captions.
+            written: the captions generated.
+        """
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Generated:
+        """Captions of all images."""
+        del batch_idx
+        return self._generate(batch, self.captioner.encode(batch), list(range(len(batch["image_id"]))), "test")
+
+    def _generate(self, batch: Batch, memory: Memory, rows: list[int], stage: Stage) -> Generated:
         """Captions some rows of a batch."""
         if not rows:
             return {"image_id": [], "captions": []}
         if len(rows) < len(batch["image_id"]):
             memory = select_rows(memory, torch.tensor(rows, device=self.device))
         found = decode(self.captioner, memory, self.decoding(stage))
-        assert self._tokenizer is not None, "setup() comes first"
-        captions = [self._tokenizer.decode(ids) for ids in found.token_ids[:, 0].tolist()]
+        captions = self.decoded(found.token_ids[:, 0].tolist())
         return {"image_id": [batch["image_id"][row] for row in rows], "captions": captions}
 
-    def own_metrics(self) -> dict[str, Metric]:
-        """The metrics of `extra` by their keys."""
-        return {name: metric for name, metric in self.extra.items() if isinstance(metric, Metric)}
+    # metrics
 
-    # epochs
-
-    def on_validation_epoch_start(self) -> None:
-        """Chooses the pictures to caption and empties the metrics."""
-        self._start_metrics("val", self.hparams["val_images"])
-
-    def on_test_epoch_start(self) -> None:
-        """Takes all pictures and empties the metrics."""
-        self._start_metrics("test", None)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the figures of the whole split."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the figures of the whole split."""
-        self._log_metrics("test")
-
-    def _start_metrics(self, stage: Stage, limit: int | None) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-        assert isinstance(datamodule, CaptionDataModule)
-        split = datamodule.evaluation_split(stage)
-        references = evenly_spread(datamodule.references(split), limit)
-        if self._to_caption != references.keys() or self.text_metrics is None:
+    def evaluation_metrics(self, stage: Stage, split: Split) -> dict[str, Metric]:
+        """Loss, and figures on the generated captions of the chosen images."""
+        references = evenly_spread(self.data.references(split), self.val_images if stage == "val" else None)
+        if self._to_caption != references.keys() or not self._text_metrics:
             self._to_caption = frozenset(references)
-            self.text_metrics = CaptionMetrics(references).to(self.device) if all(references.values()) else None
-            if datamodule.has_scenes:
-                scenes = {str(example.image_id): example.image for example in datamodule.examples(split)}
-                self.truth = SceneTruth({image_id: scenes[image_id] for image_id in references}).to(self.device)
-        for metric in (self.eval_loss, self.text_metrics, self.truth, *self.own_metrics().values()):
-            if metric is not None:
-                metric.reset()
-
-    def _log_metrics(self, stage: Stage) -> None:
-        values: dict[str, Any] = {"loss": self.eval_loss.compute()} if self.eval_loss.update_called else {}
-        if self.text_metrics is not None and self.text_metrics.update_called:
-            values |= self.text_metrics.compute()
-        if self.truth is not None and self.truth.update_called:
-            values["truth"] = self.truth.compute()
-        values = {f"{stage}/{name}": value for name, value in values.items()}
-        values |= {name: metric.compute() for name, metric in self.own_metrics().items() if metric.update_called}
-        self.log_dict(values)  # the metrics have already been reduced over the ranks
+            self._text_metrics = {"": CaptionMetrics(references)} if all(references.values()) else {}
+            if self.data.has_scenes:
+                scenes = {str(example.image_id): example.image for example in self.data.examples(split)}
+                self._text_metrics["fact_f1"] = SceneTruth({image_id: scenes[image_id] for image_id in references})
+        return {"loss": MeanMetric(), **self._text_metrics}
 
     # attention, of methods that have one
 
@@ -234,7 +224,7 @@ class CaptioningModule(BaseModule):
     def caption_maps(
         self, memory: Memory, captions: Sequence[str], tokenizer: CaptionTokenizer
     ) -> list[tuple[list[str], Tensor]]:
-        """Where the model looks while it writes captions, e.g. its own.
+        """What the model attends to while it writes captions, e.g. its own.
 
         Args:
             memory: of B images.
@@ -242,7 +232,7 @@ class CaptioningModule(BaseModule):
             tokenizer: the run's.
 
         Returns:
-            For each image the tokens written, the end left out, and one map each, `(tokens, h, w)` on the CPU.
+            For each image the tokens written, without the end, and one map each, `(tokens, h, w)` on the CPU.
         """
         ids = [tokenizer.encode(text) for text in captions]
         lengths = torch.tensor([len(row) for row in ids], device=self.device)

@@ -1,4 +1,4 @@
-"""Autoencoder of captions: the codes that image codes are drawn to, and the decoder that a captioner takes over.
+"""Autoencoder of captions: the codes that image codes are drawn to, and the decoder that a captioner starts from.
 
 Letters: B images, N captions, U different captions, T tokens of the longest one, D code width.
 """
@@ -7,19 +7,18 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
-from lightning_modules.base import BaseModule, Schedule, Stage
-from lightning_modules.parts.settings import scheduled_share
+from datamodules.base import Split
+from lightning_modules.base import Stage
+from lightning_modules.parts.codes import SentenceCodeOptions
+from lightning_modules.parts.sampling import SamplingOptions
+from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import CaptionOutput
-from networks.captioners.text_autoencoder import CodeKind, TextAutoencoder
-from networks.decoders.code import WordInput
+from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.generation.search import DecodingSettings, decode
-from networks.layers.recurrent import CellName
 from networks.losses.tokens import token_loss
 
 _REPLACED_WORDS = 0.2
@@ -32,49 +31,28 @@ class Rewritten(TypedDict):
     captions: list[str]
 
 
-class TextAutoencoding(BaseModule):
+class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
     """Learns to write captions again from a code of fixed size.
 
     Logged, all of captions written greedily from codes, each against itself as the only reference:
 
     * ``val/bleu4``: all captions of the split.
     * ``val/unseen_bleu4``: those that do not stand verbatim (as tokens) under any training image.
-    * ``val/exact``, ``val/unseen_exact``: share that comes back word by word.
+    * ``val/exact``, ``val/unseen_exact``: exact match, the share of captions that come back token by token.
+
+    Scheduled sampling decides step by step for the whole batch (published: 0.5); with 0 all steps are computed in one
+    call. Encoder and decoder have `layers` recurrent layers each.
 
     Args:
-        word_input: ``embedding`` or ``one_hot``.
-        word_dim: width of embeddings (published: 300).
-        hidden_dim: width of a recurrent layer (published: 1024).
-        layers: of encoder and of decoder.
-        cell: ``lstm`` or ``gru``.
-        code: ``states``: final cell states of all layers; ``output``: last output of the upper one.
         dropout: share dropped from words, between layers and before the vocabulary layer (published: 0.5).
-        word_dropout: share of the words that the decoder reads hidden.
+        word_dropout: share of the words that the decoder reads that are masked.
         reverse_input: the encoder reads from the last word to the first.
         code_dropout: share of the code dropped.
         crossover: share of the training captions that are made of the beginning of one and the end of another.
-        word_replacement: share of the training captions some of whose words (1 in 5) are replaced by others, at
-            random. Both
-            are to be written as they are read: there are few captions, and an autoencoder that has only seen these
+        word_replacement: share of the training captions some of whose words (1 in 5) are replaced by others, at random.
+            Both are to be written as they are read: there are few captions, and an autoencoder that has only seen these
             writes the nearest of them.
-        scheduled_sampling: probability, step by step, that the decoder reads its own words in training (published:
-            0.5); with 0 all steps are computed in one call.
-        scheduled_sampling_epochs: epochs in which that probability grows from 0; 0: it is there from the first epoch
-            on.
         deduplicate: captions that are equal in a batch count once.
-        gradient_checkpointing: keep no activations of the encoder.
-        lr: peak learning rate.
-        lr_pretrained: not used: everything is new.
-        weight_decay: decoupled weight decay.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: what the learning rate does after it.
-        label_smoothing: share of the target probability spread over all tokens.
-        max_tokens: longest caption written, EOS included.
-        init_from: run or checkpoint whose weights this run starts from.
-        vocab_size: tokens of the data module's tokeniser.
-        bos_id: token before the first word.
-        eos_id: token after the last word.
-        pad_id: filling behind captions.
     """
 
     method: ClassVar[str] = "text_autoencoder"
@@ -83,178 +61,114 @@ class TextAutoencoding(BaseModule):
 
     def __init__(
         self,
-        word_input: WordInput = "embedding",
-        word_dim: int = 300,
-        hidden_dim: int = 1024,
-        layers: int = 2,
-        cell: CellName = "lstm",
-        code: CodeKind = "states",
+        *,
         dropout: float = 0.5,
         word_dropout: float = 0.0,
         reverse_input: bool = True,
         code_dropout: float = 0.0,
         crossover: float = 0.0,
         word_replacement: float = 0.0,
-        scheduled_sampling: float = 0.0,
-        scheduled_sampling_epochs: int = 0,
         deduplicate: bool = True,
-        gradient_checkpointing: bool = False,
-        lr: float = 1e-3,
-        lr_pretrained: float = 0.0,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
-        label_smoothing: float = 0.0,
-        max_tokens: int = 36,
-        init_from: str | None = None,
-        vocab_size: int = 10_000,
-        bos_id: int = 1,
-        eos_id: int = 2,
-        pad_id: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(**kwargs)
+        self.crossover, self.word_replacement, self.deduplicate = crossover, word_replacement, deduplicate
         self.autoencoder = TextAutoencoder(
-            vocab_size,
-            word_input,
-            word_dim,
-            hidden_dim,
-            layers,
-            cell,
-            code,
+            self.vocab_size,
+            self.word_input,
+            self.word_dim,
+            self.hidden_dim,
+            self.layers,
+            self.cell,
+            self.code,
             dropout,
             word_dropout,
             reverse_input,
             code_dropout,
-            gradient_checkpointing,
-            bos_id=bos_id,
-            eos_id=eos_id,
-            pad_id=pad_id,
+            self.gradient_checkpointing,
+            bos_id=self.bos_id,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
         )
-        self.eval_loss = MeanMetric()
-        self.all_captions: CaptionMetrics | None = None
-        self.unseen: CaptionMetrics | None = None
-        self.exact: dict[str, MeanMetric] = {}
-        self._tokenizer: CaptionTokenizer | None = None
-
-    def setup(self, stage: str) -> None:
-        """Also prepares the tokeniser."""
-        super().setup(stage)
-        if self.inference:
-            self._tokenizer = tokenizer_from_spec(self.inference["tokenizer"])
-
-    def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """None: the floors of captioning say nothing of writing a caption that is known."""
-        del split
-        return {}
+        self._references: dict[str, dict[str, list[str]]] = {}
 
     # steps
 
-    def scheduled_sampling(self) -> float:
-        """Share of the decoder's own words in this epoch's training."""
-        return scheduled_share(self.hparams, self.current_epoch)
-
-    def teacher_forced(self, ids: Tensor, lengths: Tensor, scheduled_sampling: float) -> CaptionOutput:
+    def teacher_forced(self, ids: Tensor, lengths: Tensor) -> CaptionOutput:
         """Codes of captions, and the captions again: `(N, T)` and `(N,)`."""
         memory = self.autoencoder.encode({"caption_ids": ids, "caption_lengths": lengths})
         rows = torch.arange(len(ids), device=ids.device)
-        output: CaptionOutput = self.autoencoder(memory, ids, lengths, rows, scheduled_sampling)
+        output: CaptionOutput = self.autoencoder(memory, ids, lengths, rows, self.sampling_share())
         return output
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean loss per real target token."""
-        del batch_idx
         ids, lengths = batch["caption_ids"], batch["caption_lengths"]
-        if self.hparams["deduplicate"]:
+        if self.deduplicate:
             ids, lengths, _ = different(ids, lengths)
-        if self.hparams["crossover"] or self.hparams["word_replacement"]:
-            ids, lengths = varied(
-                ids, lengths, self.hparams["crossover"], self.hparams["word_replacement"], self.hparams["pad_id"]
-            )
-        output = self.teacher_forced(ids, lengths, self.scheduled_sampling())
-        loss = token_loss(output.logits, output.targets, self.hparams["label_smoothing"])
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(output.targets))
-        return loss
+        if self.crossover or self.word_replacement:
+            ids, lengths = varied(ids, lengths, self.crossover, self.word_replacement, self.pad_id)
+        output = self.teacher_forced(ids, lengths)
+        return token_loss(output.logits, output.targets, self.label_smoothing), len(output.targets)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Rewritten:
+    def evaluate(self, batch: Batch, stage: Stage) -> Rewritten:
         """Loss and captions."""
-        del batch_idx
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Rewritten:
-        """Loss and captions."""
-        del batch_idx
-        return self._evaluate(batch)
-
-    def _evaluate(self, batch: Batch) -> Rewritten:
+        del stage
         counts = batch["image_index"].bincount(minlength=len(batch["image_id"])).tolist()
         names = [f"{name}/{k}" for name, count in zip(batch["image_id"], counts, strict=True) for k in range(count)]
         if not names:
             return {"image_id": [], "captions": []}
         ids, lengths, place = different(batch["caption_ids"], batch["caption_lengths"])
-        output = self.teacher_forced(ids, lengths, 0.0)
-        self.eval_loss.update(token_loss(output.logits, output.targets), weight=len(output.targets))
+        output = self.teacher_forced(ids, lengths)
+        self.metrics["loss"].update(token_loss(output.logits, output.targets), weight=len(output.targets))
         memory = self.autoencoder.encode({"caption_ids": ids, "caption_lengths": lengths})
-        found = decode(self.autoencoder, memory, DecodingSettings(max_tokens=self.hparams["max_tokens"]))
-        assert self._tokenizer is not None, "setup() comes first"
-        texts = [self._tokenizer.decode(row) for row in found.token_ids[:, 0].tolist()]
+        found = decode(self.autoencoder, memory, DecodingSettings(max_tokens=self.max_tokens))
+        texts = self.decoded(found.token_ids[:, 0].tolist())
         captions = [texts[row] for row in place.tolist()]
         self._score(names, captions)
         return {"image_id": names, "captions": captions}
 
     def _score(self, names: list[str], captions: list[str]) -> None:
-        assert self._tokenizer is not None
-        for key, metric in (("", self.all_captions), ("unseen_", self.unseen)):
-            if metric is None:
+        assert self.tokenizer is not None, "setup() comes first"
+        for key, references in self._references.items():
+            if not references:
                 continue
-            own = [(name, text) for name, text in zip(names, captions, strict=True) if name in self._references[key]]
-            metric.update([name for name, _ in own], [text for _, text in own])
+            own = [(name, text) for name, text in zip(names, captions, strict=True) if name in references]
+            self.metrics[f"{key}bleu4"].update([name for name, _ in own], [text for _, text in own])
             for name, text in own:
-                same = self._tokenizer.encode(text) == self._tokenizer.encode(self._references[key][name][0])
-                self.exact[key].update(float(same))
+                same = self.tokenizer.encode(text) == self.tokenizer.encode(references[name][0])
+                self.metrics[f"{key}exact"].update(float(same))
 
-    # epochs
+    # evaluation
 
-    def on_validation_epoch_start(self) -> None:
-        """Empties the metrics."""
-        self._start_metrics("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Empties the metrics."""
-        self._start_metrics("test")
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the figures of the whole split."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the figures of the whole split."""
-        self._log_metrics("test")
-
-    def _start_metrics(self, stage: Stage) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-        assert isinstance(datamodule, CaptionDataModule)
-        tokenizer = datamodule.tokenizer
-        known = {tuple(tokenizer.encode(text)) for own in datamodule.references("train").values() for text in own}
+    def evaluation_metrics(self, stage: Stage, split: Split) -> dict[str, Metric]:
+        """Loss, BLEU-4 and exact match, of all captions and of the unseen ones."""
+        del stage
+        encode = self.data.tokenizer.encode
+        known = {tuple(encode(text)) for own in self.data.references("train").values() for text in own}
         references = {
-            f"{name}/{k}": [text]
-            for name, own in datamodule.references(datamodule.evaluation_split(stage)).items()
-            for k, text in enumerate(own)
+            f"{name}/{k}": [text] for name, own in self.data.references(split).items() for k, text in enumerate(own)
         }
-        unseen = {name: own for name, own in references.items() if tuple(tokenizer.encode(own[0])) not in known}
+        unseen = {name: own for name, own in references.items() if tuple(encode(own[0])) not in known}
         self._references = {"": references, "unseen_": unseen}
-        self.all_captions = CaptionMetrics(references).to(self.device) if references else None
-        self.unseen = CaptionMetrics(unseen).to(self.device) if unseen else None
-        self.exact = {key: MeanMetric().to(self.device) for key in self._references}
-        self.eval_loss.reset()
+        metrics: dict[str, Metric] = {"loss": MeanMetric()}
+        for key, own in self._references.items():
+            if own:
+                metrics |= {f"{key}bleu4": BLEU4(own), f"{key}exact": MeanMetric()}
+        return metrics
 
-    def _log_metrics(self, stage: Stage) -> None:
-        values: dict[str, Any] = {"loss": self.eval_loss.compute()} if self.eval_loss.update_called else {}
-        for key, metric in (("", self.all_captions), ("unseen_", self.unseen)):
-            if metric is not None and metric.update_called:
-                values[f"{key}bleu4"] = metric.compute()["bleu4"]
-                values[f"{key}exact"] = self.exact[key].compute()
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+    def baselines(self, split: Split) -> dict[str, dict[str, float]]:
+        """None: the baselines of captioning say nothing of writing a caption that is known."""
+        del split
+        return {}
+
+
+class BLEU4(CaptionMetrics):
+    """BLEU-4 alone."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # one figure instead of all
+        """BLEU-4 of the captions seen, in [0, 1]."""
+        return super().compute()["bleu4"]
 
 
 def different(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,10 +27,8 @@ from callbacks.progress import ProgressBar
 from callbacks.report import RunReport
 from commands.trainer import config_files, runs
 from core.errors import UserError
-from lightning_modules.base import BaseModule
+from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
-
-_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")
 
 
 class OneLineParser(LightningArgumentParser):
@@ -85,7 +83,7 @@ class TrainerCLI(LightningCLI):
         add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
         add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
         parser.set_defaults({"trainer.log_every_n_steps": 10})
-        for fact in _FACTS:
+        for fact in DATA_FACTS:
             parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=_reader(fact), apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:

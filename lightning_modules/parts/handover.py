@@ -1,4 +1,4 @@
-"""What the stages of distillation share: taking over parts of earlier runs."""
+"""Hand-over between stages: taking weights over from earlier runs, and the checks that they mean the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
+from datamodules.stored_features.store import EncoderSpec
 from networks.classifiers.image_code import ImageCoder
-from networks.encoders.build import build_encoder
 
 
 def read_stage(path: str, argument: str, methods: tuple[str, ...]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def load_submodule(
         added: prefixes, separated by blanks, of what the part may have beyond the earlier one.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not match.
     """
     own = module.state_dict()
     wanted = {name for name in own if not name.startswith(tuple(added.split()))}
@@ -86,7 +86,7 @@ def load_submodule(
         name = wrong[0]
         here, there = (tuple(found[name].shape) if name in found else "none" for found in (own, weights))
         raise UserError(
-            f"{argument} '{path}' does not fit: {len(wrong)} tensors differ, first '{name}' ({there} there, {here} "
+            f"{argument} '{path}' does not match: {len(wrong)} tensors differ, first '{name}' ({there} there, {here} "
             "here); give the widths of that run (config.yaml in its folder)"
         )
     module.load_state_dict(dict(weights), strict=False)
@@ -105,7 +105,7 @@ def load_image_codes(
         path: what it says.
 
     Raises:
-        UserError: it does not fit, or looks at pictures in another way.
+        UserError: it does not match, or sees images in another way.
     """
     checkpoint = read_stage(path, argument, ("multilabel", "distillation"))
     check_same_look(checkpoint, settings, inference, argument, path)
@@ -156,18 +156,28 @@ def check_same_features(checkpoint: Mapping[str, Any], inference: Mapping[str, A
         )
 
 
-def load_cnn(coder: ImageCoder, name: str | None, weights: str | None) -> None:
-    """Loads published or local weights of the coder's CNN, if it has one and they are named."""
-    if coder.encoder is not None and name is not None and weights is not None:
-        coder.encoder.load_state_dict(build_encoder(name, weights).state_dict())
+def cnn_of_features(checkpoint: Mapping[str, Any], path: str, name: str) -> dict[str, Tensor]:
+    """Weights of the frozen CNN that made the features of a run; none when the run read pictures.
 
-
-def check_labels(settings: Mapping[str, Any]) -> None:
-    """Labels can only be learnt along where there are some.
+    Args:
+        checkpoint: of that run.
+        path: where it is, for messages.
+        name: the CNN that they are for.
 
     Raises:
-        UserError: `label_weight` is below 0, or above it without labels.
+        UserError: the features are those of another CNN, or its weights are gone.
     """
-    weight = settings["label_weight"]
-    if weight < 0 or (weight and not settings["num_labels"]):
-        raise UserError(f"model.init_args.label_weight is {weight}: expected 0 or more, and 0 where data has no labels")
+    if "encoder" not in checkpoint["inference"]:
+        return {}
+    spec = EncoderSpec(**checkpoint["inference"]["encoder"])
+    if spec.name != name:
+        raise UserError(
+            f"init_from '{path}' learnt from features of '{spec.name}', but image_encoder is '{name}': give the same"
+        )
+    return dict(spec.build().state_dict())
+
+
+def names_that_differ(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors whose shapes differ, and of those that only one of two state dicts has."""
+    shapes = [name for name in weights if name in own and own[name].shape != weights[name].shape]
+    return shapes + sorted(set(own) ^ set(weights))

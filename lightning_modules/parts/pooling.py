@@ -15,13 +15,13 @@ IMAGES = 4000
 
 @torch.no_grad()
 def fit_pooling(
-    module: nn.Module, look: Callable[[Batch], object], data: CaptionDataModule, device: torch.device
+    module: nn.Module, forward: Callable[[Batch], object], data: CaptionDataModule, device: torch.device
 ) -> None:
     """Shows training pictures to every `CovariancePooling` that has not found its directions yet.
 
     Args:
         module: with such layers or without; its modes and torch's random state are left as they were.
-        look: passes a batch through them.
+        forward: passes a batch through them.
         data: whose training split is taken, the same on every rank.
         device: of the module.
 
@@ -40,7 +40,7 @@ def fit_pooling(
             for key in ("image", "features", "feature_mask"):
                 if key in batch:
                     batch[key] = batch[key].to(device)
-            look(batch)
+            forward(batch)
     for layer in layers:
         layer.finish_fit()
     for part, training in modes.items():

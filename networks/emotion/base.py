@@ -27,6 +27,11 @@ class EmotionNetwork(Classifier):
 
     head: nn.Linear
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: ImageEncoder | None = None
+        """CNN that makes regions of images; None: there is none."""
+
     @abstractmethod
     def blocks(self) -> list[Block]:
         """The network without its head, in order from the input; cut depth n means the first n of them."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from torch import nn
 from transformers import VisualBertConfig
 
 from core.errors import UserError
@@ -106,34 +105,27 @@ def build_emotion_network(
     return BertResNetStudent(config, num_labels, *towers_of_two), sizes
 
 
-def load_published(
-    network: EmotionNetwork, weights: str | None, image_encoder: str | None, image_weights: str | None
-) -> list[str]:
-    """Loads published weights into the parts of a network that have them.
+def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
+    """Loads published weights of BERT or VisualBERT into the part of a network that has them.
 
     Args:
         network: from `build_emotion_network`.
-        weights: BERT or VisualBERT, a hub id or local folder.
-        image_encoder: name of the CNN.
-        image_weights: its weights, see `networks.encoders.build.build_encoder`.
+        weights: a hub id or local folder; None: nothing is loaded.
 
     Returns:
         Names of tensors of the body that keep their random start.
 
     Raises:
-        UserError: weights cannot be reached or do not fit.
+        UserError: weights cannot be reached or do not match.
     """
-    left: list[str] = []
-    if weights is not None and isinstance(network, LightStudent):
+    if weights is None:
+        return []
+    if isinstance(network, LightStudent):
         load_word_embeddings(network.words, weights)
-    elif weights is not None and isinstance(network, (VisualBertLabeller, BertResNetStudent)):
-        left = load_bert(network.body, weights)
-    elif weights is not None:
-        raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
-    encoder: nn.Module | None = getattr(network, "encoder", None)
-    if image_weights is not None and encoder is not None and image_encoder is not None:
-        encoder.load_state_dict(build_encoder(image_encoder, image_weights).state_dict())
-    return left
+        return []
+    if isinstance(network, (VisualBertLabeller, BertResNetStudent)):
+        return load_bert(network.body, weights)
+    raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
 
 
 def _encoder(name: str | None, gradient_checkpointing: bool) -> ImageEncoder | None:

@@ -43,7 +43,7 @@ def make(data, **changes):
     settings = {**SMALL, **tokens, "dropout": 0.0, "image_encoder": "small-conv", "unfreeze_epoch": 0}
     module = AttentionRNN(**{**settings, **changes})
     module.inference = data.describe()
-    module._tokenizer = data.tokenizer
+    module.tokenizer = data.tokenizer
     module.log = lambda *args, **kwargs: None
     return module
 
@@ -161,7 +161,7 @@ def test_scheduled_sampling_grows_by_epoch(data, monkeypatch):
     shares = []
     for epoch in range(6):
         monkeypatch.setattr(AttentionRNN, "current_epoch", epoch)
-        shares.append(module.sampling_probability())
+        shares.append(module.sampling_share())
     assert shares == pytest.approx([0, 0, 0.125, 0.25, 0.25, 0.25])
 
 
@@ -295,7 +295,7 @@ def test_checkpoint_carries_the_training_captions(trained, folder):
     assert loaded.module.captioner.unk_id == loaded.tokenizer.unk_id
     for index, colour in enumerate(COLOURS):
         with Image.open(folder / "images" / f"{index:02d}.png") as picture, torch.no_grad():
-            memory = loaded.module.captioner.encode(loaded.batch([picture.convert("RGB")]))
+            memory = loaded.module.captioner.encode(loaded.image_batch([picture.convert("RGB")]))
         found = loaded.module.captioner.retrieve(memory, 1)
         rows = zip(found.token_ids[0, 0].tolist(), found.lengths[0, 0].tolist(), strict=True)
         said = {loaded.tokenizer.decode(ids[:length]) for ids, length in rows}
@@ -313,9 +313,9 @@ def test_a_run_on_stored_features_goes_on_with_the_cnn_that_made_them(monkeypatc
         fit(monkeypatch, path, tmp_path / str(rate), *options)
         after = load_captioner(tmp_path / str(rate))
         with torch.no_grad():
-            states.append(after.module.captioner.encode(after.batch([picture]))["features"])
+            states.append(after.module.captioner.encode(after.image_batch([picture]))["features"])
     with torch.no_grad():
-        expected = before.module.captioner.encode(before.batch([picture]))["features"]
+        expected = before.module.captioner.encode(before.image_batch([picture]))["features"]
     torch.testing.assert_close(states[0], expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(states[1], expected, rtol=1e-3, atol=1e-3), "it was not frozen"
 
@@ -360,7 +360,9 @@ def test_caption_draws_a_figure_for_every_picture(monkeypatch, capsys, trained, 
 def test_maps_are_those_of_the_steps(trained, folder):
     captioner = load_captioner(trained)
     module = captioner.module
-    memory = module.captioner.encode(captioner.batch([Image.open(folder / "images" / "00.png").convert("RGB")] * 2))
+    memory = module.captioner.encode(
+        captioner.image_batch([Image.open(folder / "images" / "00.png").convert("RGB")] * 2)
+    )
     short, long = module.caption_maps(memory, ["red", "the whole square is red"], captioner.tokenizer)
     assert short[0] == ["red"]
     assert long[0] == ["the", "whole", "square", "is", "red"]

@@ -9,7 +9,8 @@ import yaml
 from lightning import Callback
 
 import cli
-from lightning_modules.loading import load_classifier, load_module
+from lightning_modules.loading import load_module
+from lightning_modules.serving import load_classifier
 from networks.emotion.transfer import check_depth
 from tests.conftest import ROOT
 
@@ -154,7 +155,7 @@ def test_nothing_to_take_blocks_from_is_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
     path = config(tmp_path / "b.yaml", "EmotionTransfer", {**LIGHT, "cut_depth": 2})
     assert cli.main(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run"), "--wandb=off"]) == 1
-    assert "cut_depth is 2, but there is no run to take blocks from" in capsys.readouterr().err
+    assert "cut_depth is 2, but there is no run to copy blocks from" in capsys.readouterr().err
 
 
 def test_another_method_is_refused(monkeypatch, tmp_path, capsys, network_a):

@@ -5,13 +5,14 @@ import torch
 
 from core.errors import UserError
 from lightning_modules import MultiLabel
-from lightning_modules.loading import check_looks_itself, load_module
+from lightning_modules.loading import load_module
+from lightning_modules.serving import check_reads_images
 
 
 def test_model_of_stored_regions_takes_no_pictures():
-    check_looks_itself({"method": "attention_rnn"})
+    check_reads_images({"method": "attention_rnn"})
     with pytest.raises(UserError, match=r"detector\.tsv.*predict"):
-        check_looks_itself({"regions": {"files": "detector.tsv", "width": 2048}})
+        check_reads_images({"regions": {"files": "detector.tsv", "width": 2048}})
 
 
 def test_a_checkpoint_of_another_version_says_so(tmp_path):

@@ -321,7 +321,7 @@ def test_a_model_that_wants_captions_says_so(run):
     classifier = LoadedClassifier(module)
     with pytest.raises(UserError, match="reads captions"):
         classifier.label([])
-    with pytest.raises(UserError, match="1 pictures and 2 texts"):
+    with pytest.raises(UserError, match="1 images and 2 texts"):
         classifier.label(["a.jpg"], ["a", "b"])
     with pytest.raises(UserError, match="looks at pictures"):
         classifier.label(None, ["a"])

@@ -14,8 +14,9 @@ from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import CodeCaptioning, Distillation, LoadedClassifier, TextAutoencoding, load_captioner
-from lightning_modules.loading import load_classifier, load_module
+from lightning_modules.loading import load_module
 from lightning_modules.parts.handover import check_same_features
+from lightning_modules.serving import load_classifier
 from lightning_modules.text_autoencoder import different, varied
 from tests.conftest import ROOT
 
@@ -84,9 +85,9 @@ def test_the_share_of_own_words_grows_by_epoch(data, monkeypatch, kind):
     module, shares = make(kind, data, scheduled_sampling=0.5, scheduled_sampling_epochs=2), []
     for epoch in range(4):
         monkeypatch.setattr(kind, "current_epoch", epoch)
-        shares.append(module.scheduled_sampling())
+        shares.append(module.sampling_share())
     assert shares == [0, 0.25, 0.5, 0.5]
-    assert make(kind, data, scheduled_sampling=0.5).scheduled_sampling() == 0.5
+    assert make(kind, data, scheduled_sampling=0.5).sampling_share() == 0.5
 
 
 def test_frozen_text_encoder_does_not_move_by_a_bit(data, batch):
@@ -368,7 +369,7 @@ def test_numbers_out_of_range():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "without anything to look at: set attention, or attend_code=true"),
+        ({}, "without anything to attend to: set attention, or attend_code=true"),
         (
             {"attention": "dot", "word_input": "one_hot"},
             "word_input is 'one_hot' with decoder=attention_rnn: expected 'embedding'",

@@ -160,7 +160,7 @@ def folder(tmp_path):
 def test_folder_gives_sizes_and_weights(folder):
     path, model = folder
     network, sizes = build_emotion_network("visual_bert", 5, 20, 0, weights=path, feature_dim=9)
-    assert load_published(network, path, None, None) == []
+    assert load_published(network, path) == []
     for name, value in model.state_dict().items():
         assert torch.equal(network.body.state_dict()[name], value), name
     again, _ = build_emotion_network("visual_bert", 5, 20, 0, weights="gone", feature_dim=9, bert_sizes=sizes)
@@ -170,7 +170,7 @@ def test_folder_gives_sizes_and_weights(folder):
 def test_regions_of_another_width_get_a_new_projection_that_is_listed(folder):
     path, _ = folder
     network, _ = build_emotion_network("visual_bert", 5, 20, 0, weights=path, feature_dim=7)
-    assert load_published(network, path, None, None) == ["embeddings.visual_projection.weight"]
+    assert load_published(network, path) == ["embeddings.visual_projection.weight"]
 
 
 def test_light_student_takes_the_word_embeddings(folder):
@@ -197,4 +197,4 @@ def test_wrong_weights_are_one_line(folder, tmp_path):
     with pytest.raises(UserError, match="cannot be shared among 5 heads"):
         bert_config("bert", None, vocab_size=30, pad_id=0, width=16, heads=5)
     with pytest.raises(UserError, match="no published weights"):
-        load_published(make_network("text"), path, None, None)
+        load_published(make_network("text"), path)

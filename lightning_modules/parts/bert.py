@@ -1,0 +1,31 @@
+"""Options of BERT and VisualBERT bodies."""
+
+from typing import Any
+
+from lightning_modules.base import BaseModule
+
+
+class BertOptions(BaseModule):
+    """A module with a BERT or VisualBERT body.
+
+    Args:
+        weights: BERT or VisualBERT weights to start from, a hub id or local folder; None = random.
+        layers: encoder layers, if not the usual ones or those of the weights.
+        heads: attention heads, likewise.
+        bert_dim: hidden width, likewise.
+        bert_sizes: sizes as saved in a checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: str | None = None,
+        layers: int | None = None,
+        heads: int | None = None,
+        bert_dim: int | None = None,
+        bert_sizes: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.weights, self.layers, self.heads, self.bert_dim = weights, layers, heads, bert_dim
+        self.bert_sizes = bert_sizes

@@ -1,0 +1,328 @@
+"""Using finished runs from Python: captioners and classifiers that take images.
+
+Letters: B images, N captions, T tokens of the longest one, C labels, V vocabulary, h x w cells of an attention map.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from core.batch import Batch
+from core.errors import UserError
+from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
+from datamodules.readers.images import ImageTransform, open_image, to_rgb
+from datamodules.stored_features.store import EncoderSpec
+from lightning_modules.base import BaseModule
+from lightning_modules.captioning import CaptioningModule
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.loading import load_module
+from networks.captioners.base import CaptionOutput
+from networks.classifiers.base import Classifier, LabelOutput
+from networks.encoders.build import ImageEncoder
+from networks.generation.search import DecodingSettings, decode
+
+ImageLike = Image.Image | str | Path | NDArray[Any]
+"""An image: of Pillow, a path, or an array `(H, W, 3)` or `(H, W)`, uint8."""
+
+
+class LoadedModel:
+    """A trained module with everything it needs to take images.
+
+    Args:
+        module: the trained module, with its `inference` values.
+        device: where it runs, as torch names it.
+        reads_images: it needs images; false: nothing is prepared for them.
+
+    Raises:
+        UserError: it was trained on features that came in files, so that it cannot take an image.
+    """
+
+    def __init__(self, module: BaseModule, device: str | torch.device = "cpu", reads_images: bool = True) -> None:
+        if reads_images:
+            check_reads_images(module.inference)
+        self.module = module.to(device).eval()
+        self.device = torch.device(device)
+        self.transform = ImageTransform.from_spec(module.inference["transform"])
+        self.encoder: ImageEncoder | None = None
+        if reads_images and "encoder" in module.inference:
+            self.encoder = EncoderSpec(**module.inference["encoder"]).build().to(self.device)
+
+    def image_batch(self, images: Sequence[ImageLike]) -> Batch:
+        """Prepares images as the data module did: tensors, or features of the frozen encoder."""
+        opened = [opened_image(image, self.transform.min_side) for image in images]
+        image = torch.stack([self.transform(one) for one in opened]).to(self.device)
+        if self.encoder is None:
+            return {"image": image}
+        features, mask = self.encoder.regions(image)
+        return {"features": features, "feature_mask": mask}
+
+
+class LoadedCaptioner(LoadedModel):
+    """A trained captioner with everything it needs to caption images.
+
+    Args:
+        module: the trained module, with its `inference` values.
+        device: where it runs, as torch names it.
+    """
+
+    module: CaptioningModule
+
+    def __init__(self, module: CaptioningModule, device: str | torch.device = "cpu") -> None:
+        super().__init__(module, device)
+        self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"])
+        module.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
+        self.settings = DecodingSettings(**module.inference["decoding"])
+
+    @torch.inference_mode()
+    def caption(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        settings: DecodingSettings | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Captions images, all in one batch.
+
+        Args:
+            images: B of them, or a single one.
+            settings: how to decode; None = as the run's configuration says.
+            generator: randomness of sampling.
+
+        Returns:
+            For each image its captions, best first, each with its log-probability (natural log, EOS included).
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        several = as_images(images)
+        if not several:
+            return []
+        memory = self.module.captioner.encode(self.image_batch(several))
+        found = decode(self.module.captioner, memory, settings or self.settings, generator)
+        return [
+            [
+                (self.tokenizer.decode(ids.tolist()), float(log_prob))
+                for ids, log_prob, length in zip(rows, scores, lengths, strict=True)
+                if length > 0
+            ]
+            for rows, scores, lengths in zip(found.token_ids, found.log_prob, found.lengths, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def score(self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) -> CaptionOutput:
+        """Scores one given caption for each image, token by token.
+
+        Args:
+            images: B of them, or a single one.
+            texts: one caption for each.
+
+        Returns:
+            Logits `(M, V)` and targets `(M,)` of all real target tokens in the order of the captions, EOS included,
+            and the attention `(B, T - 1, R)` where there is one.
+
+        Raises:
+            UserError: there are more of one than of the other.
+        """
+        several, captions = as_images(images), [texts] if isinstance(texts, str) else list(texts)
+        if len(several) != len(captions):
+            raise UserError(f"there are {len(several)} images and {len(captions)} texts: expected one each")
+        batch = caption_batch(captions, self.tokenizer, self.device)
+        memory = self.module.captioner.encode(self.image_batch(several))
+        tokens = batch["caption_ids"], batch["caption_lengths"], batch["image_index"]
+        output: CaptionOutput = self.module.captioner(memory, *tokens)
+        return output
+
+    @torch.inference_mode()
+    def attention(
+        self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str] | None = None
+    ) -> list[tuple[list[str], Tensor]]:
+        """What the captioner attends to, word by word.
+
+        Args:
+            images: B of them, or a single one.
+            texts: a caption for each; None: those that the captioner generates.
+
+        Returns:
+            For each image the tokens of its caption and one map for each token, `(tokens, h, w)`, float32 on the CPU;
+            the cells of a map sum to 1.
+
+        Raises:
+            UserError: this captioner does not attend to regions, or images and texts differ in number.
+        """
+        if not self.module.captioner.attends:
+            raise UserError(f"a captioner of method '{self.module.method}' does not attend to regions of this run")
+        several = as_images(images)
+        if texts is None:
+            texts = [captions[0][0] for captions in self.caption(several)]
+        captions = [texts] if isinstance(texts, str) else list(texts)
+        if len(several) != len(captions):
+            raise UserError(f"there are {len(several)} images and {len(captions)} texts: expected one each")
+        memory = self.module.captioner.encode(self.image_batch(several))
+        return self.module.caption_maps(memory, captions, self.tokenizer)
+
+
+class LoadedClassifier(LoadedModel):
+    """A trained classifier with everything it needs to label images, captions, or both.
+
+    Args:
+        module: the trained module, with its `inference` values; a method whose task is another may label images too,
+            see `BaseModule.image_classifier`.
+        device: where it runs, as torch names it.
+
+    Attributes:
+        label_names: C names, in the order of the probabilities.
+        threshold: a label is predicted from this probability on, as chosen in training; 0.5 where none was.
+        reads_images: it needs images.
+        reads_text: it needs captions.
+    """
+
+    def __init__(self, module: BaseModule, device: str | torch.device = "cpu") -> None:
+        self.label_names: tuple[str, ...] = tuple(module.inference.get("label_names", ()))
+        if isinstance(module, ClassificationModule):
+            classifier: Classifier | None = module.classifier
+            self.threshold = module.threshold.item()
+            self.reads_images, self.reads_text = module.reads_images, module.reads_text
+        else:
+            classifier, self.threshold, self.reads_images, self.reads_text = module.image_classifier(), 0.5, True, False
+        if classifier is None or not self.label_names:
+            way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else ""
+            raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
+        super().__init__(module, device, self.reads_images)
+        self.classifier = classifier
+        self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"]) if self.reads_text else None
+
+    @torch.inference_mode()
+    def label(
+        self,
+        images: ImageLike | Sequence[ImageLike] | None = None,
+        texts: str | Sequence[str | Sequence[str]] | None = None,
+    ) -> Tensor:
+        """Probabilities of all labels, all in one batch.
+
+        Args:
+            images: B of them, or a single one; None for a model that reads captions alone, which ignores images.
+            texts: captions of each, one or several, whose probabilities are averaged; None for a model that reads
+                images alone, which ignores captions.
+
+        Returns:
+            `(B, C)`, float32 on the CPU, in the order of `label_names`.
+
+        Raises:
+            UserError: the model needs images or captions that are not given, or there are more of one than the other.
+            DataError: an image cannot be read.
+        """
+        several = None if images is None else as_images(images)
+        captions = [texts] if isinstance(texts, str) else texts
+        count = self._count(several, captions)
+        if not count:
+            return torch.zeros(0, len(self.label_names))
+        batch: Batch = {"image_id": [str(place) for place in range(count)]}
+        if self.reads_images:
+            batch |= self.image_batch(several or ())
+        if self.tokenizer is not None:
+            batch |= caption_batch(captions or (), self.tokenizer, self.device)
+        output: LabelOutput = self.classifier(batch)
+        return output.probabilities(count).cpu()
+
+    def _count(self, images: Sequence[Any] | None, texts: Sequence[Any] | None) -> int:
+        name = f"this model ({self.module.method})"
+        if self.reads_images and images is None:
+            raise UserError(f"{name} reads images: give one for each caption")
+        if self.reads_text and texts is None:
+            raise UserError(f"{name} reads captions: give a text for each image (--text)")
+        if self.reads_images and self.reads_text and len(images or ()) != len(texts or ()):
+            raise UserError(f"there are {len(images or ())} images and {len(texts or ())} texts: expected one each")
+        return len((images if self.reads_images else texts) or ())
+
+
+def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> LoadedCaptioner:
+    """Loads a captioner from a run folder or checkpoint.
+
+    >>> load_captioner("runs/dual_transfer/demo").caption("picture.jpg")  # doctest: +SKIP
+    [[('two red circles above a blue square', -3.2)]]
+
+    Raises:
+        UserError: no such checkpoint, or it is not a captioner.
+    """
+    module = load_module(path)
+    if not isinstance(module, CaptioningModule):
+        raise UserError(f"'{path}' is of method '{module.method}', which writes no captions")
+    return LoadedCaptioner(module, device)
+
+
+def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> LoadedClassifier:
+    """Loads a classifier into several labels from a run folder or checkpoint.
+
+    >>> load_classifier("runs/ucm_multilabel/demo").label("picture.jpg")  # doctest: +SKIP
+    tensor([[0.0121, 0.9834, ...]])
+
+    Raises:
+        UserError: no such checkpoint, or it labels nothing.
+    """
+    return LoadedClassifier(load_module(path), device)
+
+
+def as_images(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """A list of images, of one or several; an array `(B, H, W, 3)` is several."""
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images)
+    return [images] if isinstance(images, (Image.Image, str, Path, np.ndarray)) else list(images)
+
+
+def opened_image(image: ImageLike, min_side: int = 0) -> Image.Image:
+    """An image as RGB.
+
+    Args:
+        image: see `ImageLike`.
+        min_side: see `datamodules.readers.images.open_image`.
+
+    Raises:
+        DataError: it cannot be read.
+        UserError: an array is no image.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+            shape = "x".join(map(str, image.shape))
+            raise UserError(
+                f"array of {image.dtype}, {shape}: expected an image (H, W, 3) or (H, W), uint8"
+            )
+        return to_rgb(Image.fromarray(image))
+    return open_image(image, min_side=min_side)
+
+
+def check_reads_images(inference: Mapping[str, Any]) -> None:
+    """Makes sure that a model can be given images.
+
+    Args:
+        inference: the entry of its checkpoint.
+
+    Raises:
+        UserError: it was trained on features that came in files.
+    """
+    if "regions" in inference:
+        raise UserError(
+            f"this model reads features from files ({inference['regions']['files']}) and cannot read an image: make "
+            "features of the new images in the same way and use python cli.py predict --ckpt_path RUN "
+            "--data.init_args.regions=FILES"
+        )
+
+
+def caption_batch(texts: Sequence[str | Sequence[str]], tokenizer: CaptionTokenizer, device: torch.device) -> Batch:
+    """Captions as a data module prepares them, one or several for each image."""
+    several = [[text] if isinstance(text, str) else list(text) for text in texts]
+    tokens = [torch.tensor(tokenizer.encode(text)) for captions in several for text in captions]
+    counts = torch.tensor([len(captions) for captions in several])
+    return {
+        "caption_ids": pad_sequence(tokens, batch_first=True, padding_value=tokenizer.pad_id).to(device),
+        "caption_lengths": torch.tensor([len(row) for row in tokens], device=device),
+        "image_index": torch.repeat_interleave(torch.arange(len(several)), counts).to(device),
+        "references": several,
+    }
