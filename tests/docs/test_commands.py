@@ -1,0 +1,239 @@
+"""Every command line and option that a page, a header, a docstring or a message shows is one that the parsers take."""
+
+import argparse
+import contextlib
+import importlib
+import io
+import re
+from pathlib import Path
+
+import jsonargparse
+import pytest
+import yaml
+
+import cli
+import lightning_modules
+from commands import recipe
+from commands.arguments import Parser
+from commands.data import DATA_MODULES
+from commands.recipes import document
+from commands.trainer import train
+from core import renamed
+from tests.conftest import ROOT
+from tests.docs.texts import Text, commands, flags, strings_of, targets, words_of
+
+FOUND = commands()
+PLACES = sorted({text.place for text in FOUND})
+PLACEHOLDERS = ("X", "COMMAND", "WORDS")
+"""What stands for a command in messages."""
+CONFIGS = [f"experiments/{name}.yaml" for name in ("attention_rnn", "ucm_captioning", "emotion_transfer")]
+"""For commands that find the configuration in a run folder."""
+OWN = sorted(cli.COMMANDS)
+
+
+class Parsed(BaseException):
+    """The words were accepted; what the command would do is not done."""
+
+    def __init__(self, rest: list[str]) -> None:
+        self.rest = rest
+
+
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """Function that gives a command line to `cli.main` up to the end of its parser; returns the error, or None."""
+    monkeypatch.chdir(ROOT)
+    depth = 0
+
+    def stopping(original, whole):
+        def call(self, *args, **kwargs):
+            nonlocal depth
+            depth += 1
+            try:
+                result = original(self, *args, **kwargs)
+            finally:
+                depth -= 1
+            if depth == 0:
+                raise Parsed([] if whole else result[1])
+            return result
+
+        return call
+
+    monkeypatch.setattr(Parser, "parse_args", stopping(argparse.ArgumentParser.parse_args, True))
+    monkeypatch.setattr(Parser, "parse_known_args", stopping(argparse.ArgumentParser.parse_known_args, False))
+    monkeypatch.setattr(
+        jsonargparse.ArgumentParser, "parse_args", stopping(jsonargparse.ArgumentParser.parse_args, True)
+    )
+
+    def run(words: list[str]) -> str | None:
+        try:
+            code = cli.main(words)
+        except Parsed as parsed:
+            return rest_of(words, parsed.rest)
+        except SystemExit as stop:  # --help
+            code = stop.code or 0
+        error = capsys.readouterr().err
+        return None if code == 0 else error
+
+    def rest_of(words: list[str], rest: list[str]) -> str | None:
+        if not rest:
+            return None
+        if words[0] == "score":  # the options of the data set behind --floors
+            option = next(word for word in words if word.startswith("--") and words[words.index(word) + 1 :])
+            name = words[words.index("--floors") + 1] if "--floors" in words else option
+            return run(["data", "check", name, *rest])
+        return run(["fit", "--config", CONFIGS[0], *rest])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def option_names() -> set[str]:
+    """Names of all options of all commands, of the methods and of the data sets."""
+    names = {"--help"}
+    for command in OWN:
+        text = help_of(command)
+        names |= set(re.findall(r"--[a-z][\w-]*", text))
+    with contextlib.suppress(Parsed), pytest.MonkeyPatch.context() as patch:
+
+        def taken(self, parser, args):
+            for action in self._subcommand_parsers["fit"]._actions:
+                names.update(action.option_strings)
+            raise Parsed([])
+
+        patch.setattr(train.TrainerCLI, "parse_arguments", taken)
+        cli.main(["fit"])
+    for method in lightning_modules.METHODS.values():
+        names |= {f"--model.init_args.{name}" for name in arguments_of(method)}
+    for module, name in DATA_MODULES.values():
+        own = arguments_of(getattr(importlib.import_module(module), name))
+        names |= {f"--data.init_args.{argument}" for argument in own} | {f"--{argument}" for argument in own}
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        names |= {text for text in strings_of(path) if text.startswith("--")}
+    return names
+
+
+def help_of(command: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        cli.main([command, "--help"])
+    return text.getvalue()
+
+
+def arguments_of(cls: type) -> set[str]:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(cls)
+    return {action.dest for action in parser._actions}
+
+
+def filled(words: list[str]) -> list[str]:
+    """Words with something in the place of the names that a reader has to fill in."""
+    if words[0] == "data" and words[2:] and words[2] in ("NAME", "X"):
+        words = [*words[:2], "folder_captions", *words[3:]]
+    for number, word in reversed(list(enumerate(words))):
+        if word == "--config" and words[number + 1] in ("OVERLAY.yaml", "X"):
+            words = words[:number] + words[number + 2 :]
+    return [word for word in words if word != "options"]
+
+
+def error_of(parse, text: Text, names: set[str]) -> str | None:
+    words = filled(words_of(text.text) or ["X"])
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if words[0] in PLACEHOLDERS or words[0].startswith("--"):
+        return None
+    if words[0] not in cli.TRAINER_COMMANDS and words[0] not in cli.COMMANDS:
+        return f"there is no command {words[0]}"
+    if "--help" in words or (words[0] in cli.TRAINER_COMMANDS and not {"--config", "--ckpt_path"} & set(given)):
+        return unknown(given, names)
+    if words[0] in cli.TRAINER_COMMANDS and "--config" not in given:
+        errors = [parse([words[0], "--config", config, *words[1:]]) for config in CONFIGS]
+        return None if None in errors else errors[0]
+    error = parse(words)
+    if error and ("arguments are required" in error or "expected the data set's name" in error):
+        return unknown(given, names)  # a command that is named, not shown whole
+    return error
+
+
+def unknown(given: list[str], names: set[str]) -> str | None:
+    wrong = [flag for flag in given if not known(flag, names)]
+    return f"no such option: {', '.join(wrong)}" if wrong else None
+
+
+def known(flag: str, names: set[str]) -> bool:
+    """Whether an option exists; of those of nested data modules the last part is looked at."""
+    flag = flag.rstrip(".")
+    if flag in names or flag.replace("_", "-") in names:
+        return True
+    if nested := re.match(r"--(?:data\.init_args\.)?(?:source|target)\.(?:init_args\.)?(\w+)$", flag):
+        return f"--data.init_args.{nested[1]}" in names
+    return flag in ("--data", "--model", "--config", "--data.class_path", "--model.class_path")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_command_lines_are_accepted(parse, option_names, place):
+    texts = {text.text: text for text in FOUND if text.place == place}
+    errors = {text: error for text in texts if (error := error_of(parse, texts[text], option_names))}
+    assert not errors
+
+
+def test_usage_of_the_commands_is_accepted(parse, option_names):
+    texts = [text.rpartition(": ")[2] for text in cli.COMMANDS.values()]
+    assert len(texts) == len(OWN)
+    errors = {text: error for text in texts if (error := error_of(parse, Text(text, "cli.py"), option_names))}
+    assert not errors
+
+
+def test_options_that_stand_alone_exist(option_names):
+    found = flags()
+    assert len(found) > 100
+    assert not [text for text in found if not known(text.text, option_names)]
+
+
+def test_old_names_of_options_are_not_used():
+    shown = [Text(word, text.place) for text in FOUND for word in words_of(text.text)]
+    options = [
+        text
+        for text in [*flags(), *shown]
+        if text.text.startswith("--model.init_args.")
+        and text.text.partition("=")[0].rpartition(".")[2] in renamed.OPTIONS
+    ]
+    assert not options
+
+
+def test_make_targets_exist():
+    rules = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    found = targets()
+    assert len(found) > 10
+    assert not [text for text in found if text.text not in rules]
+
+
+def recipe_of(page: Path, tmp_path: Path) -> Path:
+    """The recipe that a page shows, as a file."""
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(block)
+    return path
+
+
+def docstring_recipe(tmp_path: Path) -> Path:
+    """The recipe in the docstring of the command."""
+    block = (recipe.__doc__ or "").partition("::\n\n")[2].partition("\n\n``command``")[0]
+    path = tmp_path / "docstring.yaml"
+    path.write_text("\n".join(line[4:] for line in block.splitlines()))
+    return path
+
+
+@pytest.mark.parametrize("source", ["page", "docstring"])
+def test_recipe_that_is_shown_is_accepted(parse, monkeypatch, tmp_path, source):
+    monkeypatch.chdir(ROOT)
+    path = recipe_of(ROOT / "docs" / "recipes.md", tmp_path) if source == "page" else docstring_recipe(tmp_path)
+    stages = document.resolve(document.read_document(path), path, {}, tmp_path / "runs").stages
+    assert len(stages) > 10
+    config = {}
+    for stage in stages:
+        words = list(stage.command)
+        if "--config" in words:
+            config[stage.name] = words[words.index("--config") + 1]
+        elif words[0] == "test":
+            run = Path(words[words.index("--ckpt_path") + 1])
+            words[1:1] = ["--config", config[run.name]]
+        assert parse(words) is None, stage.name
+    assert yaml.safe_load(path.read_text())["summary"]
