@@ -41,11 +41,13 @@ def code_of(page: Path) -> tuple[list[str], list[str]]:
     # four spaces inside a list are no code
     indented = [] if page.name in ("CONTRIBUTING.md", "CHANGELOG.md") else _INDENTED.findall(prose)
     blocks = "\n".join([*fenced, *indented]).replace("\\\n", " ")
-    return blocks.splitlines(), [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", _INDENTED.sub("\n", prose))]
+    return blocks.splitlines(), [
+        " ".join(span.split()) for span in re.findall(r"`([^`]+)`", _INDENTED.sub("\n", prose))
+    ]
 
 
 def header_of(path: Path) -> list[str]:
-    """Lines of the comment at the head of a YAML file; a line that begins with an option goes on with the one before."""
+    """Lines of the comment at the head of a YAML file; one that begins with an option continues the one before."""
     lines: list[str] = []
     for line in path.read_text().splitlines():
         if line.startswith("#"):
