@@ -222,6 +222,16 @@ def test_make_targets_exist():
     assert not [text for text in found if text.text not in rules]
 
 
+def test_options_of_benchmarks_exist():
+    shown = [Text(line, page.name) for page in PAGES for part in code_of(page) for line in part]
+    found = [(text, match) for text in shown for match in re.finditer(r"python (benchmarks/\w+\.py)([^#]*)", text.text)]
+    assert len(found) > 5
+    for text, match in found:
+        known_there = set(strings_of(ROOT / match[1]))
+        missing = set(re.findall(r"--[a-z][\w-]*", match[2])) - known_there
+        assert not missing, f"{text.place}: {match[0]}"
+
+
 def recipe_of(page: Path, tmp_path: Path) -> Path:
     """The recipe that a page shows, as a file."""
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)

@@ -3,6 +3,9 @@
 import math
 import re
 
+import pytest
+
+import lightning_modules
 from tests.conftest import ROOT
 
 
@@ -13,6 +16,7 @@ def blocks(heading):
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S))
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
 def test_training_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
@@ -25,6 +29,12 @@ def test_training_runs(monkeypatch, tmp_path):
     exec(code.replace("runs/dual_transfer/RUN", "model.ckpt").replace("image.jpg", "docs/scene.png"), names)
     found = names["captioner"].caption(["docs/scene.png"])
     assert found[0][0][0]
+
+
+def test_names_in_running_text_exist():
+    text = (ROOT / "docs" / "python.md").read_text()
+    named = set(re.findall(r"`(load_\w+)`", text))
+    assert named and named <= set(lightning_modules.__all__)
 
 
 def test_metrics_run():
