@@ -34,7 +34,8 @@ def test_training_runs(monkeypatch, tmp_path):
 def test_names_in_running_text_exist():
     text = (ROOT / "docs" / "python.md").read_text()
     named = set(re.findall(r"`(load_\w+)`", text))
-    assert named and named <= set(lightning_modules.__all__)
+    assert named
+    assert named <= set(lightning_modules.__all__)
 
 
 def test_metrics_run():
