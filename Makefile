@@ -10,7 +10,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation test test-slow lint types format benchmark clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation test test-slow lint types format benchmark docs clean python-is-usable
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,5 +68,10 @@ format: $(VENV)/.installed ## let ruff mend what it can
 benchmark: $(VENV)/.installed ## speed against the published compute pattern
 	@for name in dual_transfer_step beam_search attention_rnn_step feature_store; do $(PY) benchmarks/$$name.py || exit 1; done
 
+docs: $(VENV)/.installed ## build the documentation with its API reference into docs/_build/html
+	@$(PY) -c 'import furo, myst_parser, sphinx' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[docs]"
+	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean: ## remove the environment and caches, not the runs
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info docs/_build docs/api

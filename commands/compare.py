@@ -43,7 +43,7 @@ def build_parser() -> Parser:
         metavar="A,B",
         help="panels of the curves; by default losses and val metrics",
     )
-    add("--over", metavar="NAME", help="setting on the axis of the sweep curve, such as depth; by default found")
+    add("--over", metavar="NAME", help="setting on the axis of the sweep curve, such as cut_depth; by default found")
     add("--baseline", metavar="RUN", help="the run that the others are tested against; by default the first")
     add("--samples", type=int, default=1000, help="resamples of the paired bootstrap; 0: none")
     add("--pictures", type=int, default=40, help="pictures on the page; 0: none")

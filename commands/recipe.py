@@ -12,12 +12,13 @@ A recipe is a YAML file (experiments/recipes/NAME.yaml)::
         command: fit --config experiments/offline/emotion_teacher.yaml --seed_everything=${seed}
           --data.init_args.num_train=${labels}
       pseudo_labels:            # ${teacher.run}: run folder of that stage, which therefore runs before
-        command: predict --ckpt_path ${teacher.run} --data.init_args.split=all
-        goes_on: true           # called again in the folder of a broken call, it goes on by itself
-        outputs: [labels-00000.parquet]
+        command: predict --config experiments/offline/emotion_pseudo_labels.yaml --ckpt_path ${teacher.run}
+          --data.init_args.tokenizer=${teacher.run}
+        goes_on: true           # called again in the folder of an interrupted call, it resumes by itself
+        outputs: [pseudo_labels/summary.json]
       A${n}B${plus}:            # a stage for every combination: A0B, A0B+, A1B, ...
         for: {n: [0, 1, 2], plus: ["", "+"]}
-        command: [fit, --config, experiments/offline/emotion_transfer.yaml, "--model.init_args.depth=${n}"]
+        command: [fit, --config, experiments/offline/emotion_transfer.yaml, "--model.init_args.cut_depth=${n}"]
         inputs: ["${data}/labels.csv"]
         after: [pseudo_labels]
       test_A${n}B${plus}:

@@ -304,7 +304,7 @@ def build_encoder(
 
     Args:
         name: "efficientnet-b0" .. "efficientnet-b7", "timm/NAME", "torchvision/NAME" (convolutional ones),
-            "torchvision/fasterrcnn_..." for the boxes of a detector (see `networks.encoders.detectors`) or
+            "torchvision/fasterrcnn_NAME" for the boxes of a detector (see `networks.encoders.detectors`) or
             "small-conv". With
             "eight-views/" before it, the mean over a picture turned and mirrored (see `networks.encoders.views`).
         weights: None for random ones; a state-dict file (.pth, .pt, .safetensors); or by kind of tower "advprop" or

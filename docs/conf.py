@@ -1,0 +1,42 @@
+"""Documentation site: the Markdown pages of this folder and an API reference made from the docstrings."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the build never needs the network
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+PACKAGES = ("core", "metrics", "networks", "datamodules", "lightning_modules", "reporting", "callbacks")
+
+project = "Captioners"
+author = "Captioners contributors"
+extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "api/*/modules.rst"]
+html_theme = "furo"
+html_title = project
+nitpicky = False  # annotations name classes of libraries, whose references would need the network
+
+myst_heading_anchors = 3
+
+apidoc_modules = [
+    {
+        "path": str(ROOT / package),
+        "destination": f"api/{package}",  # of its own: files that a package did not write are removed from it
+        "separate_modules": True,
+        "module_first": True,
+        "no_headings": False,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+    for package in PACKAGES
+]
+
+default_role = "py:obj"  # single backticks in docstrings: a link where the name is one of ours
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of a class are described once, in its docstring
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False

@@ -1,0 +1,1 @@
+"""Tests of the documentation: links, names of files and classes, command lines."""
