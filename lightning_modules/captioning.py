@@ -47,7 +47,7 @@ class CaptioningModule(BaseModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.eval_loss = MeanMetric()
+        self.eval_loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is no number must show
         self.extra = nn.ModuleDict()
         """A method's own figures, logged under their keys as they are: torchmetrics that return one number."""
         self.text_metrics: CaptionMetrics | None = None

@@ -57,7 +57,7 @@ class ClassificationModule(BaseModule):
         self.reads_images = True
         self.register_buffer("label_prior", torch.full((num_labels or 0,), 0.5))
         self.register_buffer("threshold", torch.tensor(0.5))
-        self.eval_loss = MeanMetric()
+        self.eval_loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is no number must show
         self.label_metrics: LabelMetrics | None = None
 
     def setup(self, stage: str) -> None:

@@ -162,7 +162,7 @@ class Distillation(BaseModule):
                 parameter.requires_grad_(name in learning)
         if text_lr_factor == 0:
             self.text.requires_grad_(False).eval()
-        self.eval_loss = MeanMetric()
+        self.eval_loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is no number must show
         self.retrieval: CodeRetrieval | None = None
         # not submodules: a student's checkpoint does not hold its teachers
         self._teachers: list[Distillation] = []

@@ -131,7 +131,7 @@ class TextAutoencoding(BaseModule):
             eos_id=eos_id,
             pad_id=pad_id,
         )
-        self.eval_loss = MeanMetric()
+        self.eval_loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is no number must show
         self.all_captions: CaptionMetrics | None = None
         self.unseen: CaptionMetrics | None = None
         self.exact: dict[str, MeanMetric] = {}

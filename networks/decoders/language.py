@@ -116,11 +116,11 @@ class LanguageModel(nn.Module):
         """
         cache = DynamicCache()
         if state is not None:
-            layers = len(state) // 2
-            cache = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(layers)])
+            cache = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(len(state) // 2)])
         output = self.network(input_ids=token.unsqueeze(1), use_cache=True, **{self._cache_argument: cache})
         new: State = {}
-        for i, layer in enumerate(cache.layers):  # extended in place
+        layers: Any = cache.layers  # extended in place
+        for i, layer in enumerate(layers):
             new[f"key_{i}"], new[f"value_{i}"] = layer.keys, layer.values
         return output.last_hidden_state[:, 0], new
 

@@ -13,7 +13,14 @@ from callbacks.attention_maps import check_attends
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
-from lightning_modules import CodeCaptioning, Distillation, LoadedClassifier, TextAutoencoding, load_captioner
+from lightning_modules import (
+    CodeCaptioning,
+    Distillation,
+    LoadedClassifier,
+    MultiLabel,
+    TextAutoencoding,
+    load_captioner,
+)
 from lightning_modules.loading import load_classifier, load_module
 from lightning_modules.parts.handover import check_same_features
 from lightning_modules.text_autoencoder import different, varied
@@ -77,6 +84,17 @@ def test_loss_falls_and_every_parameter_learns(data, batch, kind, changes):
     assert loss.item() < 0.9 * first
     if kind is TextAutoencoding:
         assert first == pytest.approx(math.log(data.vocab_size), rel=0.15)
+
+
+@pytest.mark.parametrize("kind", [TextAutoencoding, Distillation, CodeCaptioning, MultiLabel])
+def test_the_evaluation_loss_weighs_batches_and_shows_nan(data, kind):
+    settings = {"image_encoder": "small-conv", "num_labels": data.num_labels}
+    loss = (make(kind, data) if kind is not MultiLabel else MultiLabel(**settings)).eval_loss
+    loss.update(torch.tensor(1.0), weight=3)
+    loss.update(torch.tensor(5.0), weight=1)
+    assert loss.compute() == 2
+    loss.update(torch.tensor(math.nan), weight=3)
+    assert loss.compute().isnan()
 
 
 @pytest.mark.parametrize("kind", [TextAutoencoding, CodeCaptioning])
