@@ -1,13 +1,14 @@
-"""Writes the oldest supported version of every dependency, as pip constraints, from the lower bounds in pyproject.toml.
+"""Prints the oldest supported version of every dependency, read from pyproject.toml, as constraints for pip.
 
-python scripts/oldest_requirements.py > oldest.txt
-pip install -e . -c oldest.txt
+    python3 -m scripts.oldest_requirements > oldest.txt
+    PIP_CONSTRAINT=$PWD/oldest.txt make install
+
+It runs before anything is installed, so it needs the standard library only.
 """
 
+import re
 import tomllib
 from pathlib import Path
-
-from packaging.requirements import Requirement
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
@@ -16,16 +17,16 @@ def oldest(requirement: str) -> str:
     """The requirement pinned to its lower bound.
 
     Raises:
-        SystemExit: the requirement has no lower bound, or more than one.
+        SystemExit: it does not have exactly one lower bound.
 
     >>> oldest("jsonargparse[signatures]>=4.53,<5")
     'jsonargparse==4.53'
     """
-    parsed = Requirement(requirement)
-    bounds = [specifier.version for specifier in parsed.specifier if specifier.operator == ">="]
-    if len(bounds) != 1:
-        raise SystemExit(f"error: {requirement!r} in pyproject.toml needs exactly one lower bound (>=)")
-    return f"{parsed.name}=={bounds[0]}"
+    name = re.match(r"[\w.-]+", requirement)
+    bounds = re.findall(r">=\s*([\w.]+)", requirement)
+    if name is None or len(bounds) != 1:
+        raise SystemExit(f"error: dependency {requirement!r} in {PYPROJECT.name} needs exactly one lower bound (>=)")
+    return f"{name[0]}=={bounds[0]}"
 
 
 def main() -> None:
