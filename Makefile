@@ -10,10 +10,10 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation test test-slow lint types format benchmark docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow lint types format benchmark docs clean python-is-usable
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 python-is-usable:
 	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)': install Python 3.11 or newer, or pass make PYTHON=/path/to/python"; exit 1; }
@@ -40,11 +40,14 @@ demo: $(VENV)/.installed ## train a captioner on synthetic scenes, test it, show
 emotion-transfer: $(VENV)/.installed ## emotion transfer on synthetic scenes, three seeds (about 20 minutes)
 	@$(PY) cli.py recipe experiments/recipes/offline/emotion_transfer.yaml --seed 1,2,3
 
-attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 2 hours)
+attention-rnn: $(VENV)/.installed ## attention RNN on UCM-Captions ($CAPTION_DATA/ucm), three seeds (about 2 hours)
 	@$(PY) cli.py recipe experiments/recipes/ucm_attention_rnn.yaml --seed 1,2,3 --jobs $(JOBS)
 
-ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($$CAPTION_DATA/ucm), three seeds (about 90 minutes)
+ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($CAPTION_DATA/ucm), three seeds (about 90 minutes)
 	@$(PY) cli.py recipe experiments/recipes/ucm_distillation.yaml --seed 1,2,3 --jobs $(JOBS)
+
+smoke: $(VENV)/.installed ## run every offline experiment for a batch or two (under 90 seconds)
+	@$(PY) -m scripts.smoke
 
 test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto
@@ -52,11 +55,14 @@ test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
 
-lint: $(VENV)/.installed ## ruff, formatting, spelling, workflow files
+lint: $(VENV)/.installed ## ruff, formatting, spelling, workflows, issue forms
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/codespell
 	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 
 types: $(VENV)/.installed ## mypy --strict
 	@$(PY) -m mypy

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
 from core.checkpoints import read_checkpoint
@@ -337,6 +337,11 @@ class BaseModule(LightningModule):
             )
         if not self.inference:
             self.inference = saved
+
+
+def loss_metric() -> MeanMetric:
+    """Mean of a loss over an epoch; a loss that is no number must show."""
+    return MeanMetric(nan_strategy=float("nan"))
 
 
 DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.base import Split
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.scenes.truth_metric import SceneTruth
-from lightning_modules.base import Stage
+from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
@@ -212,7 +212,7 @@ class CaptioningModule(TokenOptions):
             if self.data.has_scenes:
                 scenes = {str(example.image_id): example.image for example in self.data.examples(split)}
                 self._text_metrics["fact_f1"] = SceneTruth({image_id: scenes[image_id] for image_id in references})
-        return {"loss": MeanMetric(), **self._text_metrics}
+        return {"loss": loss_metric(), **self._text_metrics}
 
     # attention, of methods that have one
 

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.audit.label_bounds import label_bounds_of
 from datamodules.base import CaptionDataModule, Split
-from lightning_modules.base import BaseModule, Stage
+from lightning_modules.base import BaseModule, Stage, loss_metric
 from metrics.label_metrics import LabelMetrics
 from networks.classifiers.base import Classifier, LabelOutput
 from networks.losses.labels import LabelLoss, label_loss
@@ -146,7 +146,7 @@ class ClassificationModule(BaseModule):
         """Loss, and figures on the labels of the whole split."""
         threshold = None if stage == "val" and self._chooses_threshold() else self.threshold.item()
         # made anew: it is cheap, and prior and threshold may have been loaded since
-        return {"loss": MeanMetric(), "": LabelMetrics(self.targets(split), threshold, self.label_prior.tolist())}
+        return {"loss": loss_metric(), "": LabelMetrics(self.targets(split), threshold, self.label_prior.tolist())}
 
     def end_evaluation(self, stage: Stage) -> dict[str, Any]:
         """Logs the figures; while training, keeps the threshold chosen on the validation split."""

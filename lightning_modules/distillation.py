@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.base import Split
-from lightning_modules.base import BaseModule, Stage
+from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.loading import load_module
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions
 from lightning_modules.parts.handover import (
@@ -225,7 +225,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         del stage
         encode = self.data.tokenizer.encode
         captions = {name: [tuple(encode(text)) for text in own] for name, own in self.data.references(split).items()}
-        return {"loss": MeanMetric(), "": CodeRetrieval(captions, self.text.code_dim)}
+        return {"loss": loss_metric(), "": CodeRetrieval(captions, self.text.code_dim)}
 
     def codes(self) -> tuple[list[str], Tensor, Tensor] | None:
         """Ids, image codes and sentence codes of the evaluation epoch that has run; None before one."""

@@ -291,9 +291,7 @@ def opened_image(image: ImageLike, min_side: int = 0) -> Image.Image:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
             shape = "x".join(map(str, image.shape))
-            raise UserError(
-                f"array of {image.dtype}, {shape}: expected an image (H, W, 3) or (H, W), uint8"
-            )
+            raise UserError(f"array of {image.dtype}, {shape}: expected an image (H, W, 3) or (H, W), uint8")
         return to_rgb(Image.fromarray(image))
     return open_image(image, min_side=min_side)
 

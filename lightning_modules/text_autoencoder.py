@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
 from datamodules.base import Split
-from lightning_modules.base import Stage
+from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
@@ -151,7 +151,7 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
         }
         unseen = {name: own for name, own in references.items() if tuple(encode(own[0])) not in known}
         self._references = {"": references, "unseen_": unseen}
-        metrics: dict[str, Metric] = {"loss": MeanMetric()}
+        metrics: dict[str, Metric] = {"loss": loss_metric()}
         for key, own in self._references.items():
             if own:
                 metrics |= {f"{key}bleu4": BLEU4(own), f"{key}exact": MeanMetric()}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
+# tokenizers below 0.23 print a remark whenever a process is started after they used threads
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # two workers of the suite share the machine; one thread each is faster and repeatable
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

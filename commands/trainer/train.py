@@ -279,6 +279,7 @@ def _quiet() -> None:
         ".*your dataloader is not resumable.*",  # ours begins where the run stopped
         ".*was deprecated in v4.*",  # jsonargparse speaks of Lightning's code
         ".*By default only one JsonargparseDeprecationWarning.*",
+        r".*Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen parts stay in it on purpose
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are summed over the ranks
         ".*could not find the monitored key in the returned metrics.*",  # without validation last.ckpt is enough

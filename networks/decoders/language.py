@@ -6,6 +6,7 @@ its own input embedding (tied weights).
 Letters: N captions, B rows while decoding, T tokens of the longest caption, D width, V vocabulary, M scored positions.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class LanguageModel(nn.Module):
             # the name changed within transformers 5
             new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
             getattr(network, new if hasattr(network, new) else old)({"use_reentrant": False})
+        # this name changed, too, one architecture after the other
+        renamed = "cache" in inspect.signature(network.forward).parameters
+        self._cache_argument = "cache" if renamed else "past_key_values"
 
     def hidden(self, token_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Hidden states of captions read in parallel.
@@ -110,13 +114,13 @@ class LanguageModel(nn.Module):
         Returns:
             Hidden state `(B, D)` and the new state: two tensors for each layer with B rows first.
         """
-        past = DynamicCache()
+        cache = DynamicCache()
         if state is not None:
-            layers = len(state) // 2
-            past = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(layers)])
-        output = self.network(input_ids=token.unsqueeze(1), past_key_values=past, use_cache=True)
+            cache = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(len(state) // 2)])
+        output = self.network(input_ids=token.unsqueeze(1), use_cache=True, **{self._cache_argument: cache})
         new: State = {}
-        for i, layer in enumerate(output.past_key_values.layers):
+        layers: Any = cache.layers  # extended in place
+        for i, layer in enumerate(layers):
             new[f"key_{i}"], new[f"value_{i}"] = layer.keys, layer.values
         return output.last_hidden_state[:, 0], new
 

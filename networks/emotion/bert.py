@@ -52,6 +52,7 @@ def bert_config(
     values: dict[str, Any] = dict(saved or {})
     if not values and weights is not None and Path(weights).is_dir():
         try:
+            (Path(weights) / "config.json").stat()  # without one, transformers 5.0 guesses from the folder's name
             values = AutoConfig.from_pretrained(weights, local_files_only=True).to_dict()
         except (OSError, ValueError) as error:
             raise UserError(f"BERT weights '{weights}' have no readable config.json; {WAYS_OUT}") from error

@@ -124,7 +124,7 @@ def test_per_image_table(write, tmp_path, capsys):
     target = tmp_path / "images.csv"
     args = [write("p.json", results()), write("r.json", coco()), "--no_java"]
     main([*args, f"--per_image={target}"])
-    rows = list(csv.DictReader(target.open(encoding="utf-8")))
+    rows = list(csv.DictReader(target.read_text("utf-8").splitlines()))
     assert [row["image_id"] for row in rows] == list(CAPTIONS)
     assert [row["caption"] for row in rows] == list(CAPTIONS.values())
     expected = score_captions(CAPTIONS, REFERENCES)["cider_d"]

@@ -83,8 +83,13 @@ def test_captions_that_are_no_sentences_are_kept_unless_told_otherwise(flickr, t
     assert longer.references("test") == kept
 
 
+def longer_side(path):
+    with Image.open(path) as image:
+        return max(image.size)
+
+
 def test_shrunken_pictures_become_tensors_of_one_size(flickr):
-    small = [e for e in flickr.examples("val") if max(Image.open(e.image).size) <= 200]
+    small = [e for e in flickr.examples("val") if longer_side(e.image) <= 200]
     assert small
     assert flickr.transform(flickr.open_image(small[0])).shape == (3, 224, 224)
 

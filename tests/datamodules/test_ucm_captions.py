@@ -65,10 +65,13 @@ def test_pictures_are_found_under_another_ending(ucm, document):
         assert example.image.endswith(f"/imgs/{names[example.image_id].removesuffix('.tif')}.jpg")
 
 
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
 def test_pictures_of_other_sizes_become_tensors_of_one_size(ucm):
-    odd = [
-        example for split in SPLITS for example in ucm.examples(split) if Image.open(example.image).size != (256,) * 2
-    ]
+    odd = [example for split in SPLITS for example in ucm.examples(split) if size(example.image) != (256, 256)]
     assert len(odd) == 28
     for example in odd:
         assert ucm.transform(ucm.open_image(example)).shape == (3, 224, 224)

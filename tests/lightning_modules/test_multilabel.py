@@ -323,5 +323,5 @@ def test_a_model_that_wants_captions_says_so(run):
         classifier.label([])
     with pytest.raises(UserError, match="1 images and 2 texts"):
         classifier.label(["a.jpg"], ["a", "b"])
-    with pytest.raises(UserError, match="looks at pictures"):
+    with pytest.raises(UserError, match="reads images"):
         classifier.label(None, ["a"])

@@ -13,7 +13,14 @@ from callbacks.attention_maps import check_attends
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
-from lightning_modules import CodeCaptioning, Distillation, LoadedClassifier, TextAutoencoding, load_captioner
+from lightning_modules import (
+    CodeCaptioning,
+    Distillation,
+    LoadedClassifier,
+    TextAutoencoding,
+    load_captioner,
+)
+from lightning_modules.base import loss_metric
 from lightning_modules.loading import load_module
 from lightning_modules.parts.handover import check_same_features
 from lightning_modules.serving import load_classifier
@@ -78,6 +85,12 @@ def test_loss_falls_and_every_parameter_learns(data, batch, kind, changes):
     assert loss.item() < 0.9 * first
     if kind is TextAutoencoding:
         assert first == pytest.approx(math.log(data.vocab_size), rel=0.15)
+
+
+def test_a_loss_that_is_no_number_shows_in_the_epochs_mean():
+    loss = loss_metric()
+    loss.update(torch.tensor([1.0, float("nan")]))
+    assert loss.compute().isnan()
 
 
 @pytest.mark.parametrize("kind", [TextAutoencoding, CodeCaptioning])

@@ -2,6 +2,7 @@ import io
 import pickle
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -23,9 +24,18 @@ def close(image, other, tolerance=4):
     return np.abs(np.asarray(image, dtype=int) - np.asarray(other, dtype=int)).mean() < tolerance
 
 
+YCBCR = pytest.param(
+    "YCbCr",
+    ".tif",
+    marks=pytest.mark.skipif(
+        int(PIL.__version__.split(".")[0]) < 13, reason="Pillow below 13 reads compressed YCbCr TIFF files only"
+    ),
+)
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix"),
-    [("RGB", ".png"), ("RGB", ".jpg"), ("CMYK", ".jpg"), ("CMYK", ".tif"), ("YCbCr", ".tif"), ("RGBA", ".webp")],
+    [("RGB", ".png"), ("RGB", ".jpg"), ("CMYK", ".jpg"), ("CMYK", ".tif"), YCBCR, ("RGBA", ".webp")],
 )
 def test_every_colour_mode_reads_as_the_same_picture(tmp_path, photo, mode, suffix):
     path = tmp_path / f"photo{suffix}"

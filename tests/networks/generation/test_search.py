@@ -70,11 +70,11 @@ class GPT2Captioner(TableCaptioner):
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         self.rows_seen.append(len(token))
         layers = self.network.config.n_layer
-        past = None if state is None else [(state[f"k{i}"], state[f"v{i}"]) for i in range(layers)]
-        output = self.network.transformer(token.unsqueeze(1), past_key_values=DynamicCache(past), use_cache=True)
+        cache = DynamicCache(None if state is None else [(state[f"k{i}"], state[f"v{i}"]) for i in range(layers)])
+        output = self.network.transformer(token.unsqueeze(1), cache, use_cache=True)  # its keyword was renamed
         logits = self.network.lm_head(output.last_hidden_state[:, 0]) + self.network.image_head[memory["image"]]
         state = {}
-        for i, layer in enumerate(output.past_key_values.layers):
+        for i, layer in enumerate(cache.layers):
             state |= {f"k{i}": layer.keys, f"v{i}": layer.values}
         return logits, state
 
