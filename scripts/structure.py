@@ -9,7 +9,7 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,17 +210,22 @@ def python_lines(source: Source) -> list[str]:
 
 
 def yaml_lines(text: str) -> list[str]:
-    """The lines of a YAML file that say something: no blank lines, comments or lone punctuation."""
-    return _that_say_something(re.sub(r"\s#.*", "", line) for line in text.splitlines())
+    """The lines of a YAML file that can count as copied: no blank lines, comments or keys that only open a block.
+
+    >>> yaml_lines("# widths\\nmodel:\\n  init_args:\\n    lr: 0.1  # high")
+    ['lr: 0.1']
+    """
+    lines = _that_say_something(re.sub(r"\s#.*", "", line) for line in text.splitlines())
+    return [line for line in lines if not line.endswith(":")]
 
 
-def _that_say_something(lines: Iterator[str]) -> list[str]:
+def _that_say_something(lines: Iterable[str]) -> list[str]:
     stripped = (line.strip() for line in lines)
     return [line for line in stripped if re.search(r"\w", line) and not line.startswith("#")]
 
 
 def find_repeated(files: dict[str, list[str]]) -> dict[str, set[int]]:
-    """Finds the lines in runs of `RUN` or more that stand in another file, or elsewhere in the same file, too.
+    """Finds the lines in runs of `RUN` or more that stand in another file, too.
 
     Args:
         files: name to lines.
@@ -237,7 +242,7 @@ def find_repeated(files: dict[str, list[str]]) -> dict[str, set[int]]:
             places[tuple(lines[start : start + RUN])].append((name, start))
     repeated: dict[str, set[int]] = {name: set() for name in files}
     for found in places.values():
-        if len(found) > 1:
+        if len({name for name, _ in found}) > 1:
             for name, start in found:
                 repeated[name].update(range(start, start + RUN))
     return repeated

@@ -77,8 +77,7 @@ def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(content["extends"], str):
             raise UserError(f"{path}: extends: expected the file of a recipe, found {content['extends']!r:.60}")
         base = _read_sections(path.parent / content["extends"], (*above, path.resolve()))
-    merged = {name: {**base.get(name, {}), **(content.get(name) or {})} for name in ("vars", "groups", "stages")}
-    return {**merged, "summary": content.get("summary") or base.get("summary") or {}}
+    return {name: {**base.get(name, {}), **(content.get(name) or {})} for name in _SECTIONS}
 
 
 def _load(path: Path) -> Any:
