@@ -9,7 +9,7 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,39 +132,32 @@ def _absolute(node: ast.ImportFrom, source: Source) -> str:
 
 
 def find_circles(imports: Sequence[Import]) -> list[tuple[str, ...]]:
-    """Groups of modules that import each other, directly or through others (Tarjan's algorithm).
+    """Groups of modules that import each other, directly or through others.
 
     >>> find_circles([Import("a", "b", 1), Import("b", "a", 1), Import("b", "c", 2)])
     [('a', 'b')]
     """
-    graph: dict[str, list[str]] = defaultdict(list)
+    graph: dict[str, set[str]] = defaultdict(set)
     for item in imports:
-        graph[item.importer].append(item.imported)
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    circles: list[tuple[str, ...]] = []
-
-    def visit(module: str) -> None:
-        index[module] = low[module] = len(index)
-        stack.append(module)
-        for other in graph.get(module, ()):
-            if other not in index:
-                visit(other)
-                low[module] = min(low[module], low[other])
-            elif other in stack:
-                low[module] = min(low[module], index[other])
-        if low[module] == index[module]:
-            group = [stack.pop()]
-            while group[-1] != module:
-                group.append(stack.pop())
-            if len(group) > 1:
-                circles.append(tuple(sorted(group)))
-
-    for module in list(graph):
-        if module not in index:
-            visit(module)
+        graph[item.importer].add(item.imported)
+    reached = {module: _reachable(module, graph) for module in list(graph)}
+    circles = {
+        tuple(sorted(other for other in reached[module] if module in reached.get(other, ())))
+        for module in reached
+        if module in reached[module]
+    }
     return sorted(circles)
+
+
+def _reachable(module: str, graph: Mapping[str, set[str]]) -> set[str]:
+    """All that a module imports, directly or through others."""
+    found: set[str] = set()
+    ahead = [module]
+    while ahead:
+        new = graph.get(ahead.pop(), set()) - found
+        found |= new
+        ahead += new
+    return found
 
 
 def find_upward(imports: Sequence[Import]) -> list[Import]:
@@ -174,9 +167,9 @@ def find_upward(imports: Sequence[Import]) -> list[Import]:
 
 
 def own_arguments(node: ast.ClassDef) -> int:
-    """Number of constructor arguments that a class declares itself, ``*args`` and ``**kwargs`` left aside.
+    r"""Number of constructor arguments that a class declares itself, ``*args`` and ``**kwargs`` left aside.
 
-    >>> own_arguments(ast.parse("class A:\\n def __init__(self, a, *, b=1, **rest): ...").body[0])
+    >>> own_arguments(ast.parse("class A:\n def __init__(self, a, *, b=1, **rest): ...").body[0])
     2
     """
     constructor = find_constructor(node)
@@ -210,9 +203,9 @@ def python_lines(source: Source) -> list[str]:
 
 
 def yaml_lines(text: str) -> list[str]:
-    """The lines of a YAML file that can count as copied: no blank lines, comments or keys that only open a block.
+    r"""The lines of a YAML file that can count as copied: no blank lines, comments or keys that only open a block.
 
-    >>> yaml_lines("# widths\\nmodel:\\n  init_args:\\n    lr: 0.1  # high")
+    >>> yaml_lines("# widths\nmodel:\n  init_args:\n    lr: 0.1  # high")
     ['lr: 0.1']
     """
     lines = _that_say_something(re.sub(r"\s#.*", "", line) for line in text.splitlines())

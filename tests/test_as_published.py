@@ -14,7 +14,7 @@ EXPERIMENTS = ROOT / "experiments"
 FOLDER = EXPERIMENTS / "overlays" / "as_published"
 
 CAPTIONS = 5
-"""Of an image. Published epochs go through all pairs of image and caption; ours, with one caption drawn, through 1/5."""
+"""Of an image. A published epoch goes through all pairs of image and caption; ours draw one caption, a fifth of it."""
 
 ADAM = {"model.weight_decay": 0.0, "model.warmup_steps": 0, "model.schedule": "constant"}
 RESNET = {

@@ -44,7 +44,7 @@ def read_document(path: Path) -> dict[str, Any]:
         Its sections; every stage has all of its command and no ``extends``.
 
     Raises:
-        UserError: no such file, not YAML, a key that recipes do not have, an unknown group or a stage without a command.
+        UserError: no such file, not YAML, an unknown key or group, a circle of groups, or a stage without a command.
     """
     content = _read_sections(path, ())
     groups = content["groups"]
