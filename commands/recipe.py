@@ -87,8 +87,9 @@ def main(args: Sequence[str]) -> int:
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     options = build_parser().parse_args([dashed(arg) for arg in args])
-    from commands.recipes.document import read_document, resolve
+    from commands.recipes.document import resolve
     from commands.recipes.engine import Choice
+    from commands.recipes.reading import read_document
 
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: expected 1 or more")

@@ -1,31 +1,23 @@
-"""Reading a recipe: from a YAML file to stages whose commands are complete, in the order in which they run."""
+"""From the document of a recipe to stages whose commands are complete, in the order in which they run."""
 
-import difflib
 import fnmatch
 import itertools
 import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from commands.recipes.reading import as_text, near, read_texts
 from core.errors import UserError
 
 _REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][\w+-]*")
-_KEYS = ("about", "vars", "stages", "summary")
-_STAGE_KEYS = ("command", "inputs", "outputs", "after", "for", "goes_on")
 FLOOR = "floor: "
 """Begins what `summary.compare` names in the place of a stage: a row of the other stage's floors."""
-_SUMMARY_KEYS = ("rows", "metrics", "compare")
 _TRAINER = ("fit", "validate", "test", "predict")
-_SHOWN = 12
-"""So many known names are listed."""
 _DEPTH = 20
 """References within references are followed this far; deeper is a circle."""
 
@@ -89,75 +81,11 @@ class Recipe:
     summary: Summary
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which plain YAML silently takes the last."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
-        seen.add(key.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """Reads a recipe file and checks the names in it.
-
-    Raises:
-        UserError: no such file, not YAML, or a key that recipes do not have.
-    """
-    try:
-        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)  # a SafeLoader
-    except FileNotFoundError:
-        known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml"))
-        raise UserError(f"there is no recipe '{path}'{near(str(path), known)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): give a recipe, a YAML file in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{place}: not valid YAML ({reason}); mend the file there or just above") from error
-    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict) or not content["stages"]:
-        raise UserError(f"{path}: expected a mapping with 'stages', each 'NAME: {{command: ...}}'")
-    _check_keys(content, _KEYS, str(path))
-    for section in ("vars", "summary"):
-        if not isinstance(content.get(section) or {}, dict):
-            raise UserError(f"{path}: {section}: expected a mapping, found {content[section]!r:.60}")
-    _check_keys(content.get("summary") or {}, _SUMMARY_KEYS, f"{path}: summary")
-    for name, body in content["stages"].items():
-        if not isinstance(body, dict) or not isinstance(body.get("command"), (str, list)) or not body["command"]:
-            raise UserError(f"{path}: stage '{name}': expected a 'command', words of python cli.py, found {body!r:.60}")
-        _check_keys(body, _STAGE_KEYS, f"{path}: stage '{name}'")
-    return content
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """A hint behind an unknown name: the known one that is closest, or all of them."""
-    known = [str(item) for item in known]
-    close = difflib.get_close_matches(name, known, 1)
-    if close:
-        return f": did you mean '{close[0]}'?"
-    shown = ", ".join(known[:_SHOWN]) + (f", ... ({len(known)} in all)" if len(known) > _SHOWN else "")
-    return f": known are {shown}" if known else ": there are none"
-
-
-def _check_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
-    for key in content:
-        if key not in known:
-            raise UserError(f"{place}: '{key}' is unknown{near(str(key), known)}")
-
-
 def resolve(document: Mapping[str, Any], path: Path, given: Mapping[str, str], base: Path) -> Recipe:
     """Fills in variables and references.
 
     Args:
-        document: from `read_document`.
+        document: from `commands.recipes.reading.read_document`.
         path: its file, for messages.
         given: variables from the command line.
         base: folder of the recipe; the stages' folders are below its ``seed-N`` if the recipe has a seed.
@@ -194,17 +122,6 @@ def _variables(section: Mapping[Any, Any], given: Mapping[str, str], path: Path)
             given[name] if name in given else _Scope(variables, {}, path).fill(as_text(value), f"variable '{name}'")
         )
     return variables
-
-
-def as_text(value: Any) -> str:
-    """A YAML value as it would be written on a command line.
-
-    >>> as_text(True), as_text(None), as_text(1e-4), as_text([1, "a"])
-    ('true', 'null', '0.0001', '[1, a]')
-    """
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
 def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path) -> dict[str, Mapping[str, Any]]:
@@ -291,33 +208,21 @@ class _Scope:
         raise UserError(f"{self.path}: {where}: '${{{name}}}' is unknown{near(name, known)}")
 
 
-def _texts(value: Any, where: str, path: Path) -> list[str]:
-    """A list of texts, or one text that is split like on a command line."""
-    if isinstance(value, str):
-        try:
-            return shlex.split(value)
-        except ValueError as error:
-            raise UserError(f"{path}: {where}: cannot be split into words ({error}): {value:.60}") from error
-    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
-        return [as_text(item) for item in value]
-    raise UserError(f"{path}: {where}: expected a text or a list of texts, found {value!r:.60}")
-
-
 def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope) -> Stage:
     path = scope.path
     needs: list[str] = []
     scope, open_scope = (replace(item, run=item.places[name]) for item in (scope, open_scope))
     where = f"stage '{name}'"
-    words = _texts(body["command"], f"{where}: command", path)
+    words = read_texts(body["command"], f"{where}: command", path)
     own_folder = any("${run}" in word for word in words)
     command = [text for word in words for text in scope.words(word, where, needs)]
     key = [text for word in words for text in open_scope.words(word, where, [])]
     _check_command(command, where, path)
     if command[0] in _TRAINER and not own_folder:
         command += ["--run_dir", str(scope.run)]
-    inputs = [scope.fill(text, where, needs) for text in _texts(body.get("inputs") or [], f"{where}: inputs", path)]
-    outputs = [scope.fill(text, where) for text in _texts(body.get("outputs") or [], f"{where}: outputs", path)]
-    after = _texts(body.get("after") or [], f"{where}: after", path)
+    inputs = [scope.fill(text, where, needs) for text in read_texts(body.get("inputs") or [], f"{where}: inputs", path)]
+    outputs = [scope.fill(text, where) for text in read_texts(body.get("outputs") or [], f"{where}: outputs", path)]
+    after = read_texts(body.get("after") or [], f"{where}: after", path)
     for other in after:
         if other not in scope.places:
             raise UserError(f"{path}: {where}: after: there is no stage '{other}'{near(other, scope.places)}")
@@ -365,7 +270,7 @@ def _ordered(stages: Mapping[str, Stage], path: Path) -> tuple[Stage, ...]:
 
 
 def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path) -> Summary:
-    rows = _texts(section.get("rows") or [], "summary: rows", path)
+    rows = read_texts(section.get("rows") or [], "summary: rows", path)
     pairs = section.get("compare") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{path}: summary: compare: expected pairs such as [[a, b]], found {pairs!r:.60}")
@@ -373,5 +278,5 @@ def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path
     for pattern in [*rows, *named]:
         if str(pattern) not in stages and not (pattern in rows and fnmatch.filter(stages, str(pattern))):
             raise UserError(f"{path}: summary: there is no stage '{pattern}'{near(str(pattern), stages)}")
-    metrics = _texts(section.get("metrics") or [], "summary: metrics", path)
+    metrics = read_texts(section.get("metrics") or [], "summary: metrics", path)
     return Summary(tuple(rows), tuple(metrics), tuple((str(a), str(b)) for a, b in pairs))

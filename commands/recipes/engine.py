@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from commands.recipes.document import Recipe, Stage, near
+from commands.recipes.document import Recipe, Stage
 from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint
 from commands.recipes.process import StageProcess, cores, end_all
+from commands.recipes.reading import near
 from core.errors import UserError
 from core.files import write_text
 

@@ -1,0 +1,164 @@
+"""Reading a recipe file: its keys are checked, what it and its stages inherit is filled in."""
+
+import difflib
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import UserError
+
+_SECTIONS = ("vars", "groups", "stages", "summary")
+_KEYS = ("about", "extends", *_SECTIONS)
+_STAGE_KEYS = ("extends", "command", "inputs", "outputs", "after", "for", "goes_on")
+_SUMMARY_KEYS = ("rows", "metrics", "compare")
+_SHOWN = 12
+"""At most this many known names are listed."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a duplicate key, of which plain YAML silently takes the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Reads a recipe file, with the recipe that it extends, and checks the names in it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its sections; every stage has all of its command and no ``extends``.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or group, a circle of groups, or a stage without a command.
+    """
+    content = _read_sections(path, ())
+    groups = content["groups"]
+    stages = {name: _inherit(body, groups, path, f"stage '{name}'", ()) for name, body in content["stages"].items()}
+    for name, body in stages.items():
+        if not isinstance(body.get("command"), (str, list)) or not body["command"]:
+            raise UserError(f"{path}: stage '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
+    return {**content, "stages": stages}
+
+
+def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The sections of a file, those of the recipe that it extends included; its own entries win."""
+    if path.resolve() in above:
+        raise UserError(f"{path}: extends: recipes extend each other in a circle; remove one 'extends'")
+    content = _load(path)
+    if not isinstance(content, dict) or not ("extends" in content or content.get("stages")):
+        raise UserError(f"{path}: expected a mapping with 'stages', each 'NAME: {{command: ...}}'")
+    _check_keys(content, _KEYS, str(path))
+    for section in _SECTIONS:
+        if not isinstance(content.get(section) or {}, dict):
+            raise UserError(f"{path}: {section}: expected a mapping, found {content[section]!r:.60}")
+    _check_keys(content.get("summary") or {}, _SUMMARY_KEYS, f"{path}: summary")
+    for kind in ("group", "stage"):
+        for name, body in (content.get(f"{kind}s") or {}).items():
+            if not isinstance(body, dict) or not ("extends" in body or kind == "group" or body.get("command")):
+                raise UserError(f"{path}: {kind} '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
+            _check_keys(body, _STAGE_KEYS, f"{path}: {kind} '{name}'")
+    base: dict[str, Any] = {}
+    if "extends" in content:
+        if not isinstance(content["extends"], str):
+            raise UserError(f"{path}: extends: expected the file of a recipe, found {content['extends']!r:.60}")
+        base = _read_sections(path.parent / content["extends"], (*above, path.resolve()))
+    return {name: {**base.get(name, {}), **(content.get(name) or {})} for name in _SECTIONS}
+
+
+def _load(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text("utf-8"), Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError:
+        known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml"))
+        raise UserError(f"there is no recipe '{path}'{near(str(path), known)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}): give a recipe, a YAML file in UTF-8") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path}{place}: not valid YAML ({reason}); fix the file there or just above") from error
+
+
+def _inherit(
+    body: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], path: Path, where: str, above: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """A stage or group with what it inherits: the words of its group come before its own, other keys are replaced."""
+    if "extends" not in body:
+        return body
+    name = str(body["extends"])
+    if name not in groups:
+        raise UserError(f"{path}: {where}: extends: there is no group '{name}'{near(name, groups)}")
+    if name in above:
+        circle = " -> ".join([*above[above.index(name) :], name])
+        raise UserError(f"{path}: {where}: groups extend each other in a circle: {circle}; remove one 'extends'")
+    group = _inherit(groups[name], groups, path, f"group '{name}'", (*above, name))
+    own = {key: value for key, value in body.items() if key != "extends"}
+    commands = [item["command"] for item in (group, own) if "command" in item]
+    if all(isinstance(item, str) for item in commands):
+        return {**group, **own, "command": " ".join(commands)}
+    words = [word for item in commands for word in read_texts(item, f"{where}: command", path)]
+    return {**group, **own, "command": words}
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint behind an unknown name: the known one that is closest, or all of them."""
+    known = [str(item) for item in known]
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f": did you mean '{close[0]}'?"
+    shown = ", ".join(known[:_SHOWN]) + (f", ... ({len(known)} in all)" if len(known) > _SHOWN else "")
+    return f": known are {shown}" if known else ": there are none"
+
+
+def _check_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) -> None:
+    for key in content:
+        if key not in known:
+            raise UserError(f"{place}: '{key}' is unknown{near(str(key), known)}")
+
+
+def as_text(value: Any) -> str:
+    """A YAML value as it would be written on a command line.
+
+    >>> as_text(True), as_text(None), as_text(1e-4), as_text([1, "a"])
+    ('true', 'null', '0.0001', '[1, a]')
+    """
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+
+
+def read_texts(value: Any, where: str, path: Path) -> list[str]:
+    """A list of texts, or one text that is split as on a command line.
+
+    Args:
+        value: from the file.
+        where: the place in the file, for messages.
+        path: the file, for messages.
+
+    Raises:
+        UserError: the value is neither, or a quotation mark is not closed.
+    """
+    if isinstance(value, str):
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            raise UserError(f"{path}: {where}: cannot be split into words ({error}): {value:.60}") from error
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return [as_text(item) for item in value]
+    raise UserError(f"{path}: {where}: expected a text or a list of texts, found {value!r:.60}")

@@ -1,0 +1,156 @@
+"""The structure of the code base stays within its limits (`scripts/structure.py`), and what measures it notices."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scripts import structure
+from tests.conftest import ROOT
+
+KNOWN_BROKEN = {
+    "import circles": 4,
+    "upward imports": 2,
+    "classes with more than 15 own arguments": 19,
+    "constructor bodies over 40 lines": 1,
+    "repeated lines, lightning_modules": 13.5,
+    "repeated lines, datamodules": 7,
+    "files over 400 lines": 3,
+}
+"""Measures over their limit, and the value that they must not exceed meanwhile."""
+
+MANY = ", ".join(f"a{number}" for number in range(16))
+COPIED = "".join(f"    value_{number} = {number}\n" for number in range(5))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    start = time.perf_counter()
+    measures = structure.measure(ROOT)
+    assert time.perf_counter() - start < 5
+    return {item.name: item for item in measures}
+
+
+def test_known_names_are_measures(measured):
+    assert set(KNOWN_BROKEN) <= set(measured)
+
+
+@pytest.mark.parametrize("name", [item.name for item in structure.measure(ROOT)])
+def test_limit_holds(measured, name):
+    item = measured[name]
+    limit = max(item.limit, KNOWN_BROKEN.get(name, item.limit))
+    assert item.value <= limit, "\n".join(item.found)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with one module in every package; returns a function that adds a file and measures."""
+    for layer in structure.LAYERS[:-1]:
+        (tmp_path / layer).mkdir()
+        (tmp_path / layer / "__init__.py").write_text("")
+    (tmp_path / "cli.py").write_text("import commands\n")
+
+    def measure(files=()):
+        for name, text in dict(files).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return {item.name: item for item in structure.measure(tmp_path) if item.broken}
+
+    return measure
+
+
+def test_empty_checkout_breaks_nothing(checkout):
+    assert checkout() == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import callbacks",
+        "from callbacks import x",
+        "def f():\n    import callbacks",
+        "if X:\n    from callbacks import y",
+    ],
+)
+def test_upward_import_is_found_wherever_it_stands(checkout, statement):
+    broken = checkout({"core/a.py": statement})
+    assert list(broken) == ["upward imports"]
+    assert "core.a, line" in broken["upward imports"].found[0]
+
+
+def test_circle_is_found_inside_functions(checkout):
+    broken = checkout(
+        {
+            "core/a.py": "from core import b",
+            "core/b.py": "def f():\n    from . import c",
+            "core/c.py": "from .a import x as y",
+        }
+    )
+    assert broken["import circles"].found == ("core.a, core.b, core.c",)
+
+
+def test_import_of_a_name_in_a_package_counts_for_the_package(checkout):
+    assert "import circles" in checkout({"core/__init__.py": "from core.a import x", "core/a.py": "from core import x"})
+
+
+def test_constructors_are_measured(checkout):
+    body = "        self.x = 1\n" * 41
+    broken = checkout(
+        {
+            "core/a.py": f"class A:\n    def __init__(self, *, {MANY}): ...\n",
+            "core/b.py": f"class B:\n    def __init__(self, {MANY[4:]}, **rest): ...\n",
+            "core/c.py": 'class C:\n    def __init__(self):\n        """Says.\n\n        more\n        """\n' + body,
+            "core/d.py": "@dataclass(frozen=True)\nclass D:\n"
+            + "".join(f"    a{number}: int = 0\n" for number in range(16)),
+        }
+    )
+    assert broken["classes with more than 15 own arguments"].found == (
+        "core/a.py: A, 16 arguments",
+        "core/d.py: D, 16 arguments",
+    )
+    assert broken["constructor bodies over 40 lines"].found == ("core/c.py: C, 41 lines",)
+
+
+def test_copied_lines_are_found_across_blank_lines_and_comments(checkout):
+    other = COPIED.replace("\n", "\n\n    # why\n    (\n    )\n", 2)
+    broken = checkout(
+        {"lightning_modules/a.py": f"def f():\n{COPIED}", "lightning_modules/b.py": f"def g():\n{other}    x = 1\n"}
+    )
+    assert broken["repeated lines, lightning_modules"].found == (
+        "lightning_modules/a.py: 5 of 6 lines",
+        "lightning_modules/b.py: 5 of 7 lines",
+    )
+
+
+def test_copied_imports_do_not_count(checkout):
+    lines = "from core import (\n    a,\n    b,\n    c,\n    d,\n)\nimport x\nimport y\nimport z\nimport w\n"
+    assert "repeated lines, datamodules" not in checkout({"datamodules/a.py": lines, "datamodules/b.py": lines})
+
+
+def test_copied_yaml_is_found(checkout, tmp_path):
+    text = "model:\n  a: 1\n  b: 2\n  init_args:\n    c: 3  # three\n    d: 4\n"
+    for name in ("x", "y/z"):
+        path = tmp_path / "experiments" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}\n{text}{name[0]}: 0\n")
+    assert checkout()["repeated lines, experiments"].value == pytest.approx(80)
+
+
+def test_long_files_and_stray_tests_are_found(checkout):
+    broken = checkout({"benchmarks/long.py": "x = 1\n" * 401, "tests/core/test_a.py": "", "tests/gone/test_b.py": ""})
+    assert broken["files over 400 lines"].found == ("benchmarks/long.py, 401 lines",)
+    assert broken["test packages that mirror no package"].found == ("tests/gone",)
+
+
+def test_large_packages_are_found(checkout):
+    files = {f"{layer}/a{number}.py": "" for layer in structure.LAYERS[:5] for number in range(9)}
+    assert checkout(files)["files of the median package"].value == 10
+
+
+def test_script_prints_a_table_and_its_exit_code_says_whether_a_limit_is_broken():
+    script = [sys.executable, str(ROOT / "scripts" / "structure.py")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("measure ")
+    assert done.returncode == int(any(item.broken for item in structure.measure(ROOT)))
