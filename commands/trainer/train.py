@@ -26,6 +26,7 @@ from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
 from callbacks.report import RunReport
 from commands.trainer import config_files, runs
+from commands.trainer.old_names import NewNames
 from core.errors import UserError
 from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
@@ -210,10 +211,12 @@ def main(args: Sequence[str]) -> int:
     config_files.check_files(runs.config_files(args))
     if any(".dict_kwargs" in arg for arg in args):
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
-    args = runs.with_saved_config(args)
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    with own_wandb_run():
-        cli = _run(args)
+    with NewNames() as names, own_wandb_run():
+        try:
+            cli = _run(names.arguments(runs.with_saved_config(args)))
+        except UserError as error:
+            raise UserError(names.original(str(error))) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
         print(f"run folder: {cli.run_dir}")
     return 130 if cli.trainer.interrupted else 0
