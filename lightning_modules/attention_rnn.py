@@ -22,12 +22,12 @@ from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.parts.settings import check_one_encoder, scheduled_share, words_of
 from networks.captioners.attention_rnn import AttentionRNNCaptioner
-from networks.captioners.base import CaptionOutput, Memory, target_mask
 from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
 from networks.layers.attention import AttentionName, build_attention
 from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import CaptionOutput, Memory, target_mask
 from networks.losses.attention import doubly_stochastic_penalty, supervision_loss
 from networks.losses.words import word_loss, word_shares
 
@@ -170,19 +170,27 @@ class AttentionRNN(CaptioningModule):
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         self.captioner = AttentionRNNCaptioner(
-            build_attention(attention, region_dim, hidden_dim, attention_dim, heads, dot_bias, dot_scaled),
-            vocab_size,
-            encoder.grid_dim if encoder is not None else feature_dim or 0,
-            encoder,
-            cell,
-            word_dim,
-            dropout,
-            region_dropout,
-            gated,
-            positions,
-            tied_embeddings,
-            pooled_side,
-            start_pooling,
+            attention=build_attention(
+                attention,
+                region_dim=region_dim,
+                hidden_dim=hidden_dim,
+                attention_dim=attention_dim,
+                heads=heads,
+                bias=dot_bias,
+                scaled=dot_scaled,
+            ),
+            vocab_size=vocab_size,
+            feature_dim=encoder.grid_dim if encoder is not None else feature_dim or 0,
+            encoder=encoder,
+            cell=cell,
+            word_dim=word_dim,
+            dropout=dropout,
+            region_dropout=region_dropout,
+            gated=gated,
+            positions=positions,
+            tied_embeddings=tied_embeddings,
+            pooled_side=pooled_side,
+            start_pooling=start_pooling,
             bos_id=bos_id,
             eos_id=eos_id,
             pad_id=pad_id,

@@ -18,10 +18,11 @@ from datamodules.scenes.truth_metric import SceneTruth
 from lightning_modules.base import BaseModule, Stage
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from metrics.caption_metrics import CaptionMetrics
-from networks.captioners.base import Captioner, CaptionOutput, Memory, select_rows
+from networks.captioners.base import Captioner
 from networks.generation.retrieval import RetrievalIndex
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.positions import square_side
+from networks.layers.sequences import CaptionOutput, Memory, select_rows
 from networks.losses.tokens import token_loss
 
 

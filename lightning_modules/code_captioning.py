@@ -30,7 +30,6 @@ from lightning_modules.parts.handover import (
 )
 from lightning_modules.parts.settings import check_one_encoder, scheduled_share
 from metrics.distinct import DistinctCaptions
-from networks.captioners.base import CaptionOutput, Memory
 from networks.captioners.code import CodeCaptioner, CodeEntry, RegionProjection
 from networks.captioners.text_autoencoder import CodeKind
 from networks.classifiers.base import Classifier
@@ -44,6 +43,7 @@ from networks.generation.search import DecodingSettings
 from networks.layers.attention import Attention, AttentionName, build_attention
 from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import CaptionOutput, Memory
 
 DecoderName = Literal["code", "attention_rnn"]
 
@@ -185,30 +185,65 @@ class CodeCaptioning(CaptioningModule):
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         width = feature_dim or 1 if encoder is None else encoder.grid_dim
-        reader = WordReader(word_input, vocab_size, word_dim)
+        reader = WordReader(word_input=word_input, vocab_size=vocab_size, word_dim=word_dim)
         code_dim = reader.out_features if entry == "first_word" else hidden_dim * (layers if code == "states" else 1)
         looks: Attention | None = None
         if attention is not None or attend_code:
             width_of_state = hidden_dim if decoder == "code" else decoder_dim or hidden_dim
-            looks = build_attention(attention or "uniform", attention_dim, width_of_state, attention_dim)
+            looks = build_attention(
+                attention or "uniform", region_dim=attention_dim, hidden_dim=width_of_state, attention_dim=attention_dim
+            )
         _check_decoder(self.hparams)
         writer: RecurrentDecoder
         if decoder == "code":
-            writer = CodeDecoder(vocab_size, reader, hidden_dim, layers, cell, dropout, word_dropout, looks)
+            writer = CodeDecoder(
+                vocab_size=vocab_size,
+                words=reader,
+                hidden_dim=hidden_dim,
+                layers=layers,
+                cell=cell,
+                dropout=dropout,
+                word_dropout=word_dropout,
+                attention=looks,
+            )
         else:
             assert looks is not None
             special = (bos_id, eos_id, pad_id)
-            writer = AttentionDecoder(looks, vocab_size, code_dim, cell, word_dim, dropout, never_read=special)
+            writer = AttentionDecoder(
+                attention=looks,
+                vocab_size=vocab_size,
+                start_dim=code_dim,
+                cell=cell,
+                word_dim=word_dim,
+                dropout=dropout,
+                never_read=special,
+            )
         coder = ImageCoder(
-            code_dim, num_labels or 0, encoder, width, hidden_dims, pooling, normalize, image_dropout, input_dropout
+            code_dim=code_dim,
+            num_labels=num_labels or 0,
+            encoder=encoder,
+            feature_dim=width,
+            hidden_dims=hidden_dims,
+            pooling=pooling,
+            normalize=normalize,
+            dropout=image_dropout,
+            input_dropout=input_dropout,
         )
         self.captioner = CodeCaptioner(
-            coder,
-            writer,
-            RegionProjection(width, attention_dim, pooled_side, dropout) if attention is not None else None,
-            RegionProjection(coder.project.in_features, attention_dim, None, dropout) if attend_code else None,
-            entry,
-            code_dropout,
+            coder=coder,
+            decoder=writer,
+            regions=RegionProjection(
+                feature_dim=width, region_dim=attention_dim, pooled_side=pooled_side, dropout=dropout
+            )
+            if attention is not None
+            else None,
+            summary=RegionProjection(
+                feature_dim=coder.project.in_features, region_dim=attention_dim, pooled_side=None, dropout=dropout
+            )
+            if attend_code
+            else None,
+            entry=entry,
+            code_dropout=code_dropout,
             bos_id=bos_id,
             eos_id=eos_id,
             pad_id=pad_id,

@@ -36,7 +36,8 @@ from lightning_modules.parts.settings import check_one_encoder
 from metrics.retrieval import CodeRetrieval
 from networks.captioners.text_autoencoder import CodeKind, TextEncoder
 from networks.classifiers.base import Classifier
-from networks.classifiers.image_code import ImageCoder, pulled_together
+from networks.classifiers.image_code import ImageCoder
+from networks.losses.distillation import code_distance
 from networks.decoders.code import WordInput, WordReader
 from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
@@ -137,21 +138,29 @@ class Distillation(BaseModule):
         self.save_hyperparameters()
         check_one_encoder(image_encoder, feature_dim, {"image_weights": image_weights is not None})
         _check_numbers(text_lr_factor, label_weight, teacher_dropout, temperature)
-        reader = WordReader(word_input, vocab_size, word_dim)
-        self.text = TextEncoder(reader, hidden_dim, layers, cell, 0.0, reverse_input, code)
+        reader = WordReader(word_input=word_input, vocab_size=vocab_size, word_dim=word_dim)
+        self.text = TextEncoder(
+            words=reader,
+            hidden_dim=hidden_dim,
+            layers=layers,
+            cell=cell,
+            dropout=0.0,
+            reverse_input=reverse_input,
+            code=code,
+        )
         encoder = None
         if image_encoder is not None:
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         self.coder = ImageCoder(
-            self.text.code_dim,
-            num_labels or 0,
-            encoder,
-            feature_dim or 1,
-            hidden_dims,
-            pooling,
-            normalize,
-            dropout,
-            input_dropout,
+            code_dim=self.text.code_dim,
+            num_labels=num_labels or 0,
+            encoder=encoder,
+            feature_dim=feature_dim or 1,
+            hidden_dims=hidden_dims,
+            pooling=pooling,
+            normalize=normalize,
+            dropout=dropout,
+            input_dropout=input_dropout,
         )
         if not label_weight:
             self.coder.classifier.head[-1].requires_grad_(False)
@@ -278,7 +287,7 @@ class Distillation(BaseModule):
     def distance(self, image: Tensor, text: Tensor) -> Tensor:
         """Mean distance of pairs of codes `(N, D)`."""
         settings = self.hparams
-        return pulled_together(image, text, settings["distance"], settings["normalized"], settings["temperature"])
+        return code_distance(image, text, settings["distance"], settings["normalized"], settings["temperature"])
 
     def _chosen_teachers(self) -> list["Distillation"]:
         """The assistants of this step; the captions always teach."""

@@ -22,12 +22,12 @@ from lightning_modules.base import Schedule
 from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.parts.settings import check_one_encoder
 from metrics.character_bleu import character_bleu
-from networks.captioners.base import CaptionOutput, Memory
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.decoders.language import GPT2_SIZES, build_language_model
 from networks.decoders.merging import MergingVariant
 from networks.encoders.build import build_encoder
 from networks.layers.pooling import Pooling
+from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.tokens import token_loss
 
 
@@ -130,17 +130,17 @@ class DualTransfer(CaptioningModule):
         known = language_model in GPT2_SIZES and not (language_weights and Path(language_weights).is_dir())
         self._language_is_loaded = language_config is None and language_weights is not None and not known
         self.captioner = DualTransferCaptioner(
-            vocab_size,
-            bos_id,
-            eos_id,
-            pad_id,
-            encoder=image_encoder,
-            language=language_model,
+            vocab_size=vocab_size,
+            bos_id=bos_id,
+            eos_id=eos_id,
+            pad_id=pad_id,
+            image_encoder=image_encoder,
+            language_model=language_model,
             language_weights=language_weights if self._language_is_loaded else None,
             language_config=language_config,
-            layers=language_layers,
-            heads=language_heads,
-            width=language_dim,
+            language_layers=language_layers,
+            language_heads=language_heads,
+            language_dim=language_dim,
             dropout=dropout,
             merging=merging,
             max_tokens=max_tokens,
@@ -170,7 +170,7 @@ class DualTransfer(CaptioningModule):
             language = build_language_model(
                 settings["language_model"],
                 settings["language_weights"],
-                settings["vocab_size"],
+                vocab_size=settings["vocab_size"],
                 bos_id=settings["bos_id"],
                 eos_id=settings["eos_id"],
             )

@@ -147,9 +147,9 @@ def build_from(module: ClassificationModule) -> None:
     values = module.hparams
     module.classifier, values["bert_sizes"] = build_emotion_network(
         values["architecture"],
-        values["num_labels"] or 1,  # the number comes with the checkpoint, see `adopt_labels`
-        values["vocab_size"],
-        values["pad_id"],
+        num_labels=values["num_labels"] or 1,  # the number comes with the checkpoint, see `adopt_labels`
+        vocab_size=values["vocab_size"],
+        pad_id=values["pad_id"],
         **{name: values[name] for name in _SIZES},
     )
     module.reads_text = True

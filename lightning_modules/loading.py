@@ -23,7 +23,7 @@ from lightning_modules.base import METHODS, BaseModule, names_that_differ
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
 from networks.classifiers.base import Classifier, LabelOutput
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 from networks.generation.search import DecodingSettings, decode
 
 

@@ -19,9 +19,12 @@ from core.errors import UserError
 from lightning_modules.base import Schedule, rate_factor
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.settings import check_one_encoder
-from networks.classifiers.image import ImageClassifier, random_dihedral
-from networks.encoders.build import ImageEncoder, TorchvisionEncoder, build_encoder
+from networks.classifiers.image import ImageClassifier
+from networks.layers.dihedral import random_dihedral
+from networks.encoders.base import ImageEncoder
+from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
+from networks.encoders.torchvision import TorchvisionEncoder
 from networks.layers.pooling import Pooling
 from networks.losses.labels import LabelLoss
 
@@ -113,15 +116,15 @@ class MultiLabel(ClassificationModule):
             # random weights here: published ones come in `load_pretrained`, so that serving never looks for them
             encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
         self.classifier = ImageClassifier(
-            max(1, num_labels or 0),  # data without labels are refused in `setup`, where they are known
-            encoder,
-            feature_dim or 1,
-            hidden_dims,
-            pooling,
-            normalize,
-            dropout,
-            input_dropout,
-            views,
+            num_labels=max(1, num_labels or 0),  # data without labels are refused in `setup`, where they are known
+            encoder=encoder,
+            feature_dim=feature_dim or 1,
+            hidden_dims=hidden_dims,
+            pooling=pooling,
+            normalize=normalize,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            views=views,
         )
         self._map_parameters = () if encoder is None else parameters_of_map(encoder)
         self._learning = _last_blocks(encoder, fine_tune_blocks)

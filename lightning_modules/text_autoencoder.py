@@ -15,11 +15,11 @@ from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_sp
 from lightning_modules.base import BaseModule, Schedule, Stage
 from lightning_modules.parts.settings import scheduled_share
 from metrics.caption_metrics import CaptionMetrics
-from networks.captioners.base import CaptionOutput
 from networks.captioners.text_autoencoder import CodeKind, TextAutoencoder
 from networks.decoders.code import WordInput
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import CaptionOutput
 from networks.losses.tokens import token_loss
 
 _REPLACED_WORDS = 0.2
@@ -115,18 +115,18 @@ class TextAutoencoding(BaseModule):
         super().__init__()
         self.save_hyperparameters()
         self.autoencoder = TextAutoencoder(
-            vocab_size,
-            word_input,
-            word_dim,
-            hidden_dim,
-            layers,
-            cell,
-            code,
-            dropout,
-            word_dropout,
-            reverse_input,
-            code_dropout,
-            gradient_checkpointing,
+            vocab_size=vocab_size,
+            word_input=word_input,
+            word_dim=word_dim,
+            hidden_dim=hidden_dim,
+            layers=layers,
+            cell=cell,
+            code=code,
+            dropout=dropout,
+            word_dropout=word_dropout,
+            reverse_input=reverse_input,
+            code_dropout=code_dropout,
+            gradient_checkpointing=gradient_checkpointing,
             bos_id=bos_id,
             eos_id=eos_id,
             pad_id=pad_id,
