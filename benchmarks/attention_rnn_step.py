@@ -115,7 +115,14 @@ def measure(
     """
     torch.manual_seed(0)
     captioner = AttentionRNNCaptioner(
-        build_attention(attention, 256, 512), vocab, 1024, cell=cell, dropout=0.0, bos_id=BOS, eos_id=EOS, pad_id=PAD
+        attention=build_attention(attention, region_dim=256, hidden_dim=512),
+        vocab_size=vocab,
+        feature_dim=1024,
+        cell=cell,
+        dropout=0.0,
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_id=PAD,
     )
     optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-4, fused=True)
     ways: dict[str, Callable[[AttentionRNNCaptioner, Batch], Tensor]] = {"plain": plain_loss, "ours": packed_loss}

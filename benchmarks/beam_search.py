@@ -26,9 +26,9 @@ from dual_transfer_step import Published
 from torch import Tensor
 
 from core.batch import Batch
-from networks.captioners.base import Memory, State
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.generation.search import DecodingSettings, Hypotheses, decode
+from networks.layers.sequences import Memory, State
 
 EOS, BOS, PAD, VOCABULARY = 50256, 50257, 50258, 50259
 

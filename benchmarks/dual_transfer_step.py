@@ -51,7 +51,7 @@ class Published(nn.Module):
         self.language_tower = GPT2Model(GPT2Config(vocab_size=VOCABULARY))
         self.language_tower.load_state_dict(ours.language.network.state_dict())
         assert isinstance(ours.merging, MLPMerging)
-        self.merging = MLPMerging(ours.encoder.vector_dim, ours.language.width)
+        self.merging = MLPMerging(image_dim=ours.encoder.vector_dim, hidden_dim=ours.language.width)
         self.merging.load_state_dict(ours.merging.state_dict())
 
     def forward(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -165,7 +165,9 @@ def main() -> None:
     torch.manual_seed(0)
     image, captions = real_data(Path(os.environ.get("CAPTION_DATA", "../shared/data"))) or noise()
     batch = our_batch(image, captions)
-    ours = DualTransferCaptioner(VOCABULARY, BOS, EOS, PAD, "efficientnet-b4").train()
+    ours = DualTransferCaptioner(
+        vocab_size=VOCABULARY, bos_id=BOS, eos_id=EOS, pad_id=PAD, image_encoder="efficientnet-b4"
+    ).train()
     published = Published(ours).train()
     check_same_loss(ours, published, batch, captions)
     our_adam = torch.optim.Adam(ours.parameters(), lr=3e-5, fused=True)

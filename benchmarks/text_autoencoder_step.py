@@ -102,7 +102,9 @@ def assert_same(model: TextAutoencoder, ways: dict[str, Way], ids: Tensor, lengt
 def measure(width: int, scheduled_sampling: float, captions: int, padded: int, rounds: int) -> None:
     """Prints one row of the table."""
     torch.manual_seed(0)
-    model = TextAutoencoder(WORDS, word_dim=300, state_dim=width, dropout=0.1, bos_id=BOS, eos_id=EOS, pad_id=PAD)
+    model = TextAutoencoder(
+        vocab_size=WORDS, word_dim=300, hidden_dim=width, dropout=0.1, bos_id=BOS, eos_id=EOS, pad_id=PAD
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     ways: dict[str, Way] = {"plain": plain_loss, "ours": fused_loss}
     ids, lengths = make_captions(captions, padded)

@@ -17,7 +17,7 @@ from datamodules.readers.images import ImageTransform
 from datamodules.scenes.pointing import normalised_entropy
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.serving import LoadedCaptioner
-from networks.captioners.base import select_rows
+from networks.layers.sequences import select_rows
 from reporting.figures import Picture, attention_sheet
 
 

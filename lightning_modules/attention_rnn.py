@@ -19,10 +19,10 @@ from lightning_modules.parts.encoder import UnfreezingEncoder
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import words_of
 from networks.captioners.attention_rnn import AttentionRNNCaptioner
-from networks.captioners.base import CaptionOutput, Memory
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.words import word_loss, word_shares
 
 
@@ -82,12 +82,12 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
             feature_dim=encoder.grid_dim if encoder is not None else self.feature_dim or 0,
             encoder=encoder,
             cell=cell,
-            embedding_dim=word_dim,
+            word_dim=word_dim,
             dropout=dropout,
-            feature_dropout=self.region_dropout,
+            region_dropout=self.region_dropout,
             gated=gated,
             positions=positions,
-            tied=tied_embeddings,
+            tied_embeddings=tied_embeddings,
             pooled_side=self.pooled_side,
             start_pooling=start_pooling,
             bos_id=self.bos_id,

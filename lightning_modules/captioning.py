@@ -20,10 +20,11 @@ from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
-from networks.captioners.base import Captioner, CaptionOutput, Memory, select_rows
+from networks.captioners.base import Captioner
 from networks.generation.retrieval import RetrievalIndex
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.positions import square_side
+from networks.layers.sequences import CaptionOutput, Memory, select_rows
 from networks.losses.tokens import token_loss
 
 

@@ -30,7 +30,6 @@ from lightning_modules.parts.handover import (
 )
 from lightning_modules.parts.sampling import SamplingOptions
 from metrics.distinct import DistinctCaptions
-from networks.captioners.base import CaptionOutput, Memory
 from networks.captioners.code import CodeCaptioner, CodeEntry, RegionProjection
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
@@ -38,6 +37,7 @@ from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
 from networks.generation.search import DecodingSettings
 from networks.layers.attention import AttentionName, build_attention
+from networks.layers.sequences import CaptionOutput, Memory
 
 DecoderName = Literal["code", "attention_rnn"]
 
@@ -108,13 +108,23 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
         width = self.feature_dim or 1 if encoder is None else encoder.grid_dim
         writer, code_dim = self._new_decoder()
         coder = self.new_coder(code_dim, image_dropout, encoder)
+        regions = summary = None
+        if attention is not None:
+            regions = RegionProjection(
+                feature_dim=width, region_dim=attention_dim, pooled_side=pooled_side, dropout=dropout
+            )
+        if attend_code:
+            summary = RegionProjection(
+                feature_dim=coder.project.in_features, region_dim=attention_dim, pooled_side=None, dropout=dropout
+            )
         self.captioner = CodeCaptioner(
-            coder,
-            writer,
-            RegionProjection(width, attention_dim, pooled_side, dropout) if attention is not None else None,
-            RegionProjection(coder.project.in_features, attention_dim, None, dropout) if attend_code else None,
-            entry,
-            code_dropout,
+            coder=coder,
+            decoder=writer,
+            regions=regions,
+            summary=summary,
+            entry=entry,
+            code_dropout=code_dropout,
+            vocab_size=self.vocab_size,
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             pad_id=self.pad_id,
@@ -131,15 +141,36 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
         attends = None
         if self.attention is not None or self.attend_code:
             state_dim = self.hidden_dim if self.decoder == "code" else self.decoder_dim or self.hidden_dim
-            attends = build_attention(self.attention or "uniform", self.attention_dim, state_dim, self.attention_dim)
+            attends = build_attention(
+                self.attention or "uniform",
+                region_dim=self.attention_dim,
+                hidden_dim=state_dim,
+                attention_dim=self.attention_dim,
+            )
         _check_decoder(self)
         if self.decoder == "code":
-            sizes = (self.hidden_dim, self.layers, self.cell, self.dropout, self.word_dropout)
-            return CodeDecoder(self.vocab_size, reader, *sizes, attends), code_dim
+            code_decoder = CodeDecoder(
+                vocab_size=self.vocab_size,
+                words=reader,
+                hidden_dim=self.hidden_dim,
+                layers=self.layers,
+                cell=self.cell,
+                dropout=self.dropout,
+                word_dropout=self.word_dropout,
+                attention=attends,
+            )
+            return code_decoder, code_dim
         assert attends is not None
-        special = (self.bos_id, self.eos_id, self.pad_id)
-        sizes_of_rnn = (self.vocab_size, code_dim, self.cell, self.word_dim, self.dropout)
-        return AttentionDecoder(attends, *sizes_of_rnn, never_read=special), code_dim
+        attention_decoder = AttentionDecoder(
+            attention=attends,
+            vocab_size=self.vocab_size,
+            start_dim=code_dim,
+            cell=self.cell,
+            word_dim=self.word_dim,
+            dropout=self.dropout,
+            never_read=(self.bos_id, self.eos_id, self.pad_id),
+        )
+        return attention_decoder, code_dim
 
     @property
     def own_coder(self) -> ImageCoder:

@@ -34,7 +34,8 @@ from lightning_modules.parts.handover import (
 from lightning_modules.parts.optimisation import ParameterGroup
 from metrics.retrieval import CodeRetrieval
 from networks.captioners.text_autoencoder import TextEncoder
-from networks.classifiers.image_code import ImageCoder, pulled_together
+from networks.classifiers.image_code import ImageCoder
+from networks.losses.distillation import code_distance
 
 Distance = Literal["mse", "cosine", "kl"]
 
@@ -90,7 +91,13 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         self.teachers_from, self.teacher_dropout = teachers_from, teacher_dropout
         check_ranges(text_lr_factor, teacher_dropout, temperature)
         self.text = TextEncoder(
-            self.new_reader(vocab_size), self.hidden_dim, self.layers, self.cell, 0.0, reverse_input, self.code
+            words=self.new_reader(vocab_size),
+            hidden_dim=self.hidden_dim,
+            layers=self.layers,
+            cell=self.cell,
+            dropout=0.0,
+            reverse_input=reverse_input,
+            code=self.code,
         )
         self.coder = self.new_coder(self.text.code_dim, dropout, self.new_encoder())
         self.choose_learning()
@@ -189,7 +196,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
 
     def distance(self, image: Tensor, text: Tensor) -> Tensor:
         """Mean distance of pairs of codes `(N, D)`."""
-        return pulled_together(image, text, self.distance_kind, self.normalized, self.temperature)
+        return code_distance(image, text, self.distance_kind, self.normalized, self.temperature)
 
     def _chosen_teachers(self) -> list["Distillation"]:
         """The assistants of this step; the captions always teach."""

@@ -18,12 +18,12 @@ from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.parts.encoder import ImageEncoderOptions, check_one_encoder
 from lightning_modules.parts.language import LanguageModelOptions
 from metrics.character_bleu import character_bleu
-from networks.captioners.base import CaptionOutput, Memory
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.decoders.language import LanguageModel
 from networks.decoders.merging import MergingVariant
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 from networks.layers.pooling import Pooling
+from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.tokens import token_loss
 
 
@@ -87,13 +87,13 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             pad_id=self.pad_id,
-            encoder=image_encoder,
-            language=self.language_model,
+            image_encoder=image_encoder,
+            language_model=self.language_model,
             language_weights=self.language_weights if self.language_is_loaded else None,
             language_config=self.language_config,
-            layers=self.language_layers,
-            heads=self.language_heads,
-            width=self.language_dim,
+            language_layers=self.language_layers,
+            language_heads=self.language_heads,
+            language_dim=self.language_dim,
             dropout=self.dropout,
             merging=merging,
             max_tokens=self.max_tokens,

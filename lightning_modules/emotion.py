@@ -16,7 +16,7 @@ from lightning_modules.parts.encoder import ImageEncoderOptions
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.build import Architecture, build_emotion_network, load_published
 from networks.emotion.tfidf import TextClassifier
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 
 
 class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
@@ -78,9 +78,9 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         """Makes the network; the number of labels may come with a checkpoint, see `on_load_checkpoint`."""
         self.classifier, self.hparams["bert_sizes"] = build_emotion_network(
             self.architecture,
-            self.num_labels or 1,
-            self.vocab_size,
-            self.pad_id,
+            num_labels=self.num_labels or 1,
+            vocab_size=self.vocab_size,
+            pad_id=self.pad_id,
             weights=self.weights,
             layers=self.layers,
             heads=self.heads,

@@ -17,8 +17,10 @@ from core.errors import UserError
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.encoder import ImageEncoderOptions
 from lightning_modules.parts.optimisation import ParameterGroup
-from networks.classifiers.image import ImageClassifier, random_dihedral
-from networks.encoders.build import ImageEncoder, TorchvisionEncoder
+from networks.classifiers.image import ImageClassifier
+from networks.encoders.base import ImageEncoder
+from networks.encoders.torchvision import TorchvisionEncoder
+from networks.layers.dihedral import random_dihedral
 from networks.layers.pooling import Pooling
 
 
@@ -78,15 +80,15 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
         if mixup < 0:
             raise UserError(f"mixup is {mixup}: expected 0 or more")
         self.classifier = ImageClassifier(
-            max(1, self.num_labels or 0),  # data without labels are refused in `setup`, where they are known
-            encoder,
-            self.feature_dim or 1,
-            hidden_dims,
-            pooling,
-            normalize,
-            dropout,
-            input_dropout,
-            views,
+            num_labels=max(1, self.num_labels or 0),  # data without labels are refused in `setup`
+            encoder=encoder,
+            feature_dim=self.feature_dim or 1,
+            hidden_dims=hidden_dims,
+            pooling=pooling,
+            normalize=normalize,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            views=views,
         )
         self.choose_learning(_last_blocks(encoder, fine_tune_blocks))
         self.let_encoder_learn(self._learns_in(0))

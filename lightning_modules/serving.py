@@ -23,10 +23,10 @@ from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
-from networks.captioners.base import CaptionOutput
 from networks.classifiers.base import Classifier, LabelOutput
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 from networks.generation.search import DecodingSettings, decode
+from networks.layers.sequences import CaptionOutput
 
 ImageLike = Image.Image | str | Path | NDArray[Any]
 """An image: of Pillow, a path, or an array `(H, W, 3)` or `(H, W)`, uint8."""

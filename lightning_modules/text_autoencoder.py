@@ -16,9 +16,9 @@ from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
-from networks.captioners.base import CaptionOutput
 from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.generation.search import DecodingSettings, decode
+from networks.layers.sequences import CaptionOutput
 from networks.losses.tokens import token_loss
 
 _REPLACED_WORDS = 0.2
@@ -74,18 +74,18 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
         super().__init__(**kwargs)
         self.crossover, self.word_replacement, self.deduplicate = crossover, word_replacement, deduplicate
         self.autoencoder = TextAutoencoder(
-            self.vocab_size,
-            self.word_input,
-            self.word_dim,
-            self.hidden_dim,
-            self.layers,
-            self.cell,
-            self.code,
-            dropout,
-            word_dropout,
-            reverse_input,
-            code_dropout,
-            self.gradient_checkpointing,
+            vocab_size=self.vocab_size,
+            word_input=self.word_input,
+            word_dim=self.word_dim,
+            hidden_dim=self.hidden_dim,
+            layers=self.layers,
+            cell=self.cell,
+            code=self.code,
+            dropout=dropout,
+            word_dropout=word_dropout,
+            reverse_input=reverse_input,
+            code_dropout=code_dropout,
+            gradient_checkpointing=self.gradient_checkpointing,
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             pad_id=self.pad_id,

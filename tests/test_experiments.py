@@ -49,7 +49,7 @@ def test_offline_twin_runs(monkeypatch, path):
 
 def shallow_bert(config, gradient_checkpointing):
     config.num_hidden_layers = 1
-    return build_bert(config, gradient_checkpointing)
+    return build_bert(config, gradient_checkpointing=gradient_checkpointing)
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from core.errors import DataError, UserError
 from datamodules.loading.dataset import Example
 from datamodules.readers.images import ImageTransform
 from datamodules.stored_features.files import FeatureStore, Half, write_store
-from networks.encoders.build import ImageEncoder, build_encoder
+from networks.encoders.base import ImageEncoder
+from networks.encoders.build import build_encoder
 
 Output = Literal["grid", "vector"]
 

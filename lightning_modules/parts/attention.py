@@ -14,8 +14,8 @@ from datamodules.base import Split
 from datamodules.scenes.pointing import Places, named_places, normalised_entropy, pointing_credit
 from lightning_modules.base import BaseModule, Stage
 from lightning_modules.captioning import CaptioningModule, Generated
-from networks.captioners.base import CaptionOutput, Memory, target_mask
 from networks.layers.attention import Attention, AttentionName, build_attention
+from networks.layers.sequences import CaptionOutput, Memory, target_mask
 from networks.losses.attention import doubly_stochastic_penalty, supervision_loss
 
 
@@ -148,5 +148,12 @@ class AttentionOptions(BaseModule):
         Raises:
             UserError: values do not match.
         """
-        name, sizes = self.attention, (self.region_dim, hidden_dim, self.attention_dim, self.heads)
-        return build_attention(name, *sizes, self.dot_bias, self.dot_scaled)
+        return build_attention(
+            self.attention,
+            region_dim=self.region_dim,
+            hidden_dim=hidden_dim,
+            attention_dim=self.attention_dim,
+            heads=self.heads,
+            bias=self.dot_bias,
+            scaled=self.dot_scaled,
+        )

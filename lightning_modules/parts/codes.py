@@ -9,7 +9,7 @@ from networks.captioners.text_autoencoder import CodeKind
 from networks.classifiers.base import Classifier
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.code import WordInput, WordReader
-from networks.encoders.build import ImageEncoder
+from networks.encoders.base import ImageEncoder
 from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
 
@@ -43,7 +43,7 @@ class SentenceCodeOptions(BaseModule):
 
     def new_reader(self, vocab_size: int) -> WordReader:
         """The layer that reads words."""
-        return WordReader(self.word_input, vocab_size, self.word_dim)
+        return WordReader(word_input=self.word_input, vocab_size=vocab_size, word_dim=self.word_dim)
 
 
 class ImageCodeOptions(ImageEncoderOptions):
@@ -78,15 +78,15 @@ class ImageCodeOptions(ImageEncoderOptions):
     def new_coder(self, code_dim: int, dropout: float, encoder: ImageEncoder | None) -> ImageCoder:
         """Builds image codes of a width; the labels' layer learns only where labels are learnt along."""
         coder = ImageCoder(
-            code_dim,
-            self.num_labels or 0,
-            encoder,
-            self.feature_dim or 1,
-            self.hidden_dims,
-            self.pooling,
-            self.normalize,
-            dropout,
-            self.input_dropout,
+            code_dim=code_dim,
+            num_labels=self.num_labels or 0,
+            encoder=encoder,
+            feature_dim=self.feature_dim or 1,
+            hidden_dims=self.hidden_dims,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            dropout=dropout,
+            input_dropout=self.input_dropout,
         )
         if not self.label_weight:
             coder.classifier.head[-1].requires_grad_(False)

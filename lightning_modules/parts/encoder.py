@@ -9,7 +9,8 @@ from torch import nn
 from core.errors import UserError
 from lightning_modules.base import BaseModule
 from lightning_modules.parts.optimisation import ParameterGroup, add_group
-from networks.encoders.build import ImageEncoder, build_encoder
+from networks.encoders.base import ImageEncoder
+from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
 from networks.encoders.loading import load_encoder_weights
 

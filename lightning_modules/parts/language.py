@@ -57,7 +57,7 @@ class LanguageModelOptions(BaseModule):
         """
         if self.language_weights is not None and not self.language_is_loaded:
             name, weights = self.language_model, self.language_weights
-            loaded = build_language_model(name, weights, vocab_size, bos_id=bos_id, eos_id=eos_id)
+            loaded = build_language_model(name, weights, vocab_size=vocab_size, bos_id=bos_id, eos_id=eos_id)
             self.own_language_model.load_state_dict(loaded.state_dict())
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:

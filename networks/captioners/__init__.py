@@ -1,1 +1,1 @@
-"""Captioners: an encoder and a decoder behind one interface."""
+"""Captioners: an image encoder and a decoder behind one interface."""

@@ -1,60 +1,51 @@
 """What every captioner offers, so that decoding is written once.
 
-Letters: B rows (images, or images times beams), N captions, T tokens of the longest caption, M scored target tokens,
-V vocabulary, R image regions.
+Letters: B rows (images, or images times beams), N captions, T tokens of the longest caption, S width of the vector that
+similar images are found by, V vocabulary, R image regions.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import TypedDict
 
-import torch
 from torch import Tensor, nn
 
 from core.batch import Batch
 from networks.generation.retrieval import RetrievalIndex, RetrievedCaptions
-
-Memory = dict[str, Tensor]
-"""What the decoder may look at; every tensor has B rows first."""
-
-State = dict[str, Tensor]
-"""What the decoder carries from token to token (recurrent state, key-value cache); every tensor has B rows first."""
+from networks.layers.sequences import CaptionOutput, Memory, State
 
 
-@dataclass
-class CaptionOutput:
-    """Result of a teacher-forced pass over N captions.
+class TokenIds(TypedDict):
+    """The vocabulary as every captioner needs to know it."""
 
-    Attributes:
-        logits: scores of the next token at every scored position, `(M, V)`, in row-major order of the captions.
-        targets: the tokens to be predicted there, `(M,)`, long.
-        attention: weights over the regions at every time step, `(N, T - 1, R)`, zero behind a caption's end, or None
-            when the model does not attend.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    attention: Tensor | None = None
+    vocab_size: int
+    """Number of tokens V, special ones included."""
+    bos_id: int
+    """Token before the first word; never predicted."""
+    eos_id: int
+    """Token after the last word."""
+    pad_id: int
+    """Padding; never predicted."""
 
 
 class Captioner(nn.Module, ABC):
     """A network that writes captions token by token.
 
+    Subclasses take `TokenIds` as further keyword arguments and pass them on.
+
     Attributes:
+        unk_id: token of unknown words, which may be read but is never predicted; None: there is none.
+        retrieval_index: training captions that decoding may retrieve from; None: no retrieval.
+
+    Args:
         vocab_size: number of tokens V, special ones included.
         bos_id: token before the first word; never predicted.
         eos_id: token after the last word.
-        pad_id: filling; never predicted.
-        unk_id: token that stands for unknown words, read but never predicted; None: there is none.
-        bank: training captions that have a voice in decoding; set by whoever wants them.
+        pad_id: padding; never predicted.
     """
 
-    vocab_size: int
-    bos_id: int
-    eos_id: int
-    pad_id: int
-
-    def __init__(self) -> None:
+    def __init__(self, *, vocab_size: int, bos_id: int, eos_id: int, pad_id: int) -> None:
         super().__init__()
+        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
         self.unk_id: int | None = None
         self.retrieval_index: RetrievalIndex | None = None
 
@@ -63,7 +54,7 @@ class Captioner(nn.Module, ABC):
         """Encodes the images of a batch, each once: a dict of tensors with B rows first."""
 
     def similarity_state(self, memory: Memory) -> Tensor | None:
-        """What a picture is known by when similar ones are looked for, `(B, S)`, float32; None: nothing is.
+        """The vector that similar training images are found by, `(B, S)`, float32; None: retrieval is not supported.
 
         Args:
             memory: what `encode` returned, B rows.
@@ -72,11 +63,11 @@ class Captioner(nn.Module, ABC):
         return None
 
     def retrieve(self, memory: Memory, count: int) -> RetrievedCaptions | None:
-        """Captions of the training pictures most similar to the encoded ones; None: the network knows of none.
+        """Captions of the training images most similar to the encoded ones; None without a filled retrieval index.
 
         Args:
             memory: what `encode` returned, B rows.
-            count: training pictures for each image.
+            count: training images to retrieve for each image.
         """
         states = self.similarity_state(memory)
         if states is None or self.retrieval_index is None or not len(self.retrieval_index.states):
@@ -85,13 +76,13 @@ class Captioner(nn.Module, ABC):
 
     @property
     def attends(self) -> bool:
-        """Whether it looks at regions of a picture word by word, see `attention_maps`."""
+        """Whether it attends to image regions at every word, see `attention_maps`."""
         return False
 
     def attention_maps(
         self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> Tensor:
-        """Where the network looks while it writes given captions, e.g. its own.
+        """Attention over the regions while given captions are read, for example the network's own.
 
         Args:
             memory: what `encode` returned, B rows.
@@ -100,12 +91,12 @@ class Captioner(nn.Module, ABC):
             image_index: row of `memory` of each caption, `(N,)`.
 
         Returns:
-            Weights at the step that writes token t + 1, `(N, T - 1, R)`; zero behind a caption's end.
+            Weights at the step that predicts token t + 1, `(N, T - 1, R)`; zero after a caption's end.
 
         Raises:
-            NotImplementedError: it does not look at regions, see `attends`.
+            NotImplementedError: the network does not attend to regions, see `attends`.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not look at regions")
+        raise NotImplementedError(f"{type(self).__name__} does not attend to regions")
 
     @abstractmethod
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -132,25 +123,3 @@ class Captioner(nn.Module, ABC):
             caption_lengths: tokens with BOS and EOS, `(N,)`, long.
             image_index: row of `memory` that each caption belongs to, `(N,)`, long.
         """
-
-
-def select_rows(tensors: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-    """Picks rows of every tensor of a memory or state: row i of the result is row ``index[i]``."""
-    return {name: tensor.index_select(0, index) for name, tensor in tensors.items()}
-
-
-def target_mask(caption_lengths: Tensor, max_length: int) -> Tensor:
-    """Marks the positions with a real target.
-
-    Args:
-        caption_lengths: tokens with BOS and EOS, `(N,)`.
-        max_length: T, tokens of the longest caption.
-
-    Returns:
-        `(N, T - 1)` bool: position t is True when token t + 1 is a word or EOS of the caption.
-
-    >>> target_mask(torch.tensor([2, 3]), 3).tolist()
-    [[True, False], [True, True]]
-    """
-    steps = torch.arange(max_length - 1, device=caption_lengths.device)
-    return steps < (caption_lengths - 1).unsqueeze(1)

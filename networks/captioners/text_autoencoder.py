@@ -1,9 +1,10 @@
-"""An autoencoder of captions: a recurrent encoder, a code, a recurrent decoder (Qu-style sentence codes).
+"""An autoencoder of captions: a recurrent encoder, a code, a recurrent decoder.
 
-Letters: N captions, T tokens of the longest one, V vocabulary, W word width, L layers, H state width, D code width.
+Letters: N captions, T tokens of the longest one, V vocabulary, W word width, L layers, H width of the recurrent
+state, D code width.
 """
 
-from typing import Literal, cast
+from typing import Literal, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +12,30 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from core.batch import Batch
 from core.errors import UserError
-from networks.captioners.base import Captioner, CaptionOutput, Memory, State, target_mask
+from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.code import CodeDecoder, WordInput, WordReader, recurrent_layers
 from networks.layers.checkpointing import runner
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
 
 CodeKind = Literal["states", "output"]
 
 
 class TextEncoder(nn.Module):
-    """Reads captions, without BOS, with EOS, and gives each a code.
+    """Reads captions, without BOS but with EOS, and computes a code of each.
 
-    Captions are packed: padding does not enter the code.
+    Captions are packed, so padding does not influence the code.
 
     Args:
-        words: reader of words.
-        state_dim: H.
+        words: embedding of words.
+        hidden_dim: H.
         layers: L.
         cell: ``lstm`` or ``gru``.
-        dropout: share dropped from words and between layers.
-        backwards: read from the last word to the first, so that the decoder begins with what was read last (Sutskever
-            et al. 2014).
+        dropout: dropout probability of words and between layers.
+        reverse_input: read from the last word to the first, so that the decoder starts with the word that was read last
+            (Sutskever et al. 2014).
         code: ``states``: the final cell states (hidden states of a GRU) of all layers, D = L H; ``output``: the last
-            output of the upper layer, D = H.
+            output of the top layer, D = H.
 
     Raises:
         UserError: unknown cell or code.
@@ -41,12 +43,13 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
+        *,
         words: WordReader,
-        state_dim: int,
+        hidden_dim: int,
         layers: int = 2,
         cell: CellName = "lstm",
         dropout: float = 0.5,
-        backwards: bool = False,
+        reverse_input: bool = False,
         code: CodeKind = "states",
     ) -> None:
         super().__init__()
@@ -54,10 +57,12 @@ class TextEncoder(nn.Module):
             raise UserError(f"code is {code!r}: expected states or output")
         self.code = code
         self.words = words
-        self.rnn = recurrent_layers(cell, words.out_features, state_dim, layers, dropout)
+        self.rnn = recurrent_layers(
+            cell=cell, word_dim=words.out_features, hidden_dim=hidden_dim, layers=layers, dropout=dropout
+        )
         self.dropout = nn.Dropout(dropout)
-        self.backwards = backwards
-        self.code_dim = layers * state_dim if code == "states" else state_dim
+        self.reverse_input = reverse_input
+        self.code_dim = layers * hidden_dim if code == "states" else hidden_dim
 
     def forward(self, caption_ids: Tensor, caption_lengths: Tensor) -> Tensor:
         """Codes of captions.
@@ -67,11 +72,11 @@ class TextEncoder(nn.Module):
             caption_lengths: tokens with BOS and EOS, `(N,)`.
 
         Returns:
-            `(N, D)`, float, not bounded.
+            `(N, D)`, float, unbounded.
         """
         if len(caption_ids) == 0:
             return next(iter(self.rnn.parameters())).new_zeros(0, self.code_dim)
-        ids = reversed_rows(caption_ids[:, 1:], caption_lengths - 1) if self.backwards else caption_ids[:, 1:]
+        ids = reversed_rows(caption_ids[:, 1:], caption_lengths - 1) if self.reverse_input else caption_ids[:, 1:]
         words = self.dropout(self.words(ids))
         packed = pack_padded_sequence(words, (caption_lengths - 1).cpu(), batch_first=True, enforce_sorted=False)
         _, last = self.rnn(packed)
@@ -80,7 +85,7 @@ class TextEncoder(nn.Module):
 
 
 def reversed_rows(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Turns the first ``lengths[n]`` entries of every row around; what stands behind them stays.
+    """Reverses the first ``lengths[n]`` entries of every row; those after them stay in place.
 
     >>> reversed_rows(torch.tensor([[5, 6, 2], [7, 2, 0]]), torch.tensor([3, 2])).tolist()
     [[2, 6, 5], [2, 7, 0]]
@@ -91,50 +96,59 @@ def reversed_rows(ids: Tensor, lengths: Tensor) -> Tensor:
 
 
 class TextAutoencoder(Captioner):
-    """Writes a caption again from its code. A row of the memory is a caption, not an image.
+    """Reconstructs a caption from its code. A row of the memory is a caption, not an image.
 
     Args:
-        vocab_size: V.
-        words: ``embedding`` or ``one_hot``; encoder and decoder share the embeddings.
+        word_input: ``embedding`` or ``one_hot``; encoder and decoder share the embedding.
         word_dim: W (published: 300).
-        state_dim: H (published: 1024).
+        hidden_dim: H (published: 1024).
         layers: L (published: 2).
         cell: ``lstm`` (published) or ``gru``.
         code: see `TextEncoder`.
         dropout: see `TextEncoder` and `CodeDecoder`.
         word_dropout: see `CodeDecoder`.
-        backwards: see `TextEncoder`.
-        code_dropout: share of the code dropped in training.
-        gradient_checkpointing: keep no activations of the encoder; they are computed again in the backward pass.
-        bos_id: token before the first word.
-        eos_id: token after the last word.
-        pad_id: filling.
+        reverse_input: see `TextEncoder`.
+        code_dropout: dropout probability of the code.
+        gradient_checkpointing: recompute the encoder in the backward pass instead of keeping its activations.
+        token_ids: see `TokenIds`.
     """
 
     def __init__(
         self,
-        vocab_size: int,
-        words: WordInput = "embedding",
+        *,
+        word_input: WordInput = "embedding",
         word_dim: int = 300,
-        state_dim: int = 1024,
+        hidden_dim: int = 1024,
         layers: int = 2,
         cell: CellName = "lstm",
         code: CodeKind = "states",
         dropout: float = 0.5,
         word_dropout: float = 0.0,
-        backwards: bool = False,
+        reverse_input: bool = False,
         code_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
-        *,
-        bos_id: int,
-        eos_id: int,
-        pad_id: int,
+        **token_ids: Unpack[TokenIds],
     ) -> None:
-        super().__init__()
-        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
-        reader = WordReader(words, vocab_size, word_dim)
-        self.encoder = TextEncoder(reader, state_dim, layers, cell, dropout, backwards, code)
-        self.decoder = CodeDecoder(vocab_size, reader, state_dim, layers, cell, dropout, word_dropout)
+        super().__init__(**token_ids)
+        reader = WordReader(word_input=word_input, vocab_size=self.vocab_size, word_dim=word_dim)
+        self.encoder = TextEncoder(
+            words=reader,
+            hidden_dim=hidden_dim,
+            layers=layers,
+            cell=cell,
+            dropout=dropout,
+            reverse_input=reverse_input,
+            code=code,
+        )
+        self.decoder = CodeDecoder(
+            vocab_size=self.vocab_size,
+            words=reader,
+            hidden_dim=hidden_dim,
+            layers=layers,
+            cell=cell,
+            dropout=dropout,
+            word_dropout=word_dropout,
+        )
         self.code_dropout = nn.Dropout(code_dropout)
         self._run = runner(gradient_checkpointing)
 
@@ -163,9 +177,9 @@ class TextAutoencoder(Captioner):
             memory: what `encode` returned.
             caption_ids: `(N, T)`.
             caption_lengths: `(N,)`.
-            image_index: row of the memory of each caption, `(N,)`: ``arange(N)`` to write them again.
-            scheduled_sampling: probability of reading the decoder's own words.
+            image_index: row of the memory of each caption, `(N,)`: ``arange(N)`` to reconstruct them.
+            scheduled_sampling: probability of reading the decoder's own words, see `CodeDecoder.teacher_forced`.
         """
         start = self.decoder.start(memory["code"])
         logits, _ = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling)
-        return CaptionOutput(logits, caption_ids[:, 1:][target_mask(caption_lengths, caption_ids.shape[1])])
+        return CaptionOutput(logits, targets_of(caption_ids, caption_lengths))

@@ -1,1 +1,1 @@
-"""Multi-label classifiers of pictures."""
+"""Multi-label classifiers of images."""

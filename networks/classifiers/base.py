@@ -1,4 +1,4 @@
-"""What every network that labels pictures offers.
+"""What every multi-label classifier offers.
 
 Letters: B images, M scored rows, C labels.
 """
@@ -16,8 +16,8 @@ from core.batch import Batch
 class LabelOutput:
     """Scores of a batch.
 
-    A network that reads captions scores every picture with each of its captions: M = N rows. One that only looks has
-    M = B.
+    A network that reads captions scores every image with each of its captions: M = N rows. One that reads images alone
+    has M = B.
 
     Attributes:
         logits: one score per label, before the sigmoid, `(M, C)`.
@@ -40,7 +40,7 @@ class LabelOutput:
 
 
 class Classifier(nn.Module, ABC):
-    """A network that gives each picture, with or without its captions, a score for every label.
+    """A network that scores every label of each image, with or without its captions.
 
     Attributes:
         num_labels: number of labels C.
@@ -50,4 +50,4 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> LabelOutput:
-        """Scores the pictures of a batch."""
+        """Scores the images of a batch."""

@@ -1,1 +1,1 @@
-"""Networks that write or read captions word by word."""
+"""Networks that write captions token by token, and what they are made of."""

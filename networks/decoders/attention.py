@@ -1,10 +1,10 @@
-"""The decoder of the attention RNN: a GRU or LSTM layer that looks at regions before it reads the next word.
+"""The decoder of the attention RNN: a GRU or LSTM layer that attends to regions before it reads the next word.
 
-At step t the attention compares the regions with s_t, the output of the layer before this step, and their weighted
-mean z_t goes into the layer together with the embedding of the previous word (Xu et al. 2015, "Show, Attend and Tell").
+At step t the attention compares the regions with s_t, the layer's output of the step before, and their weighted mean
+z_t enters the layer together with the embedding of the previous word (Xu et al. 2015, "Show, Attend and Tell").
 
-Letters: B images, R regions, E their width, H state width, W embedding width, P width of the start vector, N captions,
-T tokens of the longest one, M scored tokens, V vocabulary, n captions that still run at a time step.
+Letters: B images, R regions, E their width, H width of the recurrent state, W word width, P width of the start vector,
+N captions, T tokens of the longest one, M scored tokens, V vocabulary, n captions that have not ended at a time step.
 """
 
 import math
@@ -15,20 +15,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from networks.captioners.base import Memory, State, select_rows, target_mask
-from networks.decoders.base import RecurrentDecoder, seen_of
+from networks.decoders.base import RecurrentDecoder, attended
 from networks.decoders.word_vectors import read_word_vectors
 from networks.layers.attention import Attention
 from networks.layers.recurrent import CellName, ContextCell
+from networks.layers.sequences import Memory, State, select_rows, target_mask
 
 
 @dataclass
 class _Packing:
-    """Where the tokens of padded captions lie when they are packed: step by step, longest caption first.
+    """Positions of the tokens of padded captions when they are packed: step by step, longest caption first.
 
     Attributes:
         rows: caption at each rank, `(N,)`.
-        sizes: captions that still run at each time step, falling; its sum is M.
+        sizes: captions that have not ended at each time step, in falling order; its sum is M.
         rank: rank of the caption of each packed place, `(M,)`.
         places: packed place of each scored position in row-major order of the captions, `(M,)`.
         mask: positions with a real target, `(N, T - 1)`.
@@ -42,11 +42,11 @@ class _Packing:
 
     @staticmethod
     def of(caption_lengths: Tensor, max_length: int) -> "_Packing":
-        """Sorts captions by length and counts who still runs; one transfer from the device."""
+        """Sorts captions by length and counts those that have not ended at each step; one transfer from the device."""
         steps = [length - 1 for length in caption_lengths.tolist()]
         mask = target_mask(caption_lengths, max_length)
         rows = caption_lengths.argsort(descending=True, stable=True)
-        # the captions that run at a time step have the first ranks, so the packed places are in this order
+        # the captions that have not ended have the first ranks, so the packed places are in this order
         step, rank = mask[rows].t().nonzero(as_tuple=True)
         place_of = torch.empty_like(mask, dtype=torch.long)
         place_of[rows[rank], step] = torch.arange(len(step), device=mask.device)
@@ -56,12 +56,12 @@ class _Packing:
 
 @dataclass
 class _Trace:
-    """What a pass over captions leaves behind, packed.
+    """Intermediate results of a pass over captions, packed.
 
     Attributes:
-        words: embeddings that were read, `(M, W)`.
+        words: embeddings of the words read, `(M, W)`.
         outputs: of the recurrent layer, `(M, H)`.
-        contexts: as they went into it, `(M, E)`.
+        contexts: its inputs from the attention, `(M, E)`.
         weights: of the attention, `(M, R)`.
     """
 
@@ -74,20 +74,20 @@ class _Trace:
 class AttentionDecoder(RecurrentDecoder):
     """A GRU or LSTM layer with attention over regions.
 
-    Initial state: tanh of a linear map of a vector. Output: a linear map of state, context and previous word to W,
-    tanh, then the vocabulary layer (Xu et al.'s deep output; W instead of H + E columns for each word of the
-    vocabulary). Dropout on the words that are read and before the vocabulary layer.
+    Initial state: tanh of a linear map of a vector. Output: a linear map of state, context and previous word to width
+    W, tanh, then the vocabulary layer (Xu et al.'s deep output; each word of the vocabulary has W instead of H + E
+    weights). Dropout is applied to the words that are read and before the vocabulary layer.
 
     Args:
         attention: any of `networks.layers.attention`; its widths are E and H (published: 256 and 512).
         vocab_size: V.
         start_dim: P.
         cell: ``lstm`` or ``gru``.
-        embedding_dim: W; equal to the width of the file when pretrained word vectors are loaded.
-        dropout: share dropped from words and before the vocabulary layer.
+        word_dim: W; equal to the width of the file when pretrained word vectors are loaded.
+        dropout: dropout probability of words and before the vocabulary layer.
         gated: scale the context by ``sigmoid(f(s_t))``, one number a step (Xu et al. 2015, beta).
-        tied: the vocabulary layer's weights are the embedding (Press and Wolf 2017).
-        never_read: tokens that decoding never reads after the first step, so that they are not drawn in training.
+        tied_embeddings: the vocabulary layer shares its weights with the embedding (Press and Wolf 2017).
+        never_read: tokens that are not drawn by scheduled sampling, because decoding never reads them after BOS.
 
     Raises:
         UserError: unknown cell.
@@ -97,50 +97,52 @@ class AttentionDecoder(RecurrentDecoder):
 
     def __init__(
         self,
+        *,
         attention: Attention,
         vocab_size: int,
         start_dim: int,
         cell: CellName = "lstm",
-        embedding_dim: int = 256,
+        word_dim: int = 256,
         dropout: float = 0.3,
         gated: bool = False,
-        tied: bool = False,
+        tied_embeddings: bool = False,
         never_read: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.vocab_size, self.word_dim, self.never_read = vocab_size, embedding_dim, list(never_read)
-        width, state_dim = attention.feature_dim, attention.state_dim
+        self.vocab_size, self.word_dim, self.never_read = vocab_size, word_dim, list(never_read)
+        region_dim, hidden_dim = attention.region_dim, attention.hidden_dim
         self.attention = attention
-        self.cell = ContextCell(cell, embedding_dim, width, state_dim)
-        self.initial = nn.Linear(start_dim, state_dim * (2 if cell == "lstm" else 1))
-        self.gate = nn.Linear(state_dim, 1) if gated else None
-        self.embedding = nn.Embedding(vocab_size, embedding_dim)
-        self.merge = nn.Linear(state_dim + width + embedding_dim, embedding_dim)
-        self.vocabulary = nn.Linear(embedding_dim, vocab_size)
-        # A tied matrix has to start small for the scores' sake; words are then read times sqrt(W)
-        self.word_scale = math.sqrt(embedding_dim) if tied else 1.0
-        if tied:
+        self.cell = ContextCell(cell=cell, word_dim=word_dim, context_dim=region_dim, hidden_dim=hidden_dim)
+        self.initial = nn.Linear(start_dim, hidden_dim * (2 if cell == "lstm" else 1))
+        self.gate = nn.Linear(hidden_dim, 1) if gated else None
+        self.embedding = nn.Embedding(vocab_size, word_dim)
+        self.merge = nn.Linear(hidden_dim + region_dim + word_dim, word_dim)
+        self.vocabulary = nn.Linear(word_dim, vocab_size)
+        # A tied matrix must start small because it makes the scores; words are then scaled by sqrt(W) when read
+        self.word_scale = math.sqrt(word_dim) if tied_embeddings else 1.0
+        if tied_embeddings:
             nn.init.normal_(self.embedding.weight, std=1 / self.word_scale)
             self.vocabulary.weight = self.embedding.weight
         self.dropout = nn.Dropout(dropout)
 
     def load_word_vectors(self, path: str, words: Mapping[str, int]) -> float:
-        """Starts the embedding from pretrained vectors; words without one keep their random start.
+        """Initialises the embedding from pretrained vectors; words without one keep their random values.
 
-        The vectors are scaled, all alike, to the size of the random start (GloVe's are half, word2vec's a tenth of it).
+        All vectors are scaled by one factor to the size of the random values (GloVe's are half as large, word2vec's a
+        tenth).
 
         Args:
             path: text file in GloVe's or word2vec's format.
-            words: id of each word of the vocabulary, special tokens left out.
+            words: id of each word of the vocabulary, without special tokens.
 
         Returns:
             Share of `words` that has a vector, in [0, 1].
 
         Raises:
             DataError: see `read_word_vectors`.
-            UserError: likewise.
+            UserError: see `read_word_vectors`.
         """
-        found = read_word_vectors(path, words, self.embedding.embedding_dim)
+        found = read_word_vectors(path, words, self.word_dim)
         if len(found.ids):
             device = self.embedding.weight.device
             scale = 1 / (self.word_scale * found.vectors.square().mean().sqrt().clamp_min(1e-12))
@@ -150,17 +152,17 @@ class AttentionDecoder(RecurrentDecoder):
 
     def start(self, vector: Tensor) -> State:
         """State before the first word, from vectors `(B, P)`; in single precision."""
-        begun = self.initial(vector).float().tanh()
+        initial = self.initial(vector).float().tanh()
         if not self.cell.is_lstm:
-            return {"hidden": begun}
-        hidden, cell = begun.chunk(2, dim=1)
+            return {"hidden": initial}
+        hidden, cell = initial.chunk(2, dim=1)
         return {"hidden": hidden, "cell": cell}
 
     def step(self, memory: Memory, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `RecurrentDecoder.step`."""
         weights = self.cell.weights()
         words = self._read(token)
-        context, _ = self._look(memory, state)
+        context, _ = self._attend(memory, state)
         state = self.cell.update(self.cell.word_gates(words, weights), context, state, weights)
         return self._scores(state["hidden"], context, words), state
 
@@ -175,8 +177,8 @@ class AttentionDecoder(RecurrentDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Scores every real target token given the tokens before it, see `RecurrentDecoder.score`.
 
-        With `scheduled_sampling` that share of the words read is replaced by draws from the decoder's own prediction
-        (scheduled sampling, Bengio et al. 2015); no gradient passes through a draw. 0 is teacher forcing.
+        With probability `scheduled_sampling` a word read is replaced by a draw from the decoder's own prediction
+        (Bengio et al. 2015); no gradient passes through a draw. 0 is teacher forcing.
         """
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
         trace = self._unroll(memory, start, caption_ids, image_index, packing, scheduled_sampling)
@@ -187,7 +189,7 @@ class AttentionDecoder(RecurrentDecoder):
     def maps(
         self, memory: Memory, start: State, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> Tensor:
-        """The weights alone, without the cost of the vocabulary; arguments as in `score`."""
+        """The attention weights alone, without the cost of the vocabulary layer; arguments as in `score`."""
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
         return _spread(self._unroll(memory, start, caption_ids, image_index, packing, 0.0).weights, packing)
 
@@ -196,7 +198,7 @@ class AttentionDecoder(RecurrentDecoder):
         words = self.embedding(token)
         return cast(Tensor, self.dropout(words * self.word_scale if self.word_scale != 1 else words))
 
-    def _look(self, memory: Memory, state: State) -> tuple[Tensor, Tensor]:
+    def _attend(self, memory: Memory, state: State) -> tuple[Tensor, Tensor]:
         """Context `(B, E)`, gated if wanted, and weights `(B, R)`."""
         hidden = state["hidden"]
         context, weights = self.attention.attend(memory["features"], memory["keys"], hidden, memory.get("mask"))
@@ -209,7 +211,7 @@ class AttentionDecoder(RecurrentDecoder):
         return cast(Tensor, self.merge(torch.cat([output, context, words], dim=1)).tanh())
 
     def _scores(self, output: Tensor, context: Tensor, words: Tensor) -> Tensor:
-        """The same up to the logits `(M, V)`."""
+        """The same, followed by the vocabulary layer: logits `(M, V)`."""
         return cast(Tensor, self.vocabulary(self.dropout(self._merged(output, context, words))))
 
     def _unroll(
@@ -221,12 +223,12 @@ class AttentionDecoder(RecurrentDecoder):
         packing: _Packing,
         scheduled_sampling: float,
     ) -> _Trace:
-        """Runs over the captions; only what depends on the state is computed step by step."""
+        """Runs over the captions; only the operations that depend on the state are computed step by step."""
         tokens = caption_ids[packing.rows, :-1].t()[packing.mask[packing.rows].t()]  # (M,)
         images = image_index[packing.rows]
         if self.attention.constant and self.gate is None and scheduled_sampling == 0:
             return self._unroll_fused(memory, state, tokens, images, packing)
-        memory, state = select_rows(seen_of(memory), images), select_rows(state, images)
+        memory, state = select_rows(attended(memory), images), select_rows(state, images)
         weights = self.cell.weights()
         words = self._read(tokens)
         gates = torch.split(self.cell.word_gates(words, weights), packing.sizes)
@@ -240,7 +242,7 @@ class AttentionDecoder(RecurrentDecoder):
             if steps and scheduled_sampling > 0:
                 word = self._read(self._with_draws(token, steps[-1], scheduled_sampling))
                 gate = self.cell.word_gates(word, weights)
-            context, attention = self._look(memory, state)
+            context, attention = self._attend(memory, state)
             state = self.cell.update(gate, context, state, weights)
             steps.append(_Trace(word, state["hidden"], context, attention))
         return _Trace(
@@ -252,7 +254,7 @@ class AttentionDecoder(RecurrentDecoder):
 
     def _unroll_fused(self, memory: Memory, state: State, tokens: Tensor, images: Tensor, packing: _Packing) -> _Trace:
         """The same in one call of the recurrent layer, for a context that does not depend on the state."""
-        context, attention = self._look(memory, state)  # (B, E), (B, R)
+        context, attention = self._attend(memory, state)  # (B, E), (B, R)
         image = images[packing.rank]  # (M,)
         words, contexts = self._read(tokens), context.index_select(0, image)
         outputs = self.cell.fused(words, contexts, packing.sizes, select_rows(state, images))
@@ -260,14 +262,14 @@ class AttentionDecoder(RecurrentDecoder):
 
     @torch.no_grad()
     def _with_draws(self, token: Tensor, before: _Trace, probability: float) -> Tensor:
-        """Replaces some of the words that are read now by draws from the prediction of the step before.
+        """Replaces some of the words read at this step by draws from the prediction of the step before.
 
         `never_read` are never drawn.
 
         Args:
             token: the captions' own words, `(n,)`.
-            before: what the step before computed, its first n rows belong to these captions.
-            probability: share replaced.
+            before: results of the step before, whose first n rows belong to these captions.
+            probability: probability that a word is replaced.
         """
         chosen = (torch.rand(len(token), device=token.device) < probability).nonzero().squeeze(1)
         if len(chosen) == 0:

@@ -1,4 +1,4 @@
-"""What the recurrent decoders share with those who use them.
+"""What every recurrent decoder offers.
 
 Letters: B images, N captions, T tokens of the longest one, M scored tokens, D start vector, R regions, V vocabulary.
 """
@@ -7,20 +7,20 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from networks.captioners.base import Memory, State
 from networks.layers.attention import Attention
+from networks.layers.sequences import Memory, State
 
 
 class RecurrentDecoder(nn.Module, ABC):
-    """Writes a caption from one vector, word by word; with an attention it looks at regions meanwhile.
+    """Writes a caption from one vector, word by word; with an attention it attends to regions at every word.
 
-    A memory has, with an attention, `features` `(B, R, E)`, `keys` `(B, R, A)` and, where regions are missing, `mask`
-    `(B, R)`; what else it has is not looked at.
+    With an attention, a memory has `features` `(B, R, E)`, `keys` `(B, R, A)` and, where regions are missing, `mask`
+    `(B, R)`; its other entries are ignored.
 
     Attributes:
         vocab_size: V.
         word_dim: width of a word that is read.
-        attention: None: no regions.
+        attention: attention over regions, or None.
     """
 
     vocab_size: int
@@ -53,14 +53,14 @@ class RecurrentDecoder(nn.Module, ABC):
             caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
             caption_lengths: tokens with BOS and EOS, `(N,)`, long.
             image_index: row of `memory` and `start` that each caption belongs to, `(N,)`, long.
-            scheduled_sampling: share of the words read that are the decoder's own instead of the captions'.
+            scheduled_sampling: probability that a word read is the decoder's own prediction instead of the caption's.
 
         Returns:
-            Logits `(M, V)` in row-major order of the captions, and weights of the regions `(N, T - 1, R)`, zero behind
-            a caption's end, or None without attention.
+            Logits `(M, V)` in row-major order of the captions, and weights of the regions `(N, T - 1, R)`, zero after a
+            caption's end, or None without attention.
         """
 
 
-def seen_of(memory: Memory) -> Memory:
-    """What an attention takes of a memory: `features`, `keys` and, where regions are missing, `mask`."""
+def attended(memory: Memory) -> Memory:
+    """The entries of a memory that an attention reads: `features`, `keys` and, where regions are missing, `mask`."""
     return {name: memory[name] for name in ("features", "keys", "mask") if name in memory}

@@ -1,7 +1,7 @@
 """A recurrent decoder that writes a caption from one vector, its code.
 
 Letters: N captions (B rows while decoding), T tokens of the longest one, M scored tokens, V vocabulary, W word width,
-L layers, H state width, D code width (L H, or H), R image regions, E region width.
+L layers, H width of the recurrent state, D code width (L H, or H), R image regions, E region width.
 """
 
 import itertools
@@ -13,33 +13,33 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from core.errors import UserError
-from networks.captioners.base import Memory, State, select_rows, target_mask
-from networks.decoders.base import RecurrentDecoder, seen_of
+from networks.decoders.base import RecurrentDecoder, attended
 from networks.layers.attention import Attention
 from networks.layers.recurrent import CellName
+from networks.layers.sequences import Memory, State, select_rows, target_mask
 
 WordInput = Literal["embedding", "one_hot"]
 
 
 class WordReader(nn.Module):
-    """What a recurrent layer reads of a word: a learnt embedding, or a one in the place of the word.
+    """Turns a token into the input of a recurrent layer: a learnt embedding or a one-hot vector.
 
     Args:
-        kind: ``embedding`` or ``one_hot``.
+        word_input: ``embedding`` or ``one_hot``.
         vocab_size: V.
-        word_dim: width of the embedding; not used by ``one_hot``.
+        word_dim: width of the embedding; ignored by ``one_hot``.
 
     Attributes:
         out_features: W.
     """
 
-    def __init__(self, kind: WordInput, vocab_size: int, word_dim: int) -> None:
+    def __init__(self, *, word_input: WordInput, vocab_size: int, word_dim: int) -> None:
         super().__init__()
-        if kind not in ("embedding", "one_hot"):
-            raise UserError(f"words is {kind!r}: expected embedding or one_hot")
+        if word_input not in ("embedding", "one_hot"):
+            raise UserError(f"word_input is {word_input!r}: expected embedding or one_hot")
         self.vocab_size = vocab_size
-        self.embedding = nn.Embedding(vocab_size, word_dim) if kind == "embedding" else None
-        self.out_features = word_dim if kind == "embedding" else vocab_size
+        self.embedding = nn.Embedding(vocab_size, word_dim) if word_input == "embedding" else None
+        self.out_features = word_dim if word_input == "embedding" else vocab_size
 
     def forward(self, token: Tensor) -> Tensor:
         """`(...)` long to `(..., W)`."""
@@ -48,10 +48,12 @@ class WordReader(nn.Module):
         return F.one_hot(token, self.vocab_size).to(torch.get_default_dtype())
 
 
-def recurrent_layers(cell: CellName, word_dim: int, state_dim: int, layers: int, dropout: float) -> nn.LSTM | nn.GRU:
-    """Layers of an LSTM or GRU, dropout in between.
+def recurrent_layers(
+    *, cell: CellName, word_dim: int, hidden_dim: int, layers: int, dropout: float
+) -> nn.LSTM | nn.GRU:
+    """Layers of an LSTM or GRU with dropout between them.
 
-    The LSTM's forget gates start at bias 1 (Jozefowicz et al. 2015); all else starts as PyTorch does.
+    The bias of the LSTM's forget gates is initialised to 1 (Jozefowicz et al. 2015), all else as by PyTorch.
 
     Raises:
         UserError: unknown cell.
@@ -59,42 +61,43 @@ def recurrent_layers(cell: CellName, word_dim: int, state_dim: int, layers: int,
     if cell not in ("lstm", "gru"):
         raise UserError(f"cell is {cell!r}: expected lstm or gru")
     kind = nn.LSTM if cell == "lstm" else nn.GRU
-    rnn: nn.LSTM | nn.GRU = kind(word_dim, state_dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+    rnn: nn.LSTM | nn.GRU = kind(word_dim, hidden_dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
     if cell == "lstm":
         with torch.no_grad():
             for _, _, input_bias, hidden_bias in cast(list[list[Tensor]], rnn.all_weights):
-                input_bias[state_dim : 2 * state_dim] = 1.0
-                hidden_bias[state_dim : 2 * state_dim] = 0.0
+                input_bias[hidden_dim : 2 * hidden_dim] = 1.0
+                hidden_bias[hidden_dim : 2 * hidden_dim] = 0.0
     return rnn
 
 
 class CodeDecoder(RecurrentDecoder):
     """An LSTM or GRU whose initial hidden and cell states are a code.
 
-    A code of L H numbers gives every layer its own part; one of H numbers is given to all layers.
+    A code of width L H is split among the layers; one of width H is given to all of them.
 
-    With an attention, the output o_t of the upper layer looks at the regions of an image, and what it finds is added
-    behind the recurrent layers: ``o_t + A [o_t, z_t]`` goes to the vocabulary layer. (Luong et al. 2015 put
-    ``tanh(A [o_t, z_t])`` there.) ``A`` starts at zero: a decoder learnt from text alone goes on writing as before
-    until the regions help, and all time steps are still computed in one call.
+    With an attention, the output o_t of the top layer attends to the regions of an image, and the result is added
+    after the recurrent layers: the vocabulary layer reads ``o_t + A [o_t, z_t]``. (Luong et al. 2015 have
+    ``tanh(A [o_t, z_t])`` there.) ``A`` is initialised to zero, so that a decoder trained on text alone writes as
+    before until the regions help, and all time steps are still computed in one call.
 
     Args:
         vocab_size: V.
-        words: reader of words, which may be shared with an encoder.
-        state_dim: H.
+        words: input of words, which may be shared with an encoder.
+        hidden_dim: H.
         layers: L.
         cell: ``lstm`` or ``gru``.
-        dropout: share dropped from words, between layers and before the vocabulary layer.
-        word_dropout: share of words read that are hidden as a whole, so that more has to come from the code (Bowman et
-            al. 2016).
-        attention: of widths E and H; None: no regions.
+        dropout: dropout probability of words, between layers and before the vocabulary layer.
+        word_dropout: probability that a word read is replaced by zeros, so that the decoder relies more on the code
+            (Bowman et al. 2016).
+        attention: attention of widths E and H; None: the decoder does not attend to regions.
     """
 
     def __init__(
         self,
+        *,
         vocab_size: int,
         words: WordReader,
-        state_dim: int,
+        hidden_dim: int,
         layers: int = 2,
         cell: CellName = "lstm",
         dropout: float = 0.5,
@@ -103,16 +106,18 @@ class CodeDecoder(RecurrentDecoder):
     ) -> None:
         super().__init__()
         self.vocab_size, self.word_dim = vocab_size, words.out_features
-        self.state_dim, self.layers = state_dim, layers
+        self.hidden_dim, self.layers = hidden_dim, layers
         self.words = words
-        self.rnn = recurrent_layers(cell, words.out_features, state_dim, layers, dropout)
-        self.vocabulary = nn.Linear(state_dim, vocab_size)
+        self.rnn = recurrent_layers(
+            cell=cell, word_dim=words.out_features, hidden_dim=hidden_dim, layers=layers, dropout=dropout
+        )
+        self.vocabulary = nn.Linear(hidden_dim, vocab_size)
         self.dropout = nn.Dropout(dropout)
         self.word_dropout = word_dropout
         self.attention = attention
         self.look: nn.Linear | None = None
         if attention is not None:
-            self.look = nn.Linear(state_dim + attention.feature_dim, state_dim)
+            self.look = nn.Linear(hidden_dim + attention.region_dim, hidden_dim)
             nn.init.zeros_(self.look.weight)
             nn.init.zeros_(self.look.bias)
 
@@ -123,16 +128,16 @@ class CodeDecoder(RecurrentDecoder):
 
     def start(self, vector: Tensor) -> State:
         """State before the first word: code `(B, D)` to `hidden` `(B, L, H)` and, in an LSTM, `cell` of that shape."""
-        width = self.layers * self.state_dim
-        if vector.shape[1] not in (width, self.state_dim):
-            raise UserError(f"the code has {vector.shape[1]} numbers, the decoder takes {width} or {self.state_dim}")
-        parts = vector.view(len(vector), -1, self.state_dim).expand(-1, self.layers, -1)
+        width = self.layers * self.hidden_dim
+        if vector.shape[1] not in (width, self.hidden_dim):
+            raise UserError(f"the code has width {vector.shape[1]}, the decoder expects {width} or {self.hidden_dim}")
+        parts = vector.view(len(vector), -1, self.hidden_dim).expand(-1, self.layers, -1)
         return {"hidden": parts, "cell": parts} if self.is_lstm else {"hidden": parts}
 
     def zero(self, rows: int, device: torch.device) -> State:
-        """State without a code, likewise."""
-        nothing = torch.zeros(rows, self.layers, self.state_dim, device=device)
-        return {"hidden": nothing, "cell": nothing} if self.is_lstm else {"hidden": nothing}
+        """State of zeros, in the same format as that of `start`."""
+        zeros = torch.zeros(rows, self.layers, self.hidden_dim, device=device)
+        return {"hidden": zeros, "cell": zeros} if self.is_lstm else {"hidden": zeros}
 
     def run(self, inputs: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Runs the layers over time steps.
@@ -140,11 +145,11 @@ class CodeDecoder(RecurrentDecoder):
         Args:
             inputs: `(N, S, W)`.
             state: before the first step, N rows.
-            lengths: steps of each row, `(N,)`, on the CPU; None: S. Rows are packed: nothing is computed behind a row's
-                end, where outputs are zero, and its state is that at its end.
+            lengths: steps of each row, `(N,)`, on the CPU; None: S. Rows are packed: nothing is computed after the
+                end of a row, where outputs are zero, and its final state is that of its last step.
 
         Returns:
-            Outputs of the upper layer `(N, S, H)` and the state behind the last step.
+            Outputs of the top layer `(N, S, H)` and the state after the last step.
         """
         hidden = tuple(value.transpose(0, 1).to(inputs.dtype).contiguous() for value in state.values())
         packed: Tensor | PackedSequence = inputs
@@ -170,17 +175,16 @@ class CodeDecoder(RecurrentDecoder):
         image_index: Tensor,
         scheduled_sampling: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
-        """Scores every real target token, see `RecurrentDecoder.score`; `scheduled_sampling`: see `forced`."""
+        """Scores every real target token, see `RecurrentDecoder.score`; `scheduled_sampling`: see `teacher_forced`."""
         state = select_rows(start, image_index)
         if self.attention is None:
-            return self.scores(self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling), {})[
-                0
-            ], None
-        seen = seen_of(memory)
-        looked_at = select_rows(seen, image_index) if scheduled_sampling > 0 else {}
-        outputs = self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling, looked_at)
+            outputs = self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling)
+            return self.scores(outputs, {})[0], None
+        regions = attended(memory)
+        read = select_rows(regions, image_index) if scheduled_sampling > 0 else {}
+        outputs = self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling, read)
         mask = target_mask(caption_lengths, caption_ids.shape[1])
-        logits, weights = self.scores(outputs, select_rows(seen, image_index[mask.nonzero()[:, 0]]))
+        logits, weights = self.scores(outputs, select_rows(regions, image_index[mask.nonzero()[:, 0]]))
         assert weights is not None
         attention = weights.new_zeros(*mask.shape, weights.shape[1])
         attention[mask] = weights
@@ -190,24 +194,24 @@ class CodeDecoder(RecurrentDecoder):
         """Scores the next token.
 
         Args:
-            outputs: of the upper layer, `(M, H)`.
-            memory: with attention, `features`, `keys` and `mask` of what each row looks at; M rows.
+            outputs: of the top layer, `(M, H)`.
+            memory: with attention, `features`, `keys` and `mask` of the regions of each row; M rows.
 
         Returns:
             Logits `(M, V)` and, with attention, weights of the regions `(M, R)`.
         """
-        outputs, weights = self._looked(outputs, memory)
+        outputs, weights = self._attend(outputs, memory)
         return self.vocabulary(self.dropout(outputs)), weights
 
-    def _looked(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Outputs `(M, H)` with what the attention adds to them, and its weights."""
+    def _attend(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Outputs `(M, H)` plus the result of the attention, and its weights."""
         if self.attention is None or self.look is None:
             return outputs, None
         context, weights = self.attention.attend(memory["features"], memory["keys"], outputs, memory.get("mask"))
         return outputs + self.look(torch.cat([outputs, context], dim=1)), weights
 
     def read(self, token: Tensor) -> Tensor:
-        """Tokens that are read, `(...)`, as `(..., W)`; in training some are hidden."""
+        """Input of tokens `(...)`, `(..., W)`; in training some are replaced by zeros."""
         words: Tensor = self.dropout(self.words(token))
         if self.training and self.word_dropout > 0:
             words = words * (torch.rand(token.shape, device=token.device) >= self.word_dropout).unsqueeze(-1)
@@ -227,14 +231,13 @@ class CodeDecoder(RecurrentDecoder):
             state: before BOS, N rows.
             caption_ids: `(N, T)`, long, each BOS .. EOS and then PAD.
             caption_lengths: tokens with BOS and EOS, `(N,)`.
-            scheduled_sampling: probability, step by step and the same for all captions, that the decoder reads its own
-                most
-                probable words of the step before instead of the captions' (scheduled teacher forcing; published: 0.5).
-                The steps between two such steps are computed in one call.
-            memory: with an attention and `scheduled_sampling`, what it looks at; N rows.
+            scheduled_sampling: probability, drawn once a step for all captions, that the decoder reads its own most
+                probable words of the step before instead of the captions' (published: 0.5). The steps between two such
+                steps are computed in one call.
+            memory: with an attention and `scheduled_sampling`, the regions of each row; N rows.
 
         Returns:
-            Outputs of the upper layer at the scored positions in row-major order, `(M, H)`.
+            Outputs of the top layer at the scored positions in row-major order, `(M, H)`.
         """
         mask = target_mask(caption_lengths, caption_ids.shape[1])
         if scheduled_sampling <= 0:
@@ -261,4 +264,4 @@ class CodeDecoder(RecurrentDecoder):
     @torch.no_grad()
     def _best_words(self, outputs: Tensor, memory: Memory) -> Tensor:
         """The most probable tokens after outputs `(N, H)`: `(N,)`, long."""
-        return cast(Tensor, self.vocabulary(self._looked(outputs, memory)[0]).argmax(dim=1))
+        return cast(Tensor, self.vocabulary(self._attend(outputs, memory)[0]).argmax(dim=1))

@@ -1,9 +1,10 @@
-"""Language towers: GPT-2 of any size, or another causal language model, as a reader of captions.
+"""Causal language models: GPT-2 of any size, or another one from transformers.
 
-A tower turns caption tokens into hidden states, one per position, and hidden states into scores of the next token by
-its own input embedding (tied weights).
+They turn caption tokens into hidden states, one per position, and hidden states into scores of the next token by their
+input embedding (tied weights).
 
-Letters: N captions, B rows while decoding, T tokens of the longest caption, D width, V vocabulary, M scored positions.
+Letters: N captions, B rows while decoding, T tokens of the longest caption, D hidden width, V vocabulary, M scored
+positions.
 """
 
 import inspect
@@ -20,7 +21,7 @@ from transformers.cache_utils import DynamicCache
 
 from core.errors import UserError
 from core.hub import only_local
-from networks.captioners.base import State
+from networks.layers.sequences import State, length_mask
 from networks.layers.weights import WAYS_OUT, load_state
 
 GPT2_SIZES = {
@@ -35,11 +36,11 @@ GPT2_SIZES = {
 class LanguageModel(nn.Module):
     """A causal language model without its head; the head is the tied input embedding.
 
-    Captions are right-padded and every position looks only at itself and what is before it, so padding never reaches
-    a real position and no padding mask is needed.
+    Captions are right-padded and every position attends only to itself and those before it, so padding never reaches a
+    real position and no padding mask is needed.
 
     Attributes:
-        width: D.
+        hidden_dim: D.
         vocab_size: V.
 
     Args:
@@ -47,14 +48,14 @@ class LanguageModel(nn.Module):
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
     """
 
-    def __init__(self, network: PreTrainedModel, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, *, network: PreTrainedModel, gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.network = network
-        self.vocab_size, self.width = _embedding(network).weight.shape
-        if network.config.hidden_size != self.width:
+        self.vocab_size, self.hidden_dim = _embedding(network).weight.shape
+        if network.config.hidden_size != self.hidden_dim:
             raise UserError(
-                f"language model of type {network.config.model_type!r}: its embedding has {self.width} numbers and its "
-                f"hidden state {network.config.hidden_size}, so the output cannot be tied to the input; choose another"
+                f"language model of type {network.config.model_type!r}: its embedding has width {self.hidden_dim} and "
+                f"its hidden state {network.config.hidden_size}, so they cannot be tied; choose another one"
             )
         if gradient_checkpointing:
             # the name changed within transformers 5
@@ -83,17 +84,17 @@ class LanguageModel(nn.Module):
         return output
 
     def _packed_hidden(self, token_ids: Tensor, lengths: Tensor, tokens: list[int]) -> Tensor:
-        """The same with several captions in each row, kept apart by the attention mask."""
+        """The same with several captions in each row, separated by the attention mask."""
         count, longest = token_ids.shape
         width = max(longest, 64)
         starts, rows = pack(tokens, width)
-        real = torch.arange(longest, device=token_ids.device) < lengths.unsqueeze(1)  # (N, T)
+        real = length_mask(lengths, longest)  # (N, T)
         caption, position = real.nonzero(as_tuple=True)
         slot = torch.tensor(starts, device=token_ids.device)[caption] + position
         blank = token_ids.new_zeros(rows * width)
         packed = blank.index_copy(0, slot, token_ids[real]).view(rows, width)
         positions = blank.index_copy(0, slot, position).view(rows, width)
-        # 0 marks the empty places, which see each other only: no row of the softmax is empty
+        # 0 marks the empty places, which attend to each other only: no row of the softmax is empty
         segment = blank.index_copy(0, slot, caption + 1).view(rows, width)
         causal = torch.ones(width, width, dtype=torch.bool, device=token_ids.device).tril()
         visible = (segment.unsqueeze(2) == segment.unsqueeze(1)) & causal
@@ -101,8 +102,8 @@ class LanguageModel(nn.Module):
             input_ids=packed, position_ids=positions, attention_mask=visible.unsqueeze(1), use_cache=False
         ).last_hidden_state
         hidden: Tensor = output.flatten(0, 1).index_select(0, slot)
-        result = hidden.new_zeros(count * longest, self.width)
-        return result.index_copy(0, caption * longest + position, hidden).view(count, longest, self.width)
+        result = hidden.new_zeros(count * longest, self.hidden_dim)
+        return result.index_copy(0, caption * longest + position, hidden).view(count, longest, self.hidden_dim)
 
     def cached_step(self, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one more token of every row.
@@ -129,7 +130,7 @@ class LanguageModel(nn.Module):
         weight = _embedding(self.network).weight
         if torch.is_grad_enabled() or hidden.device.type != "cpu" or len(weight) <= _VOCABULARY_PART:
             return F.linear(hidden, weight)
-        # a decoding step has few rows: on a CPU the product is a third faster in parts that stay in the cache
+        # a decoding step has few rows: on a CPU the product is a third faster in parts that fit the cache
         return torch.cat([F.linear(hidden, part) for part in torch.split(weight, _VOCABULARY_PART)], dim=-1)
 
     def config_dict(self) -> dict[str, Any]:
@@ -168,47 +169,49 @@ def pack(lengths: list[int], width: int) -> tuple[list[int], int]:
 def build_language_model(
     name: str,
     weights: str | None,
-    vocab_size: int,
     *,
+    vocab_size: int,
     bos_id: int | None = None,
     eos_id: int | None = None,
     layers: int | None = None,
     heads: int | None = None,
-    width: int | None = None,
+    hidden_dim: int | None = None,
     dropout: float | None = None,
     config: Mapping[str, Any] | None = None,
     gradient_checkpointing: bool = False,
 ) -> LanguageModel:
-    """Builds a language tower. With `weights` None nothing is ever looked up on the network.
+    """Builds a language model. With `weights` None nothing is ever downloaded or looked up.
 
-    New tokens of a pretrained model: BOS starts as a copy of EOS (GPT-2 knows `<|endoftext|>` as both), all others
-    as the mean embedding (zeros would give PAD a far higher score than words, whose GPT-2 logits are well below 0).
+    New tokens of a pretrained model: BOS is initialised as a copy of EOS (GPT-2 uses `<|endoftext|>` as both), all
+    others as the mean embedding (zeros would give PAD a far higher score than words, whose GPT-2 logits are well below
+    0).
 
     Args:
         name: "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", or another causal language model by hub id or folder.
-        weights: None for random ones, "pretrained" for the hub's weights of `name`, a hub id, a folder written by
+        weights: None for random weights, "pretrained" for the hub's weights of `name`, a hub id, a folder written by
             `save_pretrained`, or a state-dict file (.safetensors, .pth, .pt, .bin).
         vocab_size: V, tokens of our tokenizer.
         bos_id: our BOS.
         eos_id: our EOS.
-        layers: blocks, instead of the size's own (random weights only; so are `heads` and `width`).
+        layers: blocks, instead of the name's own (random weights only, as `heads` and `hidden_dim`).
         heads: attention heads.
-        width: D.
-        dropout: share dropped from embeddings, attention weights and block outputs (GPT-2: 0.1).
+        hidden_dim: D.
+        dropout: dropout probability of embeddings, attention weights and block outputs (GPT-2: 0.1).
         config: the architecture as `LanguageModel.config_dict` gave it; replaces `name` and the sizes.
         gradient_checkpointing: recompute each block in the backward pass.
 
     Raises:
-        UserError: unknown name, weights that cannot be reached or do not fit, sizes that contradict them, or a
+        UserError: unknown name, weights that cannot be reached or do not match, sizes that contradict them, or a
             tokenizer smaller than the pretrained vocabulary.
     """
-    if weights is not None and any(size is not None for size in (layers, heads, width)):
+    if weights is not None and any(size is not None for size in (layers, heads, hidden_dim)):
         raise UserError(
-            f"layers, heads and width are those of the weights {weights!r}; leave them out or set weights null"
+            f"language_layers, language_heads and language_dim are given by the weights {weights!r}; remove them, "
+            "or set language_weights to null"
         )
     if weights is None or Path(weights).is_file():
         shape = _config(name, config)
-        _resize(shape, layers, heads, width)
+        _resize(shape, layers, heads, hidden_dim)
         _prepare(shape, dropout)
         shape.vocab_size = vocab_size if weights is None else shape.vocab_size
         network = _from_config(shape)
@@ -217,11 +220,11 @@ def build_language_model(
     else:
         network = _from_pretrained(name if weights == "pretrained" else weights, dropout)
     _fit_vocabulary(network, vocab_size, bos_id, eos_id)
-    return LanguageModel(network, gradient_checkpointing)
+    return LanguageModel(network=network, gradient_checkpointing=gradient_checkpointing)
 
 
 def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
-    """The architecture of a name, without any network."""
+    """The architecture of a name; nothing is downloaded."""
     if config is not None:
         values = dict(config)
         return AutoConfig.for_model(values.pop("model_type"), **values)
@@ -232,27 +235,29 @@ def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
         return cast(PretrainedConfig, AutoConfig.from_pretrained(name, local_files_only=True))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"language model {name!r} is unknown here: give one of {', '.join(GPT2_SIZES)}, a folder with its "
+            f"language model {name!r} is unknown: give one of {', '.join(GPT2_SIZES)}, a folder with its "
             f"config.json, or {WAYS_OUT}"
         ) from error
 
 
-def _resize(config: PretrainedConfig, layers: int | None, heads: int | None, width: int | None) -> None:
+def _resize(config: PretrainedConfig, layers: int | None, heads: int | None, hidden_dim: int | None) -> None:
     """Sets the sizes that were asked for, in place."""
-    sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": hidden_dim}
     for key, value in sizes.items():
         if value is not None:
             setattr(config, key, value)
     if config.hidden_size % config.num_attention_heads:
-        raise UserError(f"width={config.hidden_size} cannot be shared among heads={config.num_attention_heads}")
+        raise UserError(
+            f"language_dim={config.hidden_size} is not divisible by language_heads={config.num_attention_heads}"
+        )
 
 
 def _prepare(config: PretrainedConfig, dropout: float | None) -> None:
-    """Sets what every tower of ours needs, in place."""
+    """Sets what every language model needs here, in place."""
     # The same function as GPT-2's own "gelu_new", as one operation instead of eight
     if getattr(config, "activation_function", None) == "gelu_new":
         config.activation_function = "gelu_pytorch_tanh"
-    # Our padding needs no mask; left at their values these would raise warnings about one
+    # Our padding needs no mask; with these ids set, transformers would warn that there is none
     config.pad_token_id = config.bos_token_id = config.eos_token_id = None
     if dropout is not None:
         for key in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "dropout", "attention_dropout"):
@@ -291,7 +296,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @torch.no_grad()
 def _fit_vocabulary(network: PreTrainedModel, vocab_size: int, bos_id: int | None, eos_id: int | None) -> None:
-    """Gives the embedding one row for each token of our tokenizer."""
+    """Resizes the embedding to one row for each token of our tokenizer."""
     old = _embedding(network).weight
     known = len(old)
     if vocab_size == known:

@@ -1,10 +1,10 @@
-"""Merging networks: where the picture's vector meets the language tower's hidden states.
+"""Merging networks, which combine the image vector with the hidden states of the language model.
 
-All variants keep a skip connection from the hidden state to the output, and start with small weights (Xavier normal,
-gain 0.1), so that at first the language tower speaks almost as it did before.
+All variants have a skip connection from the hidden state to the output and small initial weights (Xavier normal, gain
+0.1), so that at first the predictions of the language model hardly change.
 
-Letters: N captions, B rows while decoding, T time steps, M real positions of all captions, Dv width of the picture's
-vector v, Dh width of the hidden states h.
+Letters: N captions, B rows while decoding, T time steps, M real positions of all captions, Dv width of the image vector
+v, Dh width of the hidden states h.
 """
 
 from abc import ABC, abstractmethod
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from core.errors import UserError
-from networks.captioners.base import State
+from networks.layers.sequences import State, length_mask
 
 MergingVariant = Literal["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
 
 
 class Merging(nn.Module, ABC):
-    """Turns v and h_t into o_t, from which the language tower's embedding makes the scores of the next token."""
+    """Turns v and h_t into o_t, from which the language model's embedding computes the scores of the next token."""
 
     @abstractmethod
     def forward(self, image: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -30,10 +30,10 @@ class Merging(nn.Module, ABC):
         Args:
             image: v of each caption, `(N, Dv)`.
             hidden: `(N, T, Dh)`.
-            lengths: real time steps of each caption, `(N,)`; what stands behind them has no influence.
+            lengths: real time steps of each caption, `(N,)`; positions after them have no influence.
 
         Returns:
-            `(N, T, Dh)`; unspecified but finite behind a caption's end.
+            `(N, T, Dh)`; unspecified but finite after a caption's end.
         """
 
     @abstractmethod
@@ -51,29 +51,30 @@ class Merging(nn.Module, ABC):
 
 
 class StepBatchNorm(nn.Module):
-    """BatchNorm whose statistics are those of one time step, over the captions that are that long.
+    """BatchNorm with separate statistics for each time step, over the captions that are at least that long.
 
     Time steps are never mixed and padding is never counted. A step with a single caption, and evaluation, use the
-    running statistics; a step that training never saw uses those of the last one it did. Running statistics are plain
-    means of the first ten batches and decay after that. Scale and shift are shared by all steps. Each process of a
-    distributed run has its own statistics.
+    running statistics; a step that did not occur in training uses those of the last one that did. Running statistics
+    are plain means over the first ten batches and exponential averages after that. Scale and shift are shared by all
+    steps. Each process of a distributed run has its own statistics.
 
     Args:
-        width: C, numbers to be normalised.
+        num_features: C.
         max_steps: time steps with statistics of their own; later ones share those of the last.
         momentum: weight of a new batch in the running statistics.
+        eps: added to the variance.
     """
 
     mean: Tensor
     variance: Tensor
     batches: Tensor
 
-    def __init__(self, width: int, max_steps: int = 36, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, *, num_features: int, max_steps: int = 36, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("mean", torch.zeros(max_steps, width))
-        self.register_buffer("variance", torch.ones(max_steps, width))
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("mean", torch.zeros(max_steps, num_features))
+        self.register_buffer("variance", torch.ones(max_steps, num_features))
         self.register_buffer("batches", torch.zeros(max_steps, dtype=torch.long))
         self.momentum, self.eps = momentum, eps
 
@@ -118,7 +119,7 @@ class StepBatchNorm(nn.Module):
 
 
 class _PositionMerging(Merging):
-    """A merging network that treats every position by itself: only real positions are computed."""
+    """A merging network that processes every position independently; only real positions are computed."""
 
     @abstractmethod
     def merge(self, image: Tensor, hidden: Tensor, caption: Tensor, time: Tensor) -> Tensor:
@@ -135,9 +136,9 @@ class _PositionMerging(Merging):
         """
 
     def forward(self, image: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """See `Merging.forward`; zero behind a caption's end."""
+        """See `Merging.forward`; zero after a caption's end."""
         steps = hidden.shape[1]
-        real = torch.arange(steps, device=hidden.device) < lengths.unsqueeze(1)
+        real = length_mask(lengths, steps)
         caption, time = real.nonzero(as_tuple=True)
         place = caption * steps + time
         merged = self.merge(image, hidden.flatten(0, 1).index_select(0, place), caption, time)
@@ -160,27 +161,28 @@ class MLPMerging(_PositionMerging):
     Args:
         image_dim: Dv.
         hidden_dim: Dh.
-        first_width: numbers in z (paper: 384).
-        second_width: numbers in z' (paper: 256).
-        norm: normalisation of both hidden layers.
+        first_dim: width of z (paper: 384).
+        second_dim: width of z' (paper: 256).
+        norm: normalisation in both hidden layers.
         max_steps: time steps with BatchNorm statistics of their own.
     """
 
     def __init__(
         self,
+        *,
         image_dim: int,
         hidden_dim: int,
-        first_width: int = 384,
-        second_width: int = 256,
+        first_dim: int = 384,
+        second_dim: int = 256,
         norm: Literal["none", "layer_norm", "batch_norm"] = "none",
         max_steps: int = 36,
     ) -> None:
         super().__init__()
-        self.first = _small_linear(image_dim + hidden_dim, first_width)
-        self.first_back = _small_linear(first_width, hidden_dim)
-        self.second = _small_linear(hidden_dim, second_width)
-        self.second_back = _small_linear(second_width, hidden_dim)
-        self.norms = nn.ModuleList(_norm(norm, width, max_steps) for width in (first_width, second_width))
+        self.first = _small_linear(image_dim + hidden_dim, first_dim)
+        self.first_back = _small_linear(first_dim, hidden_dim)
+        self.second = _small_linear(hidden_dim, second_dim)
+        self.second_back = _small_linear(second_dim, hidden_dim)
+        self.norms = nn.ModuleList(_norm(norm, width, max_steps) for width in (first_dim, second_dim))
 
     def merge(self, image: Tensor, hidden: Tensor, caption: Tensor, time: Tensor) -> Tensor:
         """See `_PositionMerging.merge`."""
@@ -191,28 +193,28 @@ class MLPMerging(_PositionMerging):
 
 
 class TwoSidedMerging(_PositionMerging):
-    """The network that the paper proposes but did not train to the end: both sides are updated, then joined.
+    """The network that the paper proposes but did not fully train: both sides are updated, then joined.
 
-    a = Wa' ReLU(LN(Wa [v; h])) + v, b = Wb' ReLU(LN(Wb [v; h])) + h, o = Wo' ReLU(LN(Wo [a; b])) + h, as in the paper's
-    figure; the authors' code joins [v; h] instead of [a; b] at the end.
+    a = Wa' ReLU(LN(Wa [v; h])) + v, b = Wb' ReLU(LN(Wb [v; h])) + h, o = Wo' ReLU(LN(Wo [a; b])) + h, as in the figure
+    of the paper; the authors' code joins [v; h] instead of [a; b] at the end.
 
     Args:
-        image_dim: Dv, numbers in v and a.
-        hidden_dim: Dh, numbers in h and b.
-        first_width: hidden layer of both sides (paper: 384).
-        output_width: hidden layer of the last step (paper: 512).
+        image_dim: Dv, width of v and a.
+        hidden_dim: Dh, width of h and b.
+        first_dim: width of the hidden layer of both sides (paper: 384).
+        output_dim: width of the hidden layer of the last step (paper: 512).
     """
 
-    def __init__(self, image_dim: int, hidden_dim: int, first_width: int = 384, output_width: int = 512) -> None:
+    def __init__(self, *, image_dim: int, hidden_dim: int, first_dim: int = 384, output_dim: int = 512) -> None:
         super().__init__()
         joint = image_dim + hidden_dim
-        self.image_side = _small_linear(joint, first_width)
-        self.image_back = _small_linear(first_width, image_dim)
-        self.hidden_side = _small_linear(joint, first_width)
-        self.hidden_back = _small_linear(first_width, hidden_dim)
-        self.output = _small_linear(joint, output_width)
-        self.output_back = _small_linear(output_width, hidden_dim)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (first_width, first_width, output_width))
+        self.image_side = _small_linear(joint, first_dim)
+        self.image_back = _small_linear(first_dim, image_dim)
+        self.hidden_side = _small_linear(joint, first_dim)
+        self.hidden_back = _small_linear(first_dim, hidden_dim)
+        self.output = _small_linear(joint, output_dim)
+        self.output_back = _small_linear(output_dim, hidden_dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (first_dim, first_dim, output_dim))
 
     def merge(self, image: Tensor, hidden: Tensor, caption: Tensor, time: Tensor) -> Tensor:
         """See `_PositionMerging.merge`."""
@@ -232,32 +234,32 @@ class GRUMerging(Merging):
     Args:
         image_dim: Dv.
         hidden_dim: Dh.
-        first_width: state of the GRU (paper: 384).
-        second_width: numbers in z' (paper: 256).
-        layers: of the GRU (paper: 2).
+        first_dim: width of the GRU's state (paper: 384).
+        second_dim: width of z' (paper: 256).
+        layers: layers of the GRU (paper: 2).
     """
 
     def __init__(
-        self, image_dim: int, hidden_dim: int, first_width: int = 384, second_width: int = 256, layers: int = 2
+        self, *, image_dim: int, hidden_dim: int, first_dim: int = 384, second_dim: int = 256, layers: int = 2
     ) -> None:
         super().__init__()
-        self.first = nn.GRU(image_dim + hidden_dim, first_width, layers, batch_first=True)
-        self.first_back = _small_linear(first_width, hidden_dim)
-        self.second = _small_linear(hidden_dim, second_width)
-        self.second_back = _small_linear(second_width, hidden_dim)
+        self.first = nn.GRU(image_dim + hidden_dim, first_dim, layers, batch_first=True)
+        self.first_back = _small_linear(first_dim, hidden_dim)
+        self.second = _small_linear(hidden_dim, second_dim)
+        self.second_back = _small_linear(second_dim, hidden_dim)
 
     def forward(self, image: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """See `Merging.forward`; padding comes last, so the GRU reads it too late for any harm."""
+        """See `Merging.forward`; padding comes last, so it cannot influence real positions."""
         return self._run(image, hidden, None)[0]
 
     def step(self, image: Tensor, hidden: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """See `Merging.step`; the state is the GRU's, `(B, layers, first_width)`."""
+        """See `Merging.step`; the state is the GRU's, `(B, layers, first_dim)`."""
         before = None if state is None else state["gru"].transpose(0, 1).contiguous()
         merged, after = self._run(image, hidden.unsqueeze(1), before)
         return merged.squeeze(1), {"gru": after.transpose(0, 1)}
 
     def _run(self, image: Tensor, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Any number of time steps: `(N, T, Dh)` and the GRU's state `(layers, N, first_width)`."""
+        """Any number of time steps: `(N, T, Dh)` and the GRU's state `(layers, N, first_dim)`."""
         joint = torch.cat([image.unsqueeze(1).expand(-1, hidden.shape[1], -1), hidden], dim=2)
         first, state = self.first(joint, state)
         middle = self.first_back(first) + hidden
@@ -266,24 +268,24 @@ class GRUMerging(Merging):
 
 def build_merging(
     variant: MergingVariant,
+    *,
     image_dim: int,
     hidden_dim: int,
-    *,
-    first_width: int = 384,
-    second_width: int = 256,
-    output_width: int = 512,
+    first_dim: int = 384,
+    second_dim: int = 256,
+    output_dim: int = 512,
     max_steps: int = 36,
 ) -> Merging:
     """Builds a merging network.
 
     Args:
         variant: "mlp" (published); "layer_norm", "batch_norm": the same with normalised hidden layers; "gru": with a
-            GRU of two layers as the first hidden layer; "two_sided": the one that the paper proposes.
+            GRU of two layers as the first hidden layer; "two_sided": proposed by the paper.
         image_dim: Dv.
         hidden_dim: Dh.
-        first_width: first hidden layer.
-        second_width: second hidden layer (not in "two_sided").
-        output_width: last hidden layer of "two_sided".
+        first_dim: width of the first hidden layer.
+        second_dim: width of the second hidden layer (not in "two_sided").
+        output_dim: width of the last hidden layer of "two_sided".
         max_steps: longest caption for "batch_norm", tokens.
 
     Raises:
@@ -291,18 +293,27 @@ def build_merging(
     """
     match variant:
         case "mlp":
-            return MLPMerging(image_dim, hidden_dim, first_width, second_width)
+            return MLPMerging(image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, second_dim=second_dim)
         case "layer_norm" | "batch_norm":
-            return MLPMerging(image_dim, hidden_dim, first_width, second_width, variant, max_steps)
+            return MLPMerging(
+                image_dim=image_dim,
+                hidden_dim=hidden_dim,
+                first_dim=first_dim,
+                second_dim=second_dim,
+                norm=variant,
+                max_steps=max_steps,
+            )
         case "gru":
-            return GRUMerging(image_dim, hidden_dim, first_width, second_width)
+            return GRUMerging(image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, second_dim=second_dim)
         case "two_sided":
-            return TwoSidedMerging(image_dim, hidden_dim, first_width, output_width)
-    raise UserError(f"merging {variant!r} is unknown; give mlp, layer_norm, batch_norm, gru or two_sided")
+            return TwoSidedMerging(
+                image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, output_dim=output_dim
+            )
+    raise UserError(f"merging {variant!r} is unknown; choose mlp, layer_norm, batch_norm, gru or two_sided")
 
 
 def _small_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that starts small: Xavier normal with gain 0.1, no shift."""
+    """A linear layer with small initial weights: Xavier normal with gain 0.1, zero bias."""
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_normal_(layer.weight, gain=0.1)
     nn.init.zeros_(layer.bias)
@@ -310,23 +321,23 @@ def _small_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def _joint_linear(layer: nn.Linear, image: Tensor, hidden: Tensor, caption: Tensor) -> Tensor:
-    """W [v; h] for M positions; the picture's part of the product is computed once for each caption."""
+    """W [v; h] for M positions; the image's part of the product is computed once for each caption."""
     dim = image.shape[1]
     seen = linear(image, layer.weight[:, :dim], layer.bias)
     return seen.index_select(0, caption) + linear(hidden, layer.weight[:, dim:])
 
 
 def _norm(kind: Literal["none", "layer_norm", "batch_norm"], width: int, max_steps: int) -> nn.Module:
-    """The normalisation of a hidden layer."""
+    """The normalisation of a hidden layer, by name."""
     match kind:
         case "none":
             return nn.Identity()
         case "layer_norm":
             return nn.LayerNorm(width)
         case "batch_norm":
-            return StepBatchNorm(width, max_steps)
+            return StepBatchNorm(num_features=width, max_steps=max_steps)
 
 
 def _normalised(norm: nn.Module, values: Tensor, time: Tensor) -> Tensor:
-    """Applies it; only `StepBatchNorm` asks for the time step."""
+    """Applies a normalisation; only `StepBatchNorm` needs the time step."""
     return cast(Tensor, norm(values, time) if isinstance(norm, StepBatchNorm) else norm(values))

@@ -1,6 +1,6 @@
-"""Pretrained word vectors from text files: GloVe's and word2vec's formats.
+"""Pretrained word vectors from text files in the formats of GloVe and word2vec.
 
-Letters: F words found, W numbers of a vector.
+Letters: F words found, W width of a vector.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ from core.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Vectors of those words of a vocabulary that a file has.
+    """Vectors of the words of a vocabulary that occur in a file.
 
     Attributes:
-        ids: the words' ids, `(F,)`, long.
+        ids: ids of the words, `(F,)`, long.
         vectors: as in the file, `(F, W)`, float.
-        share: F through the number of words asked for, in [0, 1].
+        share: F divided by the number of words asked for, in [0, 1].
     """
 
     ids: Tensor
@@ -32,18 +32,18 @@ class WordVectors:
 def read_word_vectors(path: str, words: Mapping[str, int], width: int) -> WordVectors:
     """Reads the vectors of some words; the other lines are skipped without being parsed, so memory stays small.
 
-    A line is a word and W numbers with blanks between (a word may itself hold blanks, as in GloVe's 840B file). A
-    first line of two whole numbers is word2vec's header. A word is found as it is written, or else by the first line
-    that equals it but for capitals; of lines for the same word the first counts, being the most frequent.
+    A line is a word and W numbers separated by blanks (a word may itself contain blanks, as in GloVe's 840B file). A
+    first line of two integers is word2vec's header. A word is found as it is written, or else by the first line that
+    equals it except for capitals. If several lines have the same word, the first counts, being the most frequent.
 
     Args:
         path: the text file, UTF-8.
         words: id of each word.
-        width: W that is wanted.
+        width: expected W.
 
     Raises:
-        DataError: a line of a word that is wanted is not a word and W finite numbers, or the file is no text: names
-            file and line.
+        DataError: the line of a requested word is not a word and W finite numbers, or the file is not a text file; the
+            message names file and line.
         UserError: the file does not exist, or its vectors have another width.
     """
     if not Path(path).is_file():
@@ -56,7 +56,7 @@ def read_word_vectors(path: str, words: Mapping[str, int], width: int) -> WordVe
                 lower = word.lower()
                 if (word in words and word not in exact) or (lower in words and lower not in folded):
                     vector = _numbers(path, number, word, line, width)
-                    if vector is None:  # the word goes on behind its first blank, so it is another one
+                    if vector is None:  # the word continues after its first blank, so it is another one
                         continue
                     if word in words:
                         exact.setdefault(word, vector)
@@ -70,10 +70,10 @@ def read_word_vectors(path: str, words: Mapping[str, int], width: int) -> WordVe
 
 
 def _lines(file: TextIO, path: str, width: int) -> Iterator[tuple[int, str, str]]:
-    """Line number from 1, first word and whole line of every line with a vector; checks the width at the first.
+    """Line number from 1, first word and text of every line with a vector; the first one is checked.
 
     Raises:
-        DataError: the first line is no vector.
+        DataError: the first line is not a vector.
         UserError: the file has another width.
     """
     checked = False
@@ -102,11 +102,11 @@ def _lines(file: TextIO, path: str, width: int) -> Iterator[tuple[int, str, str]
 
 def _check_width(path: str, found: int, width: int) -> None:
     if found != width:
-        raise UserError(f"{path} has {found} numbers for each word, but embedding_dim={width}; set it to {found}")
+        raise UserError(f"{path} has {found} numbers for each word, but word_dim={width}; set it to {found}")
 
 
 def _numbers(path: str, number: int, word: str, line: str, width: int) -> Tensor | None:
-    """The vector of a line, or None when its word holds blanks.
+    """The vector of a line, or None if its word contains blanks.
 
     Raises:
         DataError: there are not W finite numbers.
@@ -119,6 +119,6 @@ def _numbers(path: str, number: int, word: str, line: str, width: int) -> Tensor
     good = len(vector) == width and len(fields) > width and all(abs(value) < float("inf") for value in vector)
     if not good:
         raise DataError(
-            f"{path}, line {number}: the word {word!r} is not followed by {width} finite numbers; mend or remove it"
+            f"{path}, line {number}: the word {word!r} is not followed by {width} finite numbers; fix or remove it"
         )
     return torch.tensor(vector) if len(fields) == width + 1 else None

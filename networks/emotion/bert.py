@@ -1,4 +1,4 @@
-"""BERT and VisualBERT bodies from transformers: sizes, offline construction, loading with errors that help."""
+"""BERT and VisualBERT from transformers: sizes, offline construction, loading of published weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from networks.layers.weights import WAYS_OUT
 
 BertKind = Literal["bert", "visual_bert"]
 _MAY_DIFFER = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
-"""Belong to the detector whose features the published weights were trained on."""
+"""Tensors that depend on the detector whose features the published weights were trained on."""
 
 
 def bert_config(
@@ -26,28 +26,29 @@ def bert_config(
     pad_id: int,
     layers: int | None = None,
     heads: int | None = None,
-    width: int | None = None,
+    bert_dim: int | None = None,
     dropout: float | None = None,
     visual_dim: int | None = None,
     saved: Mapping[str, Any] | None = None,
 ) -> BertConfig | VisualBertConfig:
-    """Architecture of a body; the network is never asked.
+    """Architecture of a body; nothing is ever downloaded.
 
     Args:
         kind: which of the two.
-        weights: a local folder's own sizes are read from its config.json; those of a hub id are the usual ones (12
-            layers, 12 heads, 768 wide) unless given.
+        weights: the sizes of a local folder are read from its config.json; for a hub id they are the usual ones (12
+            layers, 12 heads, width 768) unless given.
         vocab_size: tokens of our tokeniser.
-        pad_id: its filling.
+        pad_id: its padding token.
         layers: encoder layers.
         heads: attention heads.
-        width: hidden width.
-        dropout: of hidden values and attention weights.
+        bert_dim: hidden width.
+        dropout: dropout probability of hidden values and attention weights.
         visual_dim: width of image regions (VisualBERT only).
-        saved: sizes as a checkpoint has them; replaces all but `visual_dim`.
+        saved: sizes from a checkpoint; they replace all but `visual_dim`.
 
     Raises:
-        UserError: the width cannot be shared among the heads, or the folder has no configuration.
+        UserError: the width is not divisible by the number of heads, the folder has no configuration, or the weights
+            have fewer tokens than the tokenizer.
     """
     values: dict[str, Any] = dict(saved or {})
     if not values and weights is not None and Path(weights).is_dir():
@@ -58,26 +59,28 @@ def bert_config(
             raise UserError(f"BERT weights '{weights}' have no readable config.json; {WAYS_OUT}") from error
     values["use_cache"] = False  # nothing is generated
     values |= {"vocab_size": values.get("vocab_size", vocab_size), "pad_token_id": pad_id}
-    given = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": width}
+    given = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": bert_dim}
     values |= {name: value for name, value in given.items() if value is not None}
-    if width is not None and saved is None:
-        values["intermediate_size"] = 4 * width
+    if bert_dim is not None and saved is None:
+        values["intermediate_size"] = 4 * bert_dim
     if dropout is not None:
         values |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if kind == "visual_bert":
         values["visual_embedding_dim"] = visual_dim or 1
     config = BertConfig(**values) if kind == "bert" else VisualBertConfig(**values)
     if config.hidden_size % config.num_attention_heads:
-        raise UserError(f"width {config.hidden_size} cannot be shared among {config.num_attention_heads} heads")
+        raise UserError(f"bert_dim={config.hidden_size} is not divisible by heads={config.num_attention_heads}")
     if config.vocab_size < vocab_size:
         raise UserError(
-            f"BERT weights '{weights}' know {config.vocab_size} tokens, the tokenizer has {vocab_size}: set "
-            "data.init_args.tokenizer to the one that belongs to the weights"
+            f"BERT weights '{weights}' have {config.vocab_size} tokens, the tokenizer {vocab_size}: set "
+            "data.init_args.tokenizer to the one of these weights"
         )
     return config
 
 
-def build_bert(config: BertConfig | VisualBertConfig, gradient_checkpointing: bool = False) -> BertModel | VisualBert:
+def build_bert(
+    config: BertConfig | VisualBertConfig, *, gradient_checkpointing: bool = False
+) -> BertModel | VisualBert:
     """Builds a body with random weights."""
     network = VisualBert(config) if isinstance(config, VisualBertConfig) else BertModel(config)
     if gradient_checkpointing:
@@ -91,11 +94,11 @@ def load_bert(network: nn.Module, weights: str) -> list[str]:
     """Loads published weights into a body.
 
     Args:
-        network: as `build_bert` gives it.
+        network: from `build_bert`.
         weights: hub id or local folder.
 
     Returns:
-        Names of tensors that keep their random start, because the image regions have another width.
+        Names of tensors that keep their random values, because the image regions have another width.
 
     Raises:
         UserError: the weights cannot be reached, or belong to a network of other sizes.
@@ -106,8 +109,8 @@ def load_bert(network: nn.Module, weights: str) -> list[str]:
     wrong = [name for name in left if name not in _MAY_DIFFER]
     if wrong:
         raise UserError(
-            f"BERT weights '{weights}' do not fit: {len(wrong)} tensors differ, first '{wrong[0]}'; leave layers, "
-            "heads and width out, and give weights of the same kind of network"
+            f"BERT weights '{weights}' do not match: {len(wrong)} tensors differ, first '{wrong[0]}'; remove "
+            "layers, heads and bert_dim, and give weights of the same kind of network"
         )
     network.load_state_dict({name: value for name, value in state.items() if name in own and name not in left}, False)
     return left
@@ -117,7 +120,7 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
     """Copies the word embeddings of published BERT weights.
 
     Args:
-        table: `(V, W)`, receives them.
+        table: receives them, `(V, W)`.
         weights: hub id or local folder.
 
     Raises:
@@ -127,7 +130,7 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
     if words is None or words.shape != table.weight.shape:
         shape = None if words is None else tuple(words.shape)
         raise UserError(
-            f"word embeddings of '{weights}' are {shape}, wanted are {tuple(table.weight.shape)}: set word_dim and "
+            f"word embeddings of '{weights}' are {shape}, expected {tuple(table.weight.shape)}: set word_dim and "
             "data.init_args.tokenizer to those of the weights"
         )
     with torch.no_grad():

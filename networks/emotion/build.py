@@ -1,27 +1,38 @@
-"""Networks for emotions by name."""
+"""Emotion networks by name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, get_args
 
 from transformers import VisualBertConfig
 
 from core.errors import UserError
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.bert import bert_config, load_bert, load_word_embeddings
-from networks.emotion.students import BertResNetStudent, LightStudent
+from networks.emotion.bert_resnet import BertResNetStudent
+from networks.emotion.light import LightStudent
 from networks.emotion.tfidf import TextClassifier
-from networks.emotion.visual_bert import VisualBertLabeller
-from networks.encoders.build import ImageEncoder, build_encoder
+from networks.emotion.visual_bert import VisualBertClassifier
+from networks.encoders.base import ImageEncoder
+from networks.encoders.build import build_encoder
 
 Architecture = Literal["visual_bert", "light", "bert_resnet", "text"]
 
 
+class _Common(TypedDict):
+    """Arguments that both networks with BERT take."""
+
+    num_labels: int
+    encoder: ImageEncoder | None
+    dropout: float
+    gradient_checkpointing: bool
+
+
 def build_emotion_network(
     architecture: Architecture,
+    *,
     num_labels: int,
     vocab_size: int,
     pad_id: int,
-    *,
     weights: str | None = None,
     layers: int | None = None,
     heads: int | None = None,
@@ -38,54 +49,57 @@ def build_emotion_network(
     bert_sizes: Mapping[str, Any] | None = None,
     gradient_checkpointing: bool = False,
 ) -> tuple[EmotionNetwork, dict[str, Any] | None]:
-    """Builds a network with random weights; nothing is looked up on the network.
+    """Builds a network with random weights; nothing is ever downloaded.
 
     Args:
-        architecture: see the classes for what each argument does.
+        architecture: ``visual_bert``, ``light``, ``bert_resnet`` or ``text``; arguments of the others are ignored.
         num_labels: C.
-        vocab_size: tokens.
-        pad_id: filling.
-        weights: BERT or VisualBERT weights, of which only a local folder's sizes are read here.
-        layers: of BERT or VisualBERT; so are `heads`, `bert_dim`.
-        heads: attention heads.
-        bert_dim: hidden width.
-        dropout: everywhere.
-        word_dim: light.
-        hidden_dim: light.
-        convolutions: light.
-        fusion_dim: light and bert_resnet.
-        buckets: text.
-        use_image: look at pictures or their features.
-        image_encoder: visual_bert, bert_resnet: the CNN.
-        feature_dim: width of the features that batches bring in the place of pictures.
-        bert_sizes: as returned here, from a checkpoint.
-        gradient_checkpointing: where there are blocks to recompute.
+        vocab_size: number of tokens.
+        pad_id: padding token.
+        weights: BERT or VisualBERT weights; of a local folder the sizes are read here.
+        layers: encoder layers of BERT or VisualBERT.
+        heads: their attention heads.
+        bert_dim: their hidden width.
+        dropout: dropout probability everywhere.
+        word_dim: light: width of word embeddings.
+        hidden_dim: light: width of the GRU.
+        convolutions: light: widths of the convolutions.
+        fusion_dim: light and bert_resnet: outputs of fc1.
+        buckets: text: features of each group.
+        use_image: read images or their features; False: captions only.
+        image_encoder: visual_bert and bert_resnet: name of the CNN.
+        feature_dim: width of the features that batches bring instead of images.
+        bert_sizes: sizes as returned here, from a checkpoint.
+        gradient_checkpointing: recompute blocks in the backward pass.
 
     Returns:
-        The network, and BERT's sizes as plain values, None where there is no BERT.
+        The network, and BERT's sizes as plain values; None without BERT.
 
     Raises:
-        UserError: values do not fit together.
+        UserError: an unknown architecture, or values that contradict each other.
     """
-    if use_image and image_encoder is not None and feature_dim is not None:
-        raise UserError(
-            f"image_encoder is '{image_encoder}', but the data module has an encoder, too, so it gives features: set "
-            "data.init_args.encoder or model.init_args.image_encoder to null"
-        )
+    _check(architecture, use_image, image_encoder, feature_dim)
     if architecture == "text":
-        return TextClassifier(num_labels, buckets), None
+        return TextClassifier(num_labels=num_labels, buckets=buckets), None
     feature_dim = feature_dim if use_image else None
     if architecture == "light":
-        towers = (word_dim, hidden_dim, convolutions, fusion_dim, dropout)
-        return LightStudent(
-            num_labels, vocab_size, pad_id, *towers, use_image, feature_dim, gradient_checkpointing
-        ), None
-    encoder = _encoder(image_encoder if use_image else None, gradient_checkpointing)
-    if use_image and encoder is None and feature_dim is None:
-        raise UserError(
-            "there is nothing to look at: set model.init_args.image_encoder, data.init_args.encoder, or use_image to "
-            "false to work with captions only"
+        light = LightStudent(
+            num_labels=num_labels,
+            vocab_size=vocab_size,
+            pad_id=pad_id,
+            word_dim=word_dim,
+            hidden_dim=hidden_dim,
+            convolutions=convolutions,
+            fusion_dim=fusion_dim,
+            dropout=dropout,
+            use_image=use_image,
+            feature_dim=feature_dim,
+            gradient_checkpointing=gradient_checkpointing,
         )
+        return light, None
+    encoder: ImageEncoder | None = None
+    if use_image and image_encoder is not None:
+        encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
     config = bert_config(
         "visual_bert" if architecture == "visual_bert" else "bert",
         weights,
@@ -93,16 +107,41 @@ def build_emotion_network(
         pad_id=pad_id,
         layers=layers,
         heads=heads,
-        width=bert_dim,
+        bert_dim=bert_dim,
         dropout=dropout,
         visual_dim=encoder.grid_dim if encoder is not None else feature_dim,
         saved=bert_sizes,
     )
-    sizes: dict[str, Any] = {name: value for name, value in config.to_diff_dict().items() if _plain(value)}
+    common = _Common(
+        num_labels=num_labels, encoder=encoder, dropout=dropout, gradient_checkpointing=gradient_checkpointing
+    )
+    network: EmotionNetwork
     if isinstance(config, VisualBertConfig):
-        return VisualBertLabeller(config, num_labels, use_image, encoder, dropout, gradient_checkpointing), sizes
-    towers_of_two = (encoder, feature_dim, fusion_dim, dropout, gradient_checkpointing)
-    return BertResNetStudent(config, num_labels, *towers_of_two), sizes
+        network = VisualBertClassifier(config=config, use_image=use_image, **common)
+    else:
+        network = BertResNetStudent(config=config, feature_dim=feature_dim, fusion_dim=fusion_dim, **common)
+    return network, {name: value for name, value in config.to_diff_dict().items() if _plain(value)}
+
+
+def _check(architecture: str, use_image: bool, image_encoder: str | None, feature_dim: int | None) -> None:
+    """Refuses an unknown architecture, two sources of image features, and none where one is needed.
+
+    Raises:
+        UserError: see above.
+    """
+    if architecture not in get_args(Architecture):
+        raise UserError(f"architecture is {architecture!r}: expected one of {', '.join(get_args(Architecture))}")
+    if use_image and image_encoder is not None and feature_dim is not None:
+        raise UserError(
+            f"image_encoder is '{image_encoder}', but the data module has an encoder, too, so it gives features: set "
+            "data.init_args.encoder or model.init_args.image_encoder to null"
+        )
+    needs_source = use_image and architecture in ("visual_bert", "bert_resnet")
+    if needs_source and image_encoder is None and feature_dim is None:
+        raise UserError(
+            "the network has neither an image encoder nor features: set model.init_args.image_encoder or "
+            "data.init_args.encoder, or use_image to false to read captions only"
+        )
 
 
 def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
@@ -113,7 +152,7 @@ def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
         weights: a hub id or local folder; None: nothing is loaded.
 
     Returns:
-        Names of tensors of the body that keep their random start.
+        Names of tensors of the body that keep their random values.
 
     Raises:
         UserError: weights cannot be reached or do not match.
@@ -123,13 +162,9 @@ def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
     if isinstance(network, LightStudent):
         load_word_embeddings(network.words, weights)
         return []
-    if isinstance(network, (VisualBertLabeller, BertResNetStudent)):
+    if isinstance(network, (VisualBertClassifier, BertResNetStudent)):
         return load_bert(network.body, weights)
     raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
-
-
-def _encoder(name: str | None, gradient_checkpointing: bool) -> ImageEncoder | None:
-    return None if name is None else build_encoder(name, None, gradient_checkpointing=gradient_checkpointing)
 
 
 def _plain(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""A linear model on words and pieces of words: what works with captions alone and few of them.
+"""A linear model on words and character n-grams, for captions alone and little data.
 
 Letters: M captions, F features (buckets), C labels.
 """
@@ -20,19 +20,19 @@ from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork
 
 _WORD = re.compile(r"\w\w+")
-_PIECES = (3, 4, 5)
-"""Lengths of the pieces, in characters."""
+_ORDERS = (3, 4, 5)
+"""Lengths of the character n-grams."""
 
 
 def text_features(text: str, buckets: int) -> tuple[list[int], list[float]]:
-    """Counts the features of a text: words and pairs of words, then pieces of words.
+    """Counts the features of a text: words and word pairs, then character n-grams of words.
 
-    Both groups have buckets of their own; a feature's bucket is a checksum of its text, so that there is no vocabulary
-    and unknown words still have known pieces. Counts n become 1 + ln n.
+    Both groups have buckets of their own. The bucket of a feature is a hash of its text, so there is no vocabulary, and
+    unknown words still have known n-grams. Counts n become 1 + ln n.
 
     Args:
         text: a caption.
-        buckets: of each group.
+        buckets: number of buckets of each group.
 
     Returns:
         Buckets in [0, 2 x buckets), ascending, and the values of each.
@@ -44,14 +44,14 @@ def text_features(text: str, buckets: int) -> tuple[list[int], list[float]]:
     words = _WORD.findall(text.lower())
     pairs = [f"{first} {second}" for first, second in pairwise(words)]
     counts = Counter(zlib.crc32(feature.encode()) % buckets for feature in [*words, *pairs])
-    pieces = Counter(buckets + zlib.crc32(piece.encode()) % buckets for word in words for piece in _pieces(f" {word} "))
-    features = sorted((counts + pieces).items())
+    grams = Counter(buckets + zlib.crc32(gram.encode()) % buckets for word in words for gram in _ngrams(f" {word} "))
+    features = sorted((counts + grams).items())
     return [place for place, _ in features], [1.0 + math.log(count) for _, count in features]
 
 
-def _pieces(word: str) -> Iterable[str]:
-    """All stretches of 3 to 5 characters of a word between blanks; a shorter word as a whole."""
-    for length in _PIECES:
+def _ngrams(word: str) -> Iterable[str]:
+    """All character n-grams of a word between blanks; a shorter word as a whole."""
+    for length in _ORDERS:
         if len(word) <= length:
             yield word
             return
@@ -60,20 +60,20 @@ def _pieces(word: str) -> Iterable[str]:
 
 
 class DocumentFrequencies(nn.Module):
-    """How rare a feature is: ln((1 + documents) / (1 + documents with it)) + 1, learnt from the training captions.
+    """Inverse document frequencies ln((1 + documents) / (1 + documents with it)) + 1 of the training captions.
 
     Args:
-        features: F.
+        num_features: F.
     """
 
     weights: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, *, num_features: int) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.ones(features))
+        self.register_buffer("weights", torch.ones(num_features))
 
     def fit(self, documents: Iterable[Sequence[int]]) -> None:
-        """Counts documents, each given by its different features."""
+        """Computes the weights from documents, each given by its distinct features."""
         found, total = torch.zeros(len(self.weights)), 0
         for document in documents:
             found[torch.tensor(document, dtype=torch.long)] += 1
@@ -81,40 +81,40 @@ class DocumentFrequencies(nn.Module):
         self.weights.copy_(torch.log((1 + total) / (1 + found)) + 1)
 
     def forward(self, places: Tensor) -> Tensor:
-        """Weight of each feature, the shape of `places`."""
+        """Weight of each feature, of the shape of `places`."""
         return self.weights[places]
 
 
 class TextClassifier(EmotionNetwork):
-    """TF-IDF of words, pairs of words and pieces of words -> linear layer.
+    """TF-IDF of words, word pairs and character n-grams -> linear layer.
 
-    Each of the two groups of features is scaled to length 1. It reads the captions as written
-    (``Batch.references``), needs no tokeniser, no picture and no pretrained weights.
+    Each of the two groups of features is scaled to length 1. The network reads the captions as written
+    (``Batch.references``) and needs no tokenizer, no image and no pretrained weights.
 
-    Blocks: (1) document frequencies. All the rest is the head.
+    Blocks: (1) document frequencies. The rest is the head.
 
     Args:
         num_labels: C.
         buckets: features of each of the two groups.
     """
 
-    def __init__(self, num_labels: int, buckets: int = 1 << 16) -> None:
+    def __init__(self, *, num_labels: int, buckets: int = 1 << 16) -> None:
         super().__init__()
         self.num_labels, self.buckets = num_labels, buckets
-        self.frequencies = DocumentFrequencies(2 * buckets)
+        self.frequencies = DocumentFrequencies(num_features=2 * buckets)
         self.head = nn.Linear(2 * buckets, num_labels)
-        # the best start of a model that forgets nothing it has not seen
+        # a linear model needs no random start, and features that never occur keep weight zero
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
 
     def fit_frequencies(self, captions: Iterable[str]) -> None:
-        """Learns how rare features are, from the training captions."""
+        """Computes the document frequencies from the training captions."""
         self.frequencies.fit(text_features(caption, self.buckets)[0] for caption in captions)
         self._known.clear()
 
     def _features(self, text: str) -> tuple[Tensor, Tensor]:
-        """Buckets and weighted values of one text, on the CPU; kept, since every epoch reads the same texts."""
+        """Buckets and weighted values of one text, on the CPU; cached, since every epoch reads the same texts."""
         if text not in self._known:
             if len(self._known) >= 20_000:
                 self._known.clear()
@@ -131,12 +131,12 @@ class TextClassifier(EmotionNetwork):
         """Scores every caption: M rows.
 
         Raises:
-            DataError: a picture has no caption.
+            DataError: an image has no caption.
         """
         device = self.head.weight.device
         for image_id, captions in zip(batch["image_id"], batch["references"], strict=True):
             if not captions:
-                raise DataError(f"image '{image_id}' has no caption, but this network reads nothing else: give it one")
+                raise DataError(f"image '{image_id}' has no caption, but this network reads captions only: add one")
         texts = [self._features(text) for captions in batch["references"] for text in captions]
         places = torch.cat([index for index, _ in texts]).to(device)
         values = torch.cat([value for _, value in texts]).to(device)

@@ -1,8 +1,8 @@
 """Copying and freezing the first blocks of a network: AnB, AnB+, BnB, BnB+.
 
-After "How transferable are features in deep neural networks?" (Yosinski et al. 2014): network B takes over its first n
-blocks from a network trained on A (AnB) or on B itself (BnB) and trains the rest anew; the blocks taken over stay as
-they are, or learn too (with a plus).
+After "How transferable are features in deep neural networks?" (Yosinski et al. 2014): network B copies its first n
+blocks from a network trained on A (AnB) or on B itself (BnB), and the rest is trained from scratch. The copied blocks
+are frozen, or fine-tuned (with a plus).
 
 Letters: C labels, D inputs of the last layer.
 """
@@ -19,14 +19,14 @@ from networks.emotion.base import Block, EmotionNetwork
 
 @dataclass
 class TransferReport:
-    """What a transfer did; its lines are for the user.
+    """Result of a transfer; its lines are for the user.
 
     Attributes:
-        depth: number of blocks asked for.
+        depth: number of blocks requested.
         most: number of blocks the target has.
-        copied: names of blocks that were copied whole.
-        left: what was asked for and could not be copied, each with the reason.
-        head: what became of the head.
+        copied: names of blocks that were copied completely.
+        left: what was requested and could not be copied, each with the reason.
+        head: what was done with the head.
     """
 
     depth: int
@@ -47,7 +47,7 @@ def check_depth(network: EmotionNetwork, depth: int | None) -> int:
     """The number of blocks that a cut depth means; None means all but the head.
 
     Raises:
-        UserError: the network has not so many.
+        UserError: the network has fewer blocks.
     """
     most = len(network.blocks())
     if depth is not None and not 0 <= depth <= most:
@@ -67,21 +67,21 @@ def transfer(
 ) -> TransferReport:
     """Copies the first blocks of one network into another.
 
-    Blocks of the same architecture are found by their names, their tensors likewise; a tensor of another shape stays
-    as it is and is reported. Word embeddings are copied word by word when vocabularies are given, since the same id
-    may mean another word. Networks of different architecture have no blocks in common: of those, and with `head`, the
-    last layer is filled, see `adapt_head`.
+    Blocks of the same architecture are found by their names, their tensors likewise; a tensor of another shape is
+    left unchanged and reported. Word embeddings are copied word by word when vocabularies are given, since the same id
+    may mean another word. Networks of different architectures have no blocks in common: between those, only the last
+    layer is initialised, see `adapt_head`.
 
     Args:
         source: network to copy from.
         target: network to copy into.
         depth: n, number of blocks; None: all.
-        head: copy the last layer, too.
+        head: also copy the last layer.
         words: words of the source and of the target, in the order of their ids, when these are different.
         labels: names of the labels of both; rows of the head are matched by them. None: by their order.
 
     Raises:
-        UserError: the target has not so many blocks.
+        UserError: the target has fewer blocks.
     """
     depth = check_depth(target, depth)
     report = TransferReport(depth, len(target.blocks()))
@@ -102,10 +102,10 @@ def transfer(
 
 
 def freeze(network: EmotionNetwork, depth: int | None) -> list[nn.Module]:
-    """Stops the first blocks from learning.
+    """Freezes the first blocks.
 
     Returns:
-        Their modules, which must be put into evaluation mode again whenever the network is set to training.
+        Their modules, which must be set to evaluation mode again whenever the network is set to training mode.
     """
     modules: list[nn.Module] = []
     for _, parts in network.blocks()[: check_depth(network, depth)]:
@@ -119,16 +119,16 @@ def freeze(network: EmotionNetwork, depth: int | None) -> list[nn.Module]:
 def adapt_head(
     source: EmotionNetwork, target: EmotionNetwork, labels: tuple[Sequence[str], Sequence[str]] | None = None
 ) -> str:
-    """Starts the target's last layer from the last two layers of a network of another architecture.
+    """Initialises the target's last layer from the last two layers of a network of another architecture.
 
-    The source's fc2(ReLU(fc1(x))) is taken as one linear layer: weight W2 W1 `(C', D')` and bias W2 ReLU(b1) + b2. If
-    the target's last layer has as many inputs as fc2, fc2 itself is taken. Rows go to the labels of the same name (by
-    order without names), labels without one keep their new rows; columns are the first min(D, D') ones, further
-    columns of the target are zero. The inputs of the two mean different things, so what certainly survives is the
-    bias, near the labels' frequencies.
+    The source's fc2(ReLU(fc1(x))) is approximated by one linear layer: weight W2 W1 `(C', D')` and bias
+    W2 ReLU(b1) + b2. If the target's last layer has as many inputs as fc2, fc2 itself is used. Rows go to the labels of
+    the same name (without names, in order), and labels without one keep their new rows. The first min(D, D') columns
+    are copied, and further columns of the target are zero. The inputs of the two layers mean different things, so only
+    the bias, which reflects the labels' frequencies, is sure to transfer.
 
     Returns:
-        What was done, in words.
+        A description of what was done.
     """
     layers = source.last_layers()
     last = layers[-1]
@@ -155,7 +155,7 @@ def _copy_block(
     targets: Sequence[nn.Module | nn.Parameter],
     words: tuple[Sequence[str], Sequence[str]] | None,
 ) -> list[str]:
-    """Copies the tensors of one block; returns what did not fit."""
+    """Copies the tensors of one block; returns descriptions of those that do not match."""
     if len(sources) != len(targets):
         return [f"{len(sources)} parts in the source, {len(targets)} here"]
     problems: list[str] = []
@@ -177,7 +177,7 @@ def _copy_block(
 
 
 def copy_words(source: Tensor, target: Tensor, source_words: Sequence[str], target_words: Sequence[str]) -> int:
-    """Copies rows of word embeddings by the words they stand for.
+    """Copies rows of word embeddings by word.
 
     Args:
         source: `(V', W)`.
@@ -186,7 +186,7 @@ def copy_words(source: Tensor, target: Tensor, source_words: Sequence[str], targ
         target_words: V words.
 
     Returns:
-        Number of words that the source does not know; their rows stay as they are.
+        Number of words that the source does not know; their rows are left unchanged.
     """
     if source.shape[1] != target.shape[1]:
         return len(target)
@@ -199,7 +199,7 @@ def copy_words(source: Tensor, target: Tensor, source_words: Sequence[str], targ
 
 
 def _word_tables(part: nn.Module | nn.Parameter) -> set[str]:
-    """Names of word embeddings in a part of a network: the only tables with a filling token."""
+    """Names of word embeddings in a part of a network: the only embeddings with a padding token."""
     if isinstance(part, nn.Parameter):
         return set()
     found = (name for name, m in part.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None)
@@ -212,7 +212,7 @@ def _tensors(part: nn.Module | nn.Parameter) -> Mapping[str, Tensor]:
 
 
 def _matched(labels: tuple[Sequence[str], Sequence[str]] | None, old: int, new: int) -> list[tuple[int, int]]:
-    """Pairs of rows, of the source and of the target, that stand for the same label."""
+    """Pairs of rows, of the source and of the target, for the same label."""
     if labels is None:
         return [(row, row) for row in range(min(old, new))]
     places = {name: place for place, name in enumerate(labels[0])}
@@ -225,7 +225,7 @@ def _copy_head(
     labels: tuple[Sequence[str], Sequence[str]] | None,
     report: TransferReport,
 ) -> str:
-    """Copies the rows of the last layer that stand for the same labels."""
+    """Copies the rows of the last layer that belong to the same labels."""
     if source.head.in_features != target.head.in_features:
         report.left.append(f"head: {source.head.in_features} inputs in the source, {target.head.in_features} here")
         return "new"

@@ -8,16 +8,18 @@ from transformers import VisualBertConfig
 
 from core.batch import Batch
 from networks.classifiers.base import LabelOutput
-from networks.emotion.base import Block, EmotionNetwork, caption_rows, image_regions, length_mask, present
+from networks.emotion.base import Block, EmotionNetwork, caption_rows, present
 from networks.emotion.bert import build_bert
-from networks.encoders.build import ImageEncoder
-from networks.encoders.freezing import parameters_of_map
+from networks.encoders.base import ImageEncoder
+from networks.encoders.freezing import train_only_map
+from networks.encoders.source import all_real, image_regions
+from networks.layers.sequences import length_mask
 
 
-class VisualBertLabeller(EmotionNetwork):
-    """VisualBERT (Li et al. 2019); its pooled output and a linear layer give the labels.
+class VisualBertClassifier(EmotionNetwork):
+    """VisualBERT (Li et al. 2019) with a linear layer on its pooled output.
 
-    A picture is scored with each of its captions. Visual tokens have type 1, as the authors set it. Without regions it
+    An image is scored with each of its captions. Visual tokens have type 1, as in the authors' code. Without regions it
     is a plain BERT on the captions.
 
     Blocks, counted from the input: n encoder layers, the first with word, position and visual embeddings (and the
@@ -26,14 +28,15 @@ class VisualBertLabeller(EmotionNetwork):
     Args:
         config: sizes, see `networks.emotion.bert.bert_config`.
         num_labels: C.
-        use_image: read regions beside the captions.
-        encoder: makes the regions from pictures; None: batches bring features.
-        dropout: before the head.
+        use_image: read regions besides the captions.
+        encoder: computes the regions of images; None: batches bring features.
+        dropout: dropout probability before the head.
         gradient_checkpointing: recompute each layer in the backward pass.
     """
 
     def __init__(
         self,
+        *,
         config: VisualBertConfig,
         num_labels: int,
         use_image: bool = True,
@@ -43,16 +46,13 @@ class VisualBertLabeller(EmotionNetwork):
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
-        self.body = build_bert(config, gradient_checkpointing)
+        self.body = build_bert(config, gradient_checkpointing=gradient_checkpointing)
         self.encoder = encoder if use_image else None
         self.use_image = use_image
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.hidden_size, num_labels)
         if self.encoder is not None:
-            # the parts behind the map are never used, and several processes would wait for their gradients
-            of_map = parameters_of_map(self.encoder)
-            for name, parameter in self.encoder.named_parameters():
-                parameter.requires_grad_(name in of_map)
+            train_only_map(self.encoder)
         if not use_image:
             embeddings = self.body.embeddings
             for part in (embeddings.visual_projection, embeddings.visual_token_type_embeddings):
@@ -60,11 +60,17 @@ class VisualBertLabeller(EmotionNetwork):
             embeddings.visual_position_embeddings.requires_grad_(False)
 
     def forward(self, batch: Batch) -> LabelOutput:
-        """Scores every caption with its picture: M = N rows."""
+        """Scores every caption with its image: M = N rows."""
         ids, lengths, index = caption_rows(batch)
         inputs = {"input_ids": ids, "attention_mask": length_mask(lengths, ids.shape[1]).long()}
         if self.use_image:
-            regions, mask = image_regions(batch, self.encoder)
+            regions, mask = image_regions(
+                batch,
+                self.encoder,
+                feature_dim=self.body.config.visual_embedding_dim,
+                dtype=self.head.weight.dtype,
+            )
+            mask = all_real(regions) if mask is None else mask
             inputs["visual_embeds"] = regions.index_select(0, index)
             inputs["visual_attention_mask"] = mask.index_select(0, index).long()
             inputs["visual_token_type_ids"] = inputs["visual_attention_mask"].new_ones(len(index), regions.shape[1])

@@ -1,1 +1,1 @@
-"""Networks that turn pictures into vectors and grids of features."""
+"""Networks that turn images into vectors and grids of features."""

@@ -1,4 +1,4 @@
-"""Box features of a detector as image regions: what looks like an object instead of the cells of a grid.
+"""Box features of a detector as image regions: objects instead of the cells of a grid.
 
 Letters: B images, H x W pixels, R boxes, C width of a box's features, P proposals of an image.
 """
@@ -13,11 +13,11 @@ from torchvision.models.detection.image_list import ImageList  # type: ignore[im
 from torchvision.ops import boxes as box_ops  # type: ignore[import-untyped]
 
 from core.errors import UserError
-from networks.encoders.build import ImageEncoder
-from networks.layers.weights import WAYS_OUT, load_state, read_state
+from networks.encoders.base import ImageEncoder
+from networks.layers.weights import check_file, load_file, reached, read_state
 
 BOXES = 36
-"""Boxes of an image unless the name says otherwise; what bottom-up attention and VisualBERT are fed with."""
+"""Boxes of an image unless the name says otherwise; the number that bottom-up attention and VisualBERT use."""
 _OVERLAP = 0.5
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 
@@ -25,19 +25,19 @@ _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 class BoxEncoder(ImageEncoder):
     """The best boxes of a Faster R-CNN (Ren et al. 2015) with the features of its box head.
 
-    A box is a proposal; it is as good as its likeliest class that is not the background, and of two boxes that overlap
-    by more than half the better one is kept, as in bottom-up attention (Anderson et al. 2018). No score is too low, so
-    that nearly every image has all R boxes; where fewer are left, `regions` says which are real.
+    A box is a proposal, scored by its most probable class other than the background. Of two boxes that overlap by more
+    than half, the better one is kept, as in bottom-up attention (Anderson et al. 2018). There is no threshold on the
+    score, so nearly every image has all R boxes; where fewer remain, `regions` says which are real.
 
-    Pictures are taken as they come, square and normalised with ImageNet's mean and deviation; the detector's own
-    resizing (800 pixels) is left out, so choose `image_size` accordingly.
+    Images are expected square and normalised with ImageNet's mean and standard deviation. The detector's own resizing
+    (to 800 pixels) is skipped, so choose `image_size` accordingly.
 
     Args:
         network: torchvision's detector.
         boxes: R.
     """
 
-    def __init__(self, network: nn.Module, boxes: int = BOXES) -> None:
+    def __init__(self, *, network: nn.Module, boxes: int = BOXES) -> None:
         super().__init__()
         self.network = network
         self.boxes = boxes
@@ -53,7 +53,7 @@ class BoxEncoder(ImageEncoder):
         return (features * real).sum(dim=(2, 3)) / real.sum(dim=(2, 3)).clamp(min=1)
 
     def grid_shape(self, image_size: int) -> tuple[int, int]:
-        """One row of R boxes, whatever the picture's size."""
+        """One row of R boxes, whatever the size of the image."""
         del image_size
         return 1, self.boxes
 
@@ -64,14 +64,14 @@ class BoxEncoder(ImageEncoder):
             image: `(B, 3, H, W)`.
 
         Returns:
-            features `(B, R, C)`, zero where a box is absent, and the mask of those that are there, `(B, R)`.
+            features `(B, R, C)`, zero where a box is absent, and the mask of the real boxes, `(B, R)`, bool.
         """
         network = cast(Any, self.network)
         height, width = image.shape[-2:]
         sizes = [(height, width)] * len(image)
         maps = network.backbone(image)
         proposals, _ = network.rpn(ImageList(image, sizes), maps)
-        whole = image.new_tensor([[0, 0, width, height]])  # stands in where nothing is proposed
+        whole = image.new_tensor([[0, 0, width, height]])  # the only box of an image without proposals
         proposals = [boxes if len(boxes) else whole for boxes in proposals]
         heads = network.roi_heads
         rows = heads.box_head(heads.box_roi_pool(maps, proposals, sizes))  # (sum of P, C)
@@ -89,12 +89,12 @@ class BoxEncoder(ImageEncoder):
 
 
 def _best(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
-    """Places of the best proposals, best first.
+    """Indices of the best proposals, best first.
 
     Args:
         scores: probability of every class of every proposal, background first, `(P, classes)`.
         boxes: its box for every class, `(P, classes, 4)`.
-        count: most that are kept.
+        count: number of proposals to keep.
     """
     score, label = scores[:, 1:].max(dim=1)
     own = boxes[torch.arange(len(boxes), device=boxes.device), label + 1]
@@ -102,37 +102,34 @@ def _best(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
 
 
 def build_detector(name: str, weights: str | None, *, gradient_checkpointing: bool = False) -> BoxEncoder:
-    """Builds a detector of torchvision as an image tower. With `weights` None nothing is looked up on the network.
+    """Builds a detector of torchvision as an image encoder. With `weights` None nothing is downloaded.
 
     Args:
-        name: "fasterrcnn_resnet50_fpn" or another Faster R-CNN, with "@N" for N boxes instead of 36.
-        weights: None for random ones, "coco" for torchvision's, or a state-dict file, with any number of classes.
-        gradient_checkpointing: not offered.
+        name: "fasterrcnn_resnet50_fpn" or another Faster R-CNN, followed by "@N" for N boxes instead of 36.
+        weights: None for random weights, "coco" for those of torchvision, or a state-dict file with any number of
+            classes.
+        gradient_checkpointing: not supported; True is refused.
 
     Raises:
-        UserError: unknown name or weights, weights that cannot be reached or do not fit, or gradient checkpointing.
+        UserError: unknown name or weights, weights that cannot be reached or do not match, or gradient checkpointing.
     """
     architecture, _, number = name.partition("@")
     known = [
         model for model in torchvision.models.list_models(module=torchvision.models.detection) if "faster" in model
     ]
     if architecture not in known or not (number.isdecimal() and int(number) > 0 if number else True):
-        raise UserError(f"torchvision/{name}: expected one of {', '.join(known)}, with @N behind it for N boxes")
+        raise UserError(f"torchvision/{name}: expected one of {', '.join(known)}, with @N appended for N boxes")
     if gradient_checkpointing:
         raise UserError(f"torchvision/{name} has no gradient checkpointing; use it frozen (data's encoder)")
     make = torchvision.models.get_model
     if weights == "coco":
-        try:
-            network = make(architecture, weights="DEFAULT")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"weights 'coco' of 'torchvision/{name}' cannot be reached; {WAYS_OUT}") from error
+        network = reached(weights, f"torchvision/{name}", lambda: make(architecture, weights="DEFAULT"))
     else:
         classes = 91
         if weights is not None:
-            if not Path(weights).is_file():
-                raise UserError(f'encoder weights {weights!r} are neither "coco" nor an existing file; {WAYS_OUT}')
+            check_file(weights, '"coco"')
             classes = len(read_state(Path(weights)).get(_CLASSES, range(classes)))
         network = make(architecture, weights=None, weights_backbone=None, num_classes=classes)
         if weights is not None:
-            load_state(network, Path(weights), prefixes=("network.", "module."))
-    return BoxEncoder(network, int(number or BOXES))
+            load_file(network, weights, '"coco"')
+    return BoxEncoder(network=network, boxes=int(number or BOXES))

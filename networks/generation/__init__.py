@@ -1,1 +1,1 @@
-"""Generating captions with any captioner: search, reranking, retrieval."""
+"""Generating captions: search, sampling, reranking and retrieval."""

@@ -1,10 +1,10 @@
-"""Captions of similar training pictures, as evidence for choosing among the captions that a search has found.
+"""Retrieval of the captions of similar training images, which reranking compares a search's captions with.
 
-Consensus re-ranking (Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning"): pictures that
-the captioner begins on in a similar state were described in a similar way.
+Nearest-neighbour consensus reranking (Devlin et al. 2015, "Exploring nearest neighbor approaches for image
+captioning"): images for which the captioner starts in a similar state were described in a similar way.
 
-Letters: N training images, S width of a state, K captions of each at most, L tokens of the longest, B images, I
-neighbours of each.
+Letters: N training images, S width of a state, K most captions of an image, L tokens of the longest one, B images, I
+nearest neighbours of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _TEMPERATURE = 0.1
-"""Of the softmax over cosines; neighbours within a tenth count nearly alike."""
+"""Of the softmax over cosine similarities; differences well below it hardly matter."""
 _BUFFERS = ("states", "token_ids", "centre", "scale")
 
 
 class RetrievedCaptions(NamedTuple):
-    """What others said of similar pictures.
+    """Captions of similar training images.
 
     Attributes:
-        token_ids: captions without BOS and EOS, then PAD, `(B, I, K, L)`, long; of I pictures for each of the B.
+        token_ids: captions without BOS and EOS, padded, `(B, I, K, L)`, long.
         lengths: tokens of each, `(B, I, K)`, long; 0 where there is none.
-        share: weight of each picture, `(B, I)`, sums to one over the I.
+        share: weight of each training image, `(B, I)`, sums to one over I.
     """
 
     token_ids: Tensor
@@ -34,9 +34,9 @@ class RetrievedCaptions(NamedTuple):
 
 
 class RetrievalIndex(nn.Module):
-    """The training captions with a state for each image, kept in the checkpoint.
+    """The training captions with a state of each image, part of the checkpoint.
 
-    Its size belongs to the data, so it is empty until `fill` or `resize_buffers`.
+    Its size depends on the data, so it is empty until `fill` or `resize_buffers`.
     """
 
     states: Tensor
@@ -52,11 +52,11 @@ class RetrievalIndex(nn.Module):
         self.register_buffer("scale", torch.ones(0))
 
     def fill(self, states: Tensor, captions: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Takes the training images.
+        """Stores the training images.
 
         Args:
             states: `(N, S)`, float.
-            captions: tokens of the captions of each, without BOS and EOS.
+            captions: tokens of the captions of each image, without BOS and EOS.
         """
         most = max(len(rows) for rows in captions)
         longest = max(len(tokens) for rows in captions for tokens in rows)
@@ -69,11 +69,11 @@ class RetrievalIndex(nn.Module):
         self.token_ids = table.to(states.device)
 
     def resize_buffers(self, weights: Mapping[str, Tensor], prefix: str) -> None:
-        """Gives the buffers the size that they have in a state dict, so that it can be loaded.
+        """Gives the buffers the sizes of those in a state dict, so that it can be loaded.
 
         Args:
             weights: the state dict.
-            prefix: of this module's names in it.
+            prefix: prefix of this module's names in it.
         """
         for name in _BUFFERS:
             if (saved := weights.get(prefix + name)) is not None:
@@ -84,7 +84,7 @@ class RetrievalIndex(nn.Module):
 
         Args:
             states: `(B, S)`.
-            count: training images for each.
+            count: training images for each image.
         """
         own = F.normalize((states.float() - self.centre) / self.scale, dim=1)
         cosine, index = (own @ self.states.float().T).topk(min(count, len(self.states)), dim=1)

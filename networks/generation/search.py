@@ -1,11 +1,11 @@
-"""Turning a captioner's step function into captions: greedy, beam search and nucleus sampling.
+"""Generation with a captioner's step function: greedy decoding, beam search and nucleus sampling.
 
-Everything here is written once over ``Captioner.step`` and serves recurrent and Transformer captioners alike. All
-images of a batch are decoded together, an image is encoded once, the state (recurrent state, key-value cache) is
-carried from token to token, and images that are finished leave the batch.
+Everything is written once over `TokenModel.step` and works for recurrent and Transformer captioners alike. All images
+of a batch are decoded together, an image is encoded once, the state (recurrent state, key-value cache) is carried from
+token to token, and finished images leave the batch.
 
 Letters: B images, K captions of each image, L tokens of the longest caption, V vocabulary, W beams in use,
-N rows that are decoded (images, or images times samples).
+N rows being decoded (images, or images times samples).
 """
 
 from dataclasses import dataclass, replace
@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.errors import UserError
-from networks.captioners.base import Captioner, Memory, State, select_rows
 from networks.generation.consensus import consensus_order
+from networks.generation.protocol import TokenModel
+from networks.layers.sequences import Memory, State, select_rows
 
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How captions are searched for or drawn.
+    """How captions are searched for or sampled.
 
     The semantics are those of Hugging Face ``generate`` (see `decode`).
 
@@ -32,14 +33,14 @@ class DecodingSettings:
         length_penalty: finished captions are ranked by log-probability / length ** length_penalty, where the length
             counts EOS; 0 ranks by log-probability, larger values favour longer captions. Beam search only.
         no_repeat_ngram_size: no caption contains the same n-gram of this many tokens twice; 0 allows everything.
-        early_stopping: True ends the search of an image as soon as `beams` captions are finished; False goes on while
+        early_stopping: True ends the search of an image as soon as `beams` captions are finished; False continues while
             the best running one, ranked as if it ended now, beats the worst finished one. Beam search only.
-        mbr_reranking: ranks the `beams` captions found by their agreement with each other, see
+        mbr_reranking: ranks the `beams` captions found by their agreement with each other (minimum Bayes risk), see
             `networks.generation.consensus`. Beam search only.
-        retrieval_images: training pictures whose captions have a voice in the consensus, the most similar ones; 0:
+        retrieval_images: number of similar training images whose captions `mbr_reranking` takes into account; 0:
             none.
-        retrieval_weight: part of the consensus that is theirs, in [0, 1].
-        sample: draws tokens instead of searching for the most probable caption.
+        retrieval_weight: weight of the agreement with them, in [0, 1].
+        sample: samples tokens instead of searching for the most probable caption.
         top_p: samples come from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
         temperature: divides the logits before sampling; > 0.
     """
@@ -65,7 +66,7 @@ class DecodingSettings:
         """
         for name in ("beams", "num_captions", "max_tokens"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} is too small; give 1 or more")
+                raise UserError(f"{name}={getattr(self, name)} is too small; set it to 1 or more")
         if self.no_repeat_ngram_size < 0:
             raise UserError(f"no_repeat_ngram_size={self.no_repeat_ngram_size} is negative; 0 switches it off")
         if self.retrieval_images < 0 or not 0 <= self.retrieval_weight <= 1:
@@ -91,8 +92,8 @@ class Hypotheses:
 
     Attributes:
         token_ids: tokens without BOS, with EOS, then PAD, `(B, K, L)`, long. A caption cut at `max_tokens` has no EOS.
-        log_prob: natural-log sum over the tokens, EOS included, under the model's own distribution (whatever the
-            temperature, top_p and forbidden tokens), `(B, K)`, float. Minus infinity where there are fewer than K
+        log_prob: natural-log sum over the tokens, EOS included, under the model's own distribution (before
+            temperature, top_p and excluded tokens), `(B, K)`, float. Minus infinity where there are fewer than K
             possible captions.
         lengths: tokens of each caption, EOS included, `(B, K)`, long; 0 where there is none.
     """
@@ -104,7 +105,7 @@ class Hypotheses:
 
 @torch.no_grad()
 def decode(
-    captioner: Captioner, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None = None
+    captioner: TokenModel, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None = None
 ) -> Hypotheses:
     """Writes captions for encoded images.
 
@@ -113,26 +114,26 @@ def decode(
     ``max_new_tokens=max_tokens`` and ``suppress_tokens=[bos, pad]``; sampling has its ``temperature`` and ``top_p``
     (``top_k=0``), in this order. In particular: of the 2 x `beams` best continuations only those among the first
     `beams` may finish; running captions are cut, not dropped, at `max_tokens`; the log-probabilities are those of the
-    full softmax, before BOS, PAD and repeated n-grams are taken out. One difference: when an image has fewer live
-    beams than `beams` (a tiny vocabulary), Hugging Face fills up with copies and counts them as finished; we do not.
+    full softmax, before BOS, PAD and repeated n-grams are excluded. One difference: when an image has fewer live beams
+    than `beams` (a tiny vocabulary), Hugging Face fills up with copies and counts them as finished; we do not.
 
-    BOS and PAD are never produced. The captioner should be in eval mode.
+    BOS and PAD are never produced.
 
     Args:
-        captioner: the network.
+        captioner: the network, in evaluation mode.
         memory: what its `encode` returned, B rows.
         settings: the search.
         generator: source of randomness for sampling, on any device; torch's own if None.
 
     Returns:
-        `settings.num_captions` captions for each image: beam search ranks them by score or consensus,
-        sampling by log-probability.
+        `settings.num_captions` captions for each image: beam search ranks them by score or agreement, sampling
+        by log-probability.
     """
     if settings.beams > 1 and settings.mbr_reranking:
         found = beam_search(captioner, memory, replace(settings, num_captions=settings.beams))
-        voices = captioner.retrieve(memory, settings.retrieval_images) if settings.retrieval_images else None
-        part = settings.retrieval_weight if voices is not None else 0.0
-        order = consensus_order(found.token_ids, found.log_prob, found.lengths, captioner.eos_id, voices, part)
+        retrieved = captioner.retrieve(memory, settings.retrieval_images) if settings.retrieval_images else None
+        weight = settings.retrieval_weight if retrieved is not None else 0.0
+        order = consensus_order(found.token_ids, found.log_prob, found.lengths, captioner.eos_id, retrieved, weight)
         order = order[:, : settings.num_captions]
         return _cropped(*(_take(tensor, order) for tensor in (found.token_ids, found.log_prob, found.lengths)))
     if settings.beams > 1:
@@ -141,9 +142,9 @@ def decode(
 
 
 def _decode_rows(
-    captioner: Captioner, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None
+    captioner: TokenModel, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None
 ) -> Hypotheses:
-    """Greedy decoding or sampling: every row goes its own way; a finished row leaves the batch."""
+    """Greedy decoding or sampling: rows are independent, and a finished row leaves the batch."""
     images, device = _rows_of(memory)
     copies = settings.num_captions
     rows = torch.arange(images, device=device).repeat_interleave(copies)
@@ -180,15 +181,15 @@ def _draw(scores: Tensor, settings: DecodingSettings, generator: torch.Generator
     if settings.top_p < 1:
         probabilities, order = probabilities.sort(dim=1, descending=True)
         before = probabilities.cumsum(dim=1) - probabilities
-        # the first token always stays: nothing is before it (set, because the subtraction may round)
+        # the most probable token always stays (set explicitly, because the subtraction may round)
         before[:, 0] = 0
         probabilities = probabilities.where(before < settings.top_p, 0)
     cumulative = probabilities.cumsum(dim=1)
     total = cumulative[:, -1:]
-    # One uniform number per row, drawn where the generator lives, so that a seed means the same on every device
+    # One uniform number per row, drawn on the generator's device, so that a seed means the same everywhere
     source = generator.device if generator is not None else torch.device("cpu")
     uniform = torch.rand(len(scores), 1, generator=generator, device=source).to(scores.device)
-    # below the total even after rounding, so that the token found has a probability above zero
+    # below the total even after rounding, so that the token drawn has a probability above zero
     threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, threshold, right=True)
     return (drawn if order is None else order.gather(1, drawn)).squeeze(1)
@@ -196,7 +197,7 @@ def _draw(scores: Tensor, settings: DecodingSettings, generator: torch.Generator
 
 @dataclass
 class _Beams:
-    """Captions of the images that are still searched, `(B, W)` running and `(B, beams)` finished ones.
+    """Captions of the images still being searched, `(B, W)` running and `(B, beams)` finished ones.
 
     Attributes:
         tokens: running captions, `(B, W, max_tokens)`.
@@ -275,7 +276,7 @@ class _Candidates:
     last: Tensor
 
 
-def beam_search(captioner: Captioner, memory: Memory, settings: DecodingSettings) -> Hypotheses:
+def beam_search(captioner: TokenModel, memory: Memory, settings: DecodingSettings) -> Hypotheses:
     """Beam search of any width, one included; arguments and result as for `decode`."""
     images, device = _rows_of(memory)
     found = _Beams.start(images, settings, captioner.pad_id, device)
@@ -322,9 +323,9 @@ def _store(found: _Beams, active: Tensor, beams: _Beams, which: Tensor) -> None:
 
 
 def _continuations(
-    captioner: Captioner, logits: Tensor, beams: _Beams, step: int, settings: DecodingSettings
+    captioner: TokenModel, logits: Tensor, beams: _Beams, step: int, settings: DecodingSettings
 ) -> _Candidates:
-    """The 2 x beams best continuations: enough to go on with even if `beams` of them end."""
+    """The 2 x beams best continuations, so that `beams` are left even if `beams` of them end."""
     images = len(beams.scores)
     history = beams.tokens[:, :, :step].flatten(0, 1)
     scores = _token_scores(captioner, logits, history, settings.no_repeat_ngram_size)
@@ -340,8 +341,8 @@ def _continuations(
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Exact, sorted top-k of long rows `(B, S)`: values and indices, `(B, min(count, S))`.
 
-    Long rows are cut into groups first: the `count` best numbers lie in the `count` groups with the largest maxima,
-    so only these are looked at, and the full row is read once.
+    Long rows are split into groups first: the `count` largest values lie in the `count` groups with the largest
+    maxima, so only these are searched, and the full row is read once.
     """
     size = 64
     groups, rest = divmod(scores.shape[1], size)
@@ -357,14 +358,14 @@ def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, index.gather(1, place)
 
 
-def _token_scores(captioner: Captioner, logits: Tensor, history: Tensor, ngram_size: int) -> Tensor:
+def _token_scores(captioner: TokenModel, logits: Tensor, history: Tensor, ngram_size: int) -> Tensor:
     """Log-probabilities of the next token `(N, V)`, minus infinity for those that may not follow.
 
     Args:
-        captioner: whose BOS, PAD and token of unknown words are excluded.
+        captioner: its BOS, PAD and unknown-word token are excluded.
         logits: `(N, V)`.
         history: the tokens so far, without BOS, `(N, t)`.
-        ngram_size: n-grams of this size may not come twice; 0 allows everything.
+        ngram_size: n-grams of this size may not occur twice; 0 allows everything.
     """
     scores = F.log_softmax(logits.float(), dim=1)
     scores[:, [captioner.bos_id, captioner.pad_id]] = -torch.inf
@@ -375,7 +376,7 @@ def _token_scores(captioner: Captioner, logits: Tensor, history: Tensor, ngram_s
         windows = history.unfold(1, ngram_size, 1)  # (N, t - n + 1, n)
         ending = history[:, length - ngram_size + 1 :].unsqueeze(1)  # (N, 1, n - 1)
         repeats = (windows[:, :, :-1] == ending).all(dim=2)
-        # a token may stand behind a matching and another window at once: the smaller wins
+        # a token may follow a matching and another window at once: the smaller value wins
         ban = torch.full_like(repeats, torch.inf, dtype=scores.dtype).masked_fill(repeats, -torch.inf)
         scores.scatter_reduce_(1, windows[:, :, -1], ban, reduce="amin")
     return scores
@@ -387,12 +388,12 @@ def _take(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 def _rows_of(memory: Memory) -> tuple[int, torch.device]:
-    """Rows of a memory and where it lies."""
+    """Number of rows of a memory and its device."""
     tensor = next(iter(memory.values()))
     return tensor.shape[0], tensor.device
 
 
 def _cropped(tokens: Tensor, log_prob: Tensor, lengths: Tensor) -> Hypotheses:
-    """The result without the columns that nobody needs (one column stays even if all captions are missing)."""
+    """The result without the columns that are padding only (one column stays even if all captions are missing)."""
     longest = max(int(lengths.max()), 1) if lengths.numel() else 1
     return Hypotheses(tokens[:, :, :longest], log_prob, lengths)

@@ -1,1 +1,1 @@
-"""Layers and helpers that networks of several kinds share."""
+"""Layers and helpers shared by networks of several kinds; imports no other sub-package."""

@@ -2,10 +2,10 @@
 
     context, weights = attention(features, state)
 
-Everything that does not depend on the state (the keys) is computed once for an image by `Attention.keys` and handed to
+What does not depend on the state (the keys) is computed once for each image by `Attention.keys` and passed to
 `Attention.attend` at every time step; calling the module does both.
 
-Letters: B rows, R regions, E region width, H state width, A attention width, h heads.
+Letters: B rows, R regions, E region width, H width of the recurrent state, A attention width, h heads.
 """
 
 import math
@@ -27,24 +27,24 @@ class Attention(nn.Module, ABC):
         constant: the weights do not depend on the state, so one context serves a whole caption.
 
     Args:
-        feature_dim: E.
-        state_dim: H.
+        region_dim: E.
+        hidden_dim: H.
     """
 
     constant: ClassVar[bool] = False
 
-    def __init__(self, feature_dim: int, state_dim: int) -> None:
+    def __init__(self, *, region_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.feature_dim = feature_dim
-        self.state_dim = state_dim
+        self.region_dim = region_dim
+        self.hidden_dim = hidden_dim
 
     @abstractmethod
     def keys(self, features: Tensor) -> Tensor:
-        """What the state is compared with, once for an image: `(B, R, E)` to `(B, R, A)`."""
+        """Keys that the state is compared with, once for each image: `(B, R, E)` to `(B, R, A)`."""
 
     @abstractmethod
     def scores(self, keys: Tensor, state: Tensor) -> Tensor:
-        """Compares: keys `(B, R, A)` and state `(B, H)` to real numbers `(B, R)`, the larger the more attention."""
+        """Scores of the regions: keys `(B, R, A)` and state `(B, H)` to `(B, R)`, unbounded."""
 
     def attend(self, features: Tensor, keys: Tensor, state: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """One time step.
@@ -78,16 +78,16 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class UniformAttention(Attention):
-    """The mean of the regions: ``p_j = 1 / R``. The floor that a learnt attention has to beat; no parameters."""
+    """The mean of the regions: ``p_j = 1 / R``. The baseline for learnt attention; no parameters."""
 
     constant = True
 
     def keys(self, features: Tensor) -> Tensor:
-        """Nothing to compare with: `(B, R, 0)`."""
+        """No keys: `(B, R, 0)`."""
         return features[:, :, :0]
 
     def scores(self, keys: Tensor, state: Tensor) -> Tensor:
-        """All alike: zeros `(B, R)`, whatever the state."""
+        """All equal: zeros `(B, R)`, whatever the state."""
         del state
         return keys.new_zeros(keys.shape[:2])
 
@@ -95,18 +95,18 @@ class UniformAttention(Attention):
 class BahdanauAttention(Attention):
     """Additive attention (Bahdanau et al. 2015): ``alpha_j = W tanh(U s + V x_j + b) + c``, ``p = softmax(alpha)``.
 
-    ``c`` adds the same to every region; the softmax takes it away again, so it is left out (it could never learn).
+    ``c`` is omitted: it adds the same number to every region, which the softmax ignores, so it could never learn.
 
     Args:
-        feature_dim: E.
-        state_dim: H.
+        region_dim: E.
+        hidden_dim: H.
         attention_dim: A.
     """
 
-    def __init__(self, feature_dim: int, state_dim: int, attention_dim: int = 256) -> None:
-        super().__init__(feature_dim, state_dim)
-        self.U = nn.Linear(state_dim, attention_dim, bias=False)
-        self.V = nn.Linear(feature_dim, attention_dim)  # its bias is b
+    def __init__(self, *, region_dim: int, hidden_dim: int, attention_dim: int = 256) -> None:
+        super().__init__(region_dim=region_dim, hidden_dim=hidden_dim)
+        self.U = nn.Linear(hidden_dim, attention_dim, bias=False)
+        self.V = nn.Linear(region_dim, attention_dim)  # its bias is b
         self.W = nn.Linear(attention_dim, 1, bias=False)
 
     def keys(self, features: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ class BahdanauAttention(Attention):
         return 2 * cast(Tensor, self.V(features))
 
     def scores(self, keys: Tensor, state: Tensor) -> Tensor:
-        """``W tanh(U s + V x + b)`` but for a number that is the same for all regions, `(B, R)`."""
-        # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch's sigmoid takes a fifth of its tanh's time on a CPU, this tensor is the
-        # largest of a time step, and the softmax takes away what the - 1 adds. In place: the sum is not needed again.
+        """``W tanh(U s + V x + b)`` up to a number that is the same for all regions, `(B, R)`."""
+        # tanh(x) = 2 sigmoid(2 x) - 1. PyTorch's sigmoid takes a fifth of the time of tanh on a CPU, this tensor is the
+        # largest of a time step, and the softmax ignores the constant. In place: the sum is not needed again.
         energy = (keys + 2 * self.U(state).unsqueeze(1)).sigmoid_()  # (B, R, A)
         return 2 * cast(Tensor, self.W(energy)).squeeze(2)
 
@@ -124,23 +124,23 @@ class BahdanauAttention(Attention):
 class DotAttention(Attention):
     """Dot-product attention (Luong et al. 2015): ``alpha_j = (Q s)^T (K x_j)``, ``p = softmax(alpha)``.
 
-    With a bias it is ``(Q s + q)^T (K x_j)``. A bias of the keys would add the same to every region; the softmax takes
-    it away again, so there is none.
+    With a bias it is ``(Q s + q)^T (K x_j)``. The keys have no bias: it would add the same number to every region,
+    which the softmax ignores.
 
     Args:
-        feature_dim: E.
-        state_dim: H.
+        region_dim: E.
+        hidden_dim: H.
         attention_dim: A.
-        bias: the query has a bias q.
+        bias: add a bias q to the query.
         scaled: divide by sqrt(A) (Vaswani et al. 2017).
     """
 
     def __init__(
-        self, feature_dim: int, state_dim: int, attention_dim: int = 256, bias: bool = False, scaled: bool = False
+        self, *, region_dim: int, hidden_dim: int, attention_dim: int = 256, bias: bool = False, scaled: bool = False
     ) -> None:
-        super().__init__(feature_dim, state_dim)
-        self.Q = nn.Linear(state_dim, attention_dim, bias=bias)
-        self.K = nn.Linear(feature_dim, attention_dim, bias=False)
+        super().__init__(region_dim=region_dim, hidden_dim=hidden_dim)
+        self.Q = nn.Linear(hidden_dim, attention_dim, bias=bias)
+        self.K = nn.Linear(region_dim, attention_dim, bias=False)
         self.scale = 1 / math.sqrt(attention_dim) if scaled else 1.0
 
     def keys(self, features: Tensor) -> Tensor:
@@ -154,16 +154,16 @@ class DotAttention(Attention):
 
 
 class MultiHeadAttention(Attention):
-    """Several scaled dot products side by side (after Vaswani et al. 2017).
+    """Several scaled dot products in parallel (after Vaswani et al. 2017).
 
-    Head i compares its share of the query with its share of the key, both A / h wide, and takes the weighted mean of
-    its share of the features, E / h wide. The features come out of a learnt projection, so a projection of the values
-    would be a second one of the same kind; there is none. The weights that are returned are the mean over the heads;
-    they sum to one, but the context is not their weighted mean.
+    Head i compares its slice of the query with its slice of the key, both of width A / h, and takes the weighted mean
+    of its slice of the features, of width E / h. The features already come from a learnt projection, so values are not
+    projected again. The weights returned are the mean over the heads; they sum to one, but the context is not the mean
+    of the features under them.
 
     Args:
-        feature_dim: E, a multiple of `heads`.
-        state_dim: H.
+        region_dim: E, a multiple of `heads`.
+        hidden_dim: H.
         attention_dim: A, a multiple of `heads`.
         heads: h.
 
@@ -171,14 +171,14 @@ class MultiHeadAttention(Attention):
         UserError: a width is not a multiple of `heads`.
     """
 
-    def __init__(self, feature_dim: int, state_dim: int, attention_dim: int = 256, heads: int = 4) -> None:
-        super().__init__(feature_dim, state_dim)
-        for name, width in (("feature_dim", feature_dim), ("attention_dim", attention_dim)):
+    def __init__(self, *, region_dim: int, hidden_dim: int, attention_dim: int = 256, heads: int = 4) -> None:
+        super().__init__(region_dim=region_dim, hidden_dim=hidden_dim)
+        for name, width in (("region_dim", region_dim), ("attention_dim", attention_dim)):
             if heads < 1 or width % heads:
-                raise UserError(f"{name}={width} cannot be shared among heads={heads}; give a divisor of {width}")
+                raise UserError(f"{name}={width} is not divisible by heads={heads}; choose a divisor of {width}")
         self.heads = heads
-        self.Q = nn.Linear(state_dim, attention_dim, bias=False)
-        self.K = nn.Linear(feature_dim, attention_dim, bias=False)
+        self.Q = nn.Linear(hidden_dim, attention_dim, bias=False)
+        self.K = nn.Linear(region_dim, attention_dim, bias=False)
         self.scale = 1 / math.sqrt(attention_dim // heads)
 
     def keys(self, features: Tensor) -> Tensor:
@@ -192,48 +192,53 @@ class MultiHeadAttention(Attention):
         return products.view(*keys.shape[:2], self.heads, -1).sum(3).transpose(1, 2)
 
     def scores(self, keys: Tensor, state: Tensor) -> Tensor:
-        """Mean of the heads' scaled dot products, `(B, R)`; `attend` weighs each head by its own."""
+        """Mean of the heads' scaled dot products, `(B, R)`; `attend` uses those of each head separately."""
         return self.head_scores(keys, state).mean(1)
 
     def attend(self, features: Tensor, keys: Tensor, state: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """One time step, see `Attention.attend`; the weights are the mean over the heads."""
         mask = None if mask is None else mask.unsqueeze(1)
         weights = masked_softmax(self.head_scores(keys, state), mask)  # (B, h, R)
-        shares = features.view(*features.shape[:2], self.heads, -1).transpose(1, 2)  # (B, h, R, E / h)
-        context = torch.matmul(weights.unsqueeze(2), shares)  # (B, h, 1, E / h)
+        slices = features.view(*features.shape[:2], self.heads, -1).transpose(1, 2)  # (B, h, R, E / h)
+        context = torch.matmul(weights.unsqueeze(2), slices)  # (B, h, 1, E / h)
         return context.flatten(1), weights.mean(1)
 
 
 def build_attention(
     name: AttentionName,
-    feature_dim: int,
-    state_dim: int,
+    *,
+    region_dim: int,
+    hidden_dim: int,
     attention_dim: int = 256,
     heads: int = 4,
     bias: bool = False,
     scaled: bool = False,
 ) -> Attention:
-    """Makes an attention by its name.
+    """Builds an attention by name.
 
     Args:
         name: ``uniform``, ``bahdanau``, ``dot`` or ``multi_head``.
-        feature_dim: E.
-        state_dim: H.
+        region_dim: E.
+        hidden_dim: H.
         attention_dim: A.
         heads: h, ``multi_head`` only.
-        bias: a bias in the query, ``dot`` only.
+        bias: add a bias to the query, ``dot`` only.
         scaled: divide the scores by sqrt(A), ``dot`` only (``multi_head`` always does).
 
     Raises:
-        UserError: unknown name, or widths that cannot be shared among the heads.
+        UserError: unknown name, or widths that are not divisible by the number of heads.
     """
     match name:
         case "uniform":
-            return UniformAttention(feature_dim, state_dim)
+            return UniformAttention(region_dim=region_dim, hidden_dim=hidden_dim)
         case "bahdanau":
-            return BahdanauAttention(feature_dim, state_dim, attention_dim)
+            return BahdanauAttention(region_dim=region_dim, hidden_dim=hidden_dim, attention_dim=attention_dim)
         case "dot":
-            return DotAttention(feature_dim, state_dim, attention_dim, bias, scaled)
+            return DotAttention(
+                region_dim=region_dim, hidden_dim=hidden_dim, attention_dim=attention_dim, bias=bias, scaled=scaled
+            )
         case "multi_head":
-            return MultiHeadAttention(feature_dim, state_dim, attention_dim, heads)
-    raise UserError(f"attention {name!r} is unknown; give uniform, bahdanau, dot or multi_head")
+            return MultiHeadAttention(
+                region_dim=region_dim, hidden_dim=hidden_dim, attention_dim=attention_dim, heads=heads
+            )
+    raise UserError(f"attention {name!r} is unknown; choose uniform, bahdanau, dot or multi_head")

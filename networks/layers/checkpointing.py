@@ -1,6 +1,6 @@
-"""Gradient checkpointing that leaves BatchNorm's running statistics right.
+"""Gradient checkpointing with correct running statistics of BatchNorm.
 
-Checkpointing computes a block twice: once forward, once more in the backward pass. A plain BatchNorm would then count
+Checkpointing computes a block twice, in the forward and again in the backward pass. A plain BatchNorm would then count
 every batch twice in its running mean and variance.
 """
 
@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(block: nn.Module, *inputs: Tensor | float | None) -> Tensor:
-    """Runs a block without keeping its activations; they are computed again in the backward pass.
+    """Runs a block without keeping its activations; they are recomputed in the backward pass.
 
     Outputs, gradients, random numbers (dropout, drop-connect) and running statistics are those of ``block(*inputs)``.
-    Outside training, or without gradients, the block is simply run.
+    Outside training, or without gradients, the block is called directly.
 
     Args:
         block: a module with one tensor as output.
@@ -35,22 +35,22 @@ def checkpointed(block: nn.Module, *inputs: Tensor | float | None) -> Tensor:
 
 
 def run(block: nn.Module, *inputs: Tensor | float | None) -> Tensor:
-    """Runs a block as it is; the counterpart of `checkpointed`."""
+    """Calls a block; the counterpart of `checkpointed`."""
     output: Tensor = block(*inputs)
     return output
 
 
 def runner(gradient_checkpointing: bool) -> Callable[..., Tensor]:
-    """How the blocks of a tower are to be run."""
+    """The function that runs the blocks of a network: `checkpointed` or `run`."""
     return checkpointed if gradient_checkpointing else run
 
 
 @contextmanager
 def frozen_statistics(norms: list[_NormBase]) -> Iterator[None]:
-    """Within it, the norms work as in training, but on copies of their running statistics, which are then dropped.
+    """A context in which norms work as in training, but on copies of their running statistics, which are discarded.
 
-    Copies, rather than the buffers restored afterwards: the buffers themselves are never written, so a recomputation
-    that stops early or fails leaves nothing behind.
+    The buffers themselves are never written, rather than written and restored, so a recomputation that stops early or
+    fails changes nothing.
     """
     kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
     for norm, buffers in kept:
@@ -65,7 +65,7 @@ def frozen_statistics(norms: list[_NormBase]) -> Iterator[None]:
 
 
 def freeze_in_recomputation(network: nn.Module) -> None:
-    """The same repair for networks that call ``torch.utils.checkpoint`` themselves (timm's do).
+    """The same for networks that call ``torch.utils.checkpoint`` themselves, as those of timm do.
 
     A forward pass inside a backward pass can only be a recomputation; there, norms work on copies.
     """
@@ -77,7 +77,7 @@ def freeze_in_recomputation(network: nn.Module) -> None:
 
 def _set_aside(norm: nn.Module, _inputs: object) -> None:
     """Before a norm's forward pass in a recomputation: its buffers are replaced by copies."""
-    # torch.utils.checkpoint tells a recomputation by the same number; no public name exists (-1: no backward pass)
+    # torch.utils.checkpoint detects a recomputation by the same id; there is no public name (-1: no backward pass)
     if norm.training and torch._C._current_graph_task_id() != -1:
         norm.__dict__["_set_aside"] = dict(norm.named_buffers(recurse=False))
         for name, buffer in norm.__dict__["_set_aside"].items():
@@ -85,6 +85,6 @@ def _set_aside(norm: nn.Module, _inputs: object) -> None:
 
 
 def _put_back(norm: nn.Module, _inputs: object, _output: object) -> None:
-    """After it: the buffers come back as they were."""
+    """After it: the buffers are restored."""
     for name, buffer in norm.__dict__.pop("_set_aside", {}).items():
         setattr(norm, name, buffer)

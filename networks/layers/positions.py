@@ -1,4 +1,4 @@
-"""Regions of a grid by where they are."""
+"""Positions of regions in a grid: encoding and averaging."""
 
 import math
 
@@ -10,7 +10,7 @@ from core.errors import UserError
 
 
 def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
-    """2-D sinusoidal positional encoding: the first half of the channels tells the row, the second the column.
+    """2-D sinusoidal positional encoding: the first half of the channels encodes the row, the second the column.
 
     Each half holds sines and then cosines of the position, at wavelengths from 2 pi to 2 pi * 10,000 places
     (Vaswani et al. 2017, in two dimensions).
@@ -19,7 +19,7 @@ def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | 
         rows: of the grid.
         columns: of the grid.
         width: channels E, a multiple of 4.
-        device: where the result lives.
+        device: device of the result.
 
     Returns:
         `(rows * columns, E)`, row by row, values in [-1, 1].
@@ -31,7 +31,7 @@ def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | 
     [0.0, 1.0, 0.84, 0.54]
     """
     if width % 4:
-        raise UserError(f"width={width} of a 2-D positional encoding is not a multiple of 4; take the next one")
+        raise UserError(f"width={width} of a 2-D positional encoding is not a multiple of 4; choose the next multiple")
     quarter = width // 4
     frequency = torch.exp(torch.arange(quarter, device=device) * (-math.log(10_000.0) / max(quarter - 1, 1)))
 
@@ -56,13 +56,13 @@ def square_side(regions: int) -> int:
     side = math.isqrt(regions)
     if side * side != regions:
         raise UserError(
-            f"{regions} regions are no square grid, so they have no 2-D positions; switch the positional encoding off"
+            f"{regions} regions are not a square grid, so they have no 2-D positions; set positions to false"
         )
     return side
 
 
 def pooled(grid: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor | None]:
-    """Averages a square grid into fewer regions, real ones only; the shares of adjoining regions may overlap.
+    """Averages a square grid into fewer regions, real ones only; neighbouring averages may overlap.
 
     Args:
         grid: `(B, R, C)`, R a square number; zero where masked.
@@ -73,7 +73,7 @@ def pooled(grid: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor
         `(B, S * S, C)`, and the mask `(B, S * S)` of places with any real region, or None.
 
     Raises:
-        UserError: the regions are no square grid.
+        UserError: the regions are not a square grid.
     """
     old = square_side(grid.shape[1])
 

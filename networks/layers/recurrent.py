@@ -1,10 +1,10 @@
 """A GRU or LSTM layer that reads a word and a context, step by step or a whole packed batch at once.
 
 Both ways use the parameters of one `nn.GRU` or `nn.LSTM` and give the same numbers. The step-by-step way is for
-contexts that depend on the state: what does not (the word's share of the gates) is computed for all steps beforehand.
+contexts that depend on the state; the words' contribution to the gates is computed for all steps beforehand.
 
-Letters: B rows, n rows of a time step, M packed places, W word width, E context width, H state width, G width of the
-gates (3 H in a GRU, 4 H in an LSTM).
+Letters: B rows, n rows of a time step, M packed positions, W word width, E context width, H width of the recurrent
+state, G width of the gates (3 H in a GRU, 4 H in an LSTM).
 """
 
 from typing import Literal, NamedTuple, cast
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from core.errors import UserError
-from networks.captioners.base import State
+from networks.layers.sequences import State
 
 CellName = Literal["gru", "lstm"]
 
 
 class CellWeights(NamedTuple):
-    """The layer's parameters as a time step needs them, cut up once for a whole caption."""
+    """The layer's parameters as a time step needs them, split once for a whole caption."""
 
     word: Tensor  # (G, W)
     context: Tensor  # (G, E)
@@ -33,41 +33,41 @@ class CellWeights(NamedTuple):
 class ContextCell(nn.Module):
     """One recurrent layer whose input is a word's embedding and a context.
 
-    The LSTM's forget gates start at bias 1 (Jozefowicz et al. 2015); all else starts as PyTorch does.
+    The bias of the LSTM's forget gates is initialised to 1 (Jozefowicz et al. 2015), all else as by PyTorch.
 
     Args:
-        kind: ``gru`` (Cho et al. 2014) or ``lstm`` (Hochreiter and Schmidhuber 1997).
+        cell: ``gru`` (Cho et al. 2014) or ``lstm`` (Hochreiter and Schmidhuber 1997).
         word_dim: W.
         context_dim: E.
-        state_dim: H.
+        hidden_dim: H.
 
     Raises:
-        UserError: unknown kind.
+        UserError: unknown cell.
     """
 
-    def __init__(self, kind: CellName, word_dim: int, context_dim: int, state_dim: int) -> None:
+    def __init__(self, *, cell: CellName, word_dim: int, context_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        if kind not in ("gru", "lstm"):
-            raise UserError(f"cell {kind!r} is unknown; give gru or lstm")
+        if cell not in ("gru", "lstm"):
+            raise UserError(f"cell {cell!r} is unknown; choose gru or lstm")
         self.split = [word_dim, context_dim]
-        layer = nn.LSTM if kind == "lstm" else nn.GRU
-        self.rnn: nn.LSTM | nn.GRU = layer(word_dim + context_dim, state_dim, batch_first=True)
-        self.is_lstm = kind == "lstm"
+        layer = nn.LSTM if cell == "lstm" else nn.GRU
+        self.rnn: nn.LSTM | nn.GRU = layer(word_dim + context_dim, hidden_dim, batch_first=True)
+        self.is_lstm = cell == "lstm"
         if self.is_lstm:
             weights = self.weights()
             with torch.no_grad():
-                weights.word_bias[state_dim : 2 * state_dim] = 1.0
-                weights.hidden_bias[state_dim : 2 * state_dim] = 0.0
+                weights.word_bias[hidden_dim : 2 * hidden_dim] = 1.0
+                weights.hidden_bias[hidden_dim : 2 * hidden_dim] = 0.0
 
     def weights(self) -> CellWeights:
-        """Cuts the parameters up; done once for all steps, because the gradient of a cut is as large as the whole."""
+        """Splits the parameters, once for all steps, because the gradient of a slice is as large as the whole."""
         input_weight, hidden_weight, word_bias, hidden_bias = cast(list[Tensor], self.rnn.all_weights[0])
         word, context = torch.split(input_weight, self.split, dim=1)
         return CellWeights(word, context, hidden_weight, word_bias, hidden_bias)
 
     def word_gates(self, words: Tensor, weights: CellWeights) -> Tensor:
-        """The words' share of the gates, for any number of steps at once: `(M, W)` to `(M, G)`."""
-        # In an LSTM all biases meet in one sum; the GRU's reset gate stands before its hidden bias
+        """The words' contribution to the gates, for any number of steps at once: `(M, W)` to `(M, G)`."""
+        # The LSTM adds all biases in one sum; the GRU's reset gate multiplies its hidden bias
         bias = weights.word_bias + weights.hidden_bias if self.is_lstm else weights.word_bias
         return F.linear(words, weights.word, bias)
 
@@ -87,7 +87,7 @@ class ContextCell(nn.Module):
         gates = word_gates + F.linear(context, weights.context)
         if self.is_lstm:
             gates = gates + F.linear(hidden, weights.hidden)
-            # states stay in single precision under autocast: they are sums over many steps
+            # states stay in single precision under autocast, because they are sums over many steps
             enter, forget, new, leave = gates.float().chunk(4, dim=1)
             cell = forget.sigmoid() * state["cell"] + enter.sigmoid() * new.tanh()
             return {"hidden": leave.sigmoid() * cell.tanh(), "cell": cell}
@@ -99,12 +99,12 @@ class ContextCell(nn.Module):
         return {"hidden": torch.lerp(new, hidden.float(), keep)}
 
     def fused(self, words: Tensor, contexts: Tensor, batch_sizes: list[int], state: State) -> Tensor:
-        """All time steps in one call, for contexts that are known beforehand.
+        """All time steps in one call, for contexts that do not depend on the state.
 
         Args:
             words: packed (time step by time step, longest caption first), `(M, W)`.
-            contexts: likewise, `(M, E)`.
-            batch_sizes: captions that still run at each time step, falling.
+            contexts: packed alike, `(M, E)`.
+            batch_sizes: captions that have not ended at each time step, in falling order.
             state: initial state, one row for each caption, longest first.
 
         Returns:

@@ -1,31 +1,76 @@
-"""Reading files of weights, with errors that say what to do."""
+"""Loading weights from files and downloads, with errors that say what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from core.errors import UserError
+
+T = TypeVar("T")
 
 WAYS_OUT = "go online once so that it is downloaded, give a local file or folder, or set weights to null (random)"
 """What a user can do when weights cannot be reached."""
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict: `.safetensors`, or what `torch.save` wrote, which may hold it under the key "state_dict".
+def reached(weights: str, name: str, load: Callable[[], T]) -> T:
+    """The result of a function that downloads weights or finds them in a cache.
+
+    Args:
+        weights: name of the weights, for the message.
+        name: network they belong to, for the message.
+        load: the function.
 
     Raises:
-        UserError: the file does not exist, is damaged, or holds something else than named tensors.
+        UserError: the weights cannot be reached.
+    """
+    try:
+        return load()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"weights {weights!r} of {name!r} cannot be reached; {WAYS_OUT}") from error
+
+
+def load_file(network: nn.Module, weights: str, known: str) -> None:
+    """Loads a local file of weights into an image encoder.
+
+    Args:
+        network: receives the weights.
+        weights: path of the file.
+        known: names that would have been understood instead of a path, for the message.
+
+    Raises:
+        UserError: there is no such file, or it does not match the network.
+    """
+    check_file(weights, known)
+    load_state(network, Path(weights), prefixes=("network.", "module."))
+
+
+def check_file(weights: str, known: str) -> None:
+    """Refuses weights that are neither a known name nor a file.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not Path(weights).is_file():
+        raise UserError(f"encoder weights {weights!r} are neither {known} nor an existing file; or set weights to null")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict: `.safetensors`, or a file of `torch.save`, which may hold it under the key "state_dict".
+
+    Raises:
+        UserError: the file does not exist, is damaged, or holds anything but named tensors.
     """
     if not path.is_file():
         raise UserError(f"weights file {str(path)!r} does not exist; give an existing one or set weights to null")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -35,21 +80,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights file {str(path)!r} holds no state dict (names to tensors); save model.state_dict()")
+        raise UserError(f"weights file {str(path)!r} is not a state dict (names to tensors); save model.state_dict()")
     return state
 
 
 def load_state(network: nn.Module, path: Path, prefixes: Sequence[str] = (), ignore: Sequence[str] = ()) -> None:
-    """Loads a file of weights into a network; everything must fit.
+    """Loads a file of weights into a network; every tensor must match.
 
     Args:
         network: receives the weights.
         path: the file.
-        prefixes: what may stand before every name in the file (a wrapper's name) and is taken off.
+        prefixes: prefixes of names in the file (of a wrapper) that are removed.
         ignore: names in the file that the network need not have.
 
     Raises:
-        UserError: as `read_state`, or the file belongs to another network: names the first keys that do not fit.
+        UserError: as `read_state`, or the file belongs to another network: names the first keys that do not match.
     """
     state = read_state(path)
     wanted = network.state_dict()
@@ -57,7 +102,7 @@ def load_state(network: nn.Module, path: Path, prefixes: Sequence[str] = (), ign
         if any(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in wanted):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if name in wanted or name not in ignore}
-    # Files from before PyTorch counted the batches of BatchNorm have no such entry
+    # Files written before PyTorch counted the batches of BatchNorm lack these entries
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     shapes = [
@@ -69,6 +114,6 @@ def load_state(network: nn.Module, path: Path, prefixes: Sequence[str] = (), ign
     if any(problems.values()):
         text = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in problems.items() if names)
         raise UserError(
-            f"weights file {str(path)!r} does not fit {type(network).__name__} ({text}); give its own weights"
+            f"weights file {str(path)!r} does not match {type(network).__name__} ({text}); give its own weights"
         )
     network.load_state_dict(state, strict=False)

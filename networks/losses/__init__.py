@@ -1,1 +1,1 @@
-"""Loss functions."""
+"""Loss functions over plain tensors."""

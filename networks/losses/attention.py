@@ -1,6 +1,6 @@
-"""Losses on the weights of an attention.
+"""Losses on attention weights.
 
-Letters: N captions, T tokens of the longest one, R regions, P words that name something.
+Letters: N captions, T tokens of the longest one, R regions, P words that name an object.
 """
 
 from torch import Tensor
@@ -10,10 +10,10 @@ def doubly_stochastic_penalty(attention: Tensor, caption_lengths: Tensor) -> Ten
     """How unevenly captions spread their attention over the regions (Xu et al. 2015).
 
     Mean over captions of ``sum_r (tau - sum_t p_tr)^2`` with ``tau`` = steps / regions. The paper has 1 for ``tau``,
-    which only adds a constant, because a caption's attention sums to its number of steps either way.
+    which only adds a constant, because the attention of a caption sums to its number of steps either way.
 
     Args:
-        attention: `(N, T - 1, R)`, zero behind a caption's end.
+        attention: `(N, T - 1, R)`, zero after a caption's end.
         caption_lengths: tokens with BOS and EOS, `(N,)`.
 
     >>> import torch
@@ -25,15 +25,15 @@ def doubly_stochastic_penalty(attention: Tensor, caption_lengths: Tensor) -> Ten
 
 
 def supervision_loss(weights: Tensor, inside: Tensor) -> Tensor:
-    """Minus the log of the attention that lies on what is being named, mean over the words that name something.
+    """Negative log of the attention on the object being named, mean over the words that name an object.
 
     Args:
         weights: attention at these words, `(P, R)`.
-        inside: regions that belong to what each names, `(P, R)`, bool.
+        inside: regions of the object that each names, `(P, R)`, bool.
 
     Returns:
         A scalar; 0 when P is 0.
     """
     if not len(weights):
-        return weights.sum()  # zero, but still connected to the parameters
+        return weights.sum()  # zero, but part of the graph
     return -(weights.float() * inside).sum(1).clamp_min(1e-6).log().mean()

@@ -11,8 +11,8 @@ from torch import Tensor
 LabelLoss = Literal["bce", "balanced_bce"]
 
 _RAREST = 0.01
-"""Labels are balanced as if they were at least this frequent, and at most one minus this: a label seen twice must not
-outweigh all others."""
+"""Bounds of the frequencies that labels are balanced by, this and one minus this: a label seen twice must not outweigh
+all others."""
 
 
 def label_loss(logits: Tensor, targets: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -25,7 +25,7 @@ def label_loss(logits: Tensor, targets: Tensor, prior: Tensor | None = None) -> 
             negatives, ``1 / (2 p)`` and ``1 / (2 (1 - p))``, so that the mean weight stays 1. None: plain.
     """
     if not len(logits):
-        return logits.float().sum()  # zero, but still connected to the parameters
+        return logits.float().sum()  # zero, but part of the graph
     logits, targets = logits.float(), targets.float()
     if prior is None:
         return F.binary_cross_entropy_with_logits(logits, targets)

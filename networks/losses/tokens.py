@@ -1,4 +1,4 @@
-"""Losses.
+"""Cross-entropy of tokens.
 
 Letters: M scored tokens, V vocabulary.
 """
@@ -15,13 +15,13 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
     """Cross-entropy, mean over tokens (natural log): ``F.cross_entropy`` with less memory for large vocabularies.
 
     With 50,000 tokens the logits are the largest tensor of a step. The softmax is computed a few rows at a time and
-    again in the backward pass, so that besides the logits only their gradient is ever held; the sum is done in float32
-    whatever the type of the logits. Gradients of gradients are not supported.
+    again in the backward pass, so that only the logits and their gradient are ever held. Sums are computed in float32
+    whatever the dtype of the logits. Second derivatives are not supported.
 
     Args:
         logits: unnormalised scores at the real positions, `(M, V)`, as in `CaptionOutput`.
-        targets: tokens, `(M,)`, long in [0, V); padding must already be gone.
-        label_smoothing: share of the target's probability that is spread evenly over the vocabulary, in [0, 1).
+        targets: tokens, `(M,)`, long in [0, V); without padding.
+        label_smoothing: share of the target's probability spread evenly over the vocabulary, in [0, 1).
 
     Returns:
         A scalar, float32; 0 if there are no tokens.
@@ -30,7 +30,7 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
     2.0794
     """
     if len(targets) == 0:
-        return logits.float().sum()  # zero, but still connected to the parameters
+        return logits.float().sum()  # zero, but part of the graph
     loss: Tensor = _TokenLoss.apply(logits, targets, label_smoothing)
     return loss
 
@@ -38,7 +38,7 @@ def token_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) ->
 class _TokenLoss(Function):
     """The loss of `token_loss` and its gradient."""
 
-    ROWS = 64  # small enough for the processor's cache, large enough for few calls
+    ROWS = 64  # fits the processor's cache and needs few calls
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

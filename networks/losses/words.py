@@ -1,8 +1,8 @@
-"""A loss on the words of a picture's captions, whatever their order.
+"""A loss on the words of an image's captions, whatever their order (bag of words).
 
-What a picture shows is in the words that people chose; asking for them directly draws on all captions of the picture at
-once (Fang et al. 2015, "From captions to visual concepts and back", and Wu et al. 2016, "What value do explicit high
-level concepts have in vision to language problems?", detect such words first).
+Predicting the words directly uses all captions of an image at once. Fang et al. 2015 ("From captions to visual concepts
+and back") and Wu et al. 2016 ("What value do explicit high level concepts have in vision to language problems?") detect
+such words in a first stage.
 
 Letters: B images, N captions, T tokens of the longest one, V vocabulary.
 """
@@ -15,10 +15,10 @@ from core.batch import Batch
 
 
 def word_shares(batch: Batch, images: int, vocab_size: int) -> Tensor:
-    """For each image the share of its captions in the batch that contain a word.
+    """Share of an image's captions in the batch that contain each word.
 
     Args:
-        batch: with captions; BOS and what follows EOS do not count, EOS does.
+        batch: with captions; EOS counts, BOS and padding do not.
         images: B.
         vocab_size: V.
 

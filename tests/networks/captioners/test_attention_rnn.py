@@ -9,11 +9,12 @@ from torch import Tensor
 from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.attention_rnn import AttentionRNNCaptioner
-from networks.captioners.base import Captioner, Memory
-from networks.encoders.build import SmallConvEncoder
+from networks.captioners.base import Captioner
+from networks.encoders.small_conv import SmallConvEncoder
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.attention import AttentionName, build_attention
 from networks.layers.positions import pooled
+from networks.layers.sequences import Memory
 
 BOS, EOS, PAD, V, C, R = 0, 1, 2, 23, 10, 9
 NAMES: list[AttentionName] = ["uniform", "bahdanau", "dot", "multi_head"]
@@ -27,8 +28,10 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".j
 
 def build(name: AttentionName = "bahdanau", **options) -> AttentionRNNCaptioner:
     options = {"embedding_dim": 12, "dropout": 0.0} | options
-    attention = build_attention(name, 8, 16, 8, heads=2)
-    return AttentionRNNCaptioner(attention, V, C, bos_id=BOS, eos_id=EOS, pad_id=PAD, **options)
+    attention = build_attention(name, region_dim=8, hidden_dim=16, attention_dim=8, heads=2)
+    return AttentionRNNCaptioner(
+        attention=attention, vocab_size=V, feature_dim=C, bos_id=BOS, eos_id=EOS, pad_id=PAD, **options
+    )
 
 
 def features(images: int = 3, masked: bool = False) -> Batch:
@@ -263,7 +266,13 @@ def test_half_precision(name):
 
 def test_an_encoder_makes_the_grid():
     captioner = AttentionRNNCaptioner(
-        build_attention("dot", 8, 16, 8), V, 128, SmallConvEncoder(16), bos_id=BOS, eos_id=EOS, pad_id=PAD
+        attention=build_attention("dot", region_dim=8, hidden_dim=16, attention_dim=8),
+        vocab_size=V,
+        feature_dim=128,
+        encoder=SmallConvEncoder(num_outputs=16),
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_id=PAD,
     ).eval()
     image = torch.randn(2, 3, 32, 32)
     memory = captioner.encode({"image": image})
@@ -300,7 +309,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(UserError, match="8 regions are no square grid"):
         build(positions=True).encode({"features": torch.zeros(1, 8, C)})
     with pytest.raises(UserError, match="feature_dim=10, but the encoder's map has 128 channels"):
-        build(encoder=SmallConvEncoder(16))
+        build(encoder=SmallConvEncoder(num_outputs=16))
     with pytest.raises(UserError, match="cell 'rnn' is unknown; give gru or lstm"):
         build(cell="rnn")
 

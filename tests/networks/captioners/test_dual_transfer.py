@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from networks.captioners.base import target_mask
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.generation.search import DecodingSettings, decode
+from networks.layers.sequences import target_mask
 from networks.losses.tokens import token_loss
 
 VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
@@ -14,7 +14,9 @@ VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
 def tiny(merging: str = "mlp", **changes) -> DualTransferCaptioner:
     torch.manual_seed(0)
     arguments = {"encoder": "small-conv", "encoder_outputs": 24, "layers": 2, "heads": 2, "width": 16, "dropout": 0.0}
-    return DualTransferCaptioner(20, 1, 2, 0, merging=merging, max_tokens=9, **(arguments | changes))
+    return DualTransferCaptioner(
+        vocab_size=20, bos_id=1, eos_id=2, pad_id=0, merging=merging, max_tokens=9, **(arguments | changes)
+    )
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -150,7 +152,7 @@ def test_half_precision_gives_nearly_the_same_loss(variant):
 
 def test_the_published_model_has_the_published_size():
     with torch.device("meta"):
-        model = DualTransferCaptioner(50259, 50257, 50256, 50258)
+        model = DualTransferCaptioner(vocab_size=50259, bos_id=50257, eos_id=50256, pad_id=50258)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.language, model.merging)]
     weights = (1768 + 768) * 384 + 2 * 768 * 256
     assert sizes == [19_341_616, 124_439_808 + 2 * 768, weights + 384 + 768 + 256 + 768]

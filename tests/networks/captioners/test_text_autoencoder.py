@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from core.errors import UserError
-from networks.captioners.base import target_mask
 from networks.captioners.code import CodeCaptioner, RegionProjection
 from networks.captioners.text_autoencoder import TextAutoencoder
-from networks.classifiers.image_code import ImageCoder, pulled_together
+from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.code import CodeDecoder, WordReader
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.attention import build_attention
+from networks.layers.sequences import target_mask
+from networks.losses.distillation import code_distance
 
 PAD, BOS, EOS, WORDS = 0, 1, 2, 12
 
@@ -31,7 +32,7 @@ def captions(seed=0, count=5):
 def make(**changes):
     torch.manual_seed(0)
     settings = {"word_dim": 6, "state_dim": 8, "dropout": 0.0, "bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
-    return TextAutoencoder(WORDS, **{**settings, **changes})
+    return TextAutoencoder(vocab_size=WORDS, **{**settings, **changes})
 
 
 VARIANTS = [
@@ -132,32 +133,47 @@ def test_loss_starts_near_log_vocabulary_and_captions_come_back(scheduled_sampli
 
 def test_distances_by_hand():
     image, text = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
-    assert pulled_together(image, text, "mse", False).item() == pytest.approx((4 + 16) / 2)
-    assert pulled_together(image, text, "mse", True).item() == pytest.approx(2 - 2 * 0.6)
-    assert pulled_together(image, text, "cosine", False).item() == pytest.approx(1 - 0.6)
+    assert code_distance(image, text, "mse", False).item() == pytest.approx((4 + 16) / 2)
+    assert code_distance(image, text, "mse", True).item() == pytest.approx(2 - 2 * 0.6)
+    assert code_distance(image, text, "cosine", False).item() == pytest.approx(1 - 0.6)
     p, q = text[0].softmax(0), image[0].softmax(0)
-    assert pulled_together(image, text, "kl", False).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
-    assert pulled_together(text, text, "kl", True).item() == pytest.approx(0, abs=1e-6)
+    assert code_distance(image, text, "kl", False).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
+    assert code_distance(text, text, "kl", True).item() == pytest.approx(0, abs=1e-6)
     # with lengths set to one, only directions count
     for kind in ("mse", "cosine", "kl"):
-        ours, theirs = (pulled_together(scale * image, text, kind, True).item() for scale in (1.0, 7.0))
+        ours, theirs = (code_distance(scale * image, text, kind, True).item() for scale in (1.0, 7.0))
         assert ours == pytest.approx(theirs, rel=1e-5)
     with pytest.raises(UserError, match="expected mse, cosine or kl"):
-        pulled_together(image, text, "dot", True)
+        code_distance(image, text, "dot", True)
 
 
 def captioner(attention=None, entry="state", of_the_rnn=False):
     torch.manual_seed(1)
-    reader = WordReader("embedding", WORDS, 6)
-    looks = None if attention is None else build_attention(attention, 10, 8, 10, 2)
+    reader = WordReader(word_input="embedding", vocab_size=WORDS, word_dim=6)
+    looks = (
+        None
+        if attention is None
+        else build_attention(attention, region_dim=10, hidden_dim=8, attention_dim=10, heads=2)
+    )
     if of_the_rnn:
-        decoder = AttentionDecoder(looks, WORDS, 16, embedding_dim=6, dropout=0.0)
+        decoder = AttentionDecoder(attention=looks, vocab_size=WORDS, start_dim=16, word_dim=6, dropout=0.0)
     else:
-        decoder = CodeDecoder(WORDS, reader, 8, 2, dropout=0.0, attention=looks)
-    coder = ImageCoder(6 if entry == "first_word" else 16, 3, None, 5, (4,), dropout=0.0)
-    regions = None if looks is None else RegionProjection(5, 10, None, 0.0)
-    summary = RegionProjection(4, 10, None, 0.0) if attention == "dot" else None
-    return CodeCaptioner(coder, decoder, regions, summary, entry, bos_id=BOS, eos_id=EOS, pad_id=PAD)
+        decoder = CodeDecoder(vocab_size=WORDS, words=reader, hidden_dim=8, layers=2, dropout=0.0, attention=looks)
+    coder = ImageCoder(
+        code_dim=6 if entry == "first_word" else 16,
+        num_labels=3,
+        encoder=None,
+        feature_dim=5,
+        hidden_dims=(4,),
+        dropout=0.0,
+    )
+    regions = None if looks is None else RegionProjection(feature_dim=5, region_dim=10, pooled_side=None, dropout=0.0)
+    summary = (
+        RegionProjection(feature_dim=4, region_dim=10, pooled_side=None, dropout=0.0) if attention == "dot" else None
+    )
+    return CodeCaptioner(
+        coder=coder, decoder=decoder, regions=regions, summary=summary, entry=entry, bos_id=BOS, eos_id=EOS, pad_id=PAD
+    )
 
 
 NAMES = ["uniform", "bahdanau", "dot", "multi_head"]
@@ -231,13 +247,18 @@ def test_the_rnns_decoder_starts_from_the_code():
     torch.testing.assert_close(state["cell"], cell)
     with pytest.raises(UserError, match="takes a code as its initial state alone"):
         CodeCaptioner(
-            ImageCoder(6, 3, None, 5, (4,)), model.decoder, entry="first_word", bos_id=BOS, eos_id=EOS, pad_id=PAD
+            coder=ImageCoder(code_dim=6, num_labels=3, encoder=None, feature_dim=5, hidden_dims=(4,)),
+            decoder=model.decoder,
+            entry="first_word",
+            bos_id=BOS,
+            eos_id=EOS,
+            pad_id=PAD,
         )
 
 
 def coder(labels, hidden):
     torch.manual_seed(labels)
-    return ImageCoder(6, labels, None, 5, hidden)
+    return ImageCoder(code_dim=6, num_labels=labels, encoder=None, feature_dim=5, hidden_dims=hidden)
 
 
 def test_a_classifiers_head_is_taken_over_as_far_as_there_is_one():

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from core.errors import UserError
-from networks.classifiers.image import SYMMETRIES, ImageClassifier, lay, random_dihedral
+from networks.classifiers.image import ImageClassifier
 from networks.encoders.build import build_encoder
+from networks.layers.dihedral import SYMMETRIES, lay, random_dihedral
 from networks.losses.labels import label_loss
 
 
@@ -32,7 +33,14 @@ def test_positions_at_random_are_repeatable_and_belong_to_each_picture():
 
 
 def test_a_turned_picture_gets_the_same_labels():
-    classifier = ImageClassifier(3, build_encoder("small-conv", None), 0, [8], pooling="mean_max", views=8).eval()
+    classifier = ImageClassifier(
+        num_labels=3,
+        encoder=build_encoder("small-conv", None),
+        feature_dim=0,
+        hidden_dims=[8],
+        pooling="mean_max",
+        views=8,
+    ).eval()
     image = torch.randn(2, 3, 64, 64)
     output = classifier({"image": image})
     assert output.logits.shape == (16, 3)
@@ -45,15 +53,17 @@ def test_a_turned_picture_gets_the_same_labels():
 
 def test_features_and_pictures_give_the_same():
     encoder = build_encoder("small-conv", None).eval()
-    own = ImageClassifier(3, encoder, 0, [8], normalize=True).eval()
-    stored = ImageClassifier(3, None, encoder.grid_dim, [8], normalize=True).eval()
+    own = ImageClassifier(num_labels=3, encoder=encoder, feature_dim=0, hidden_dims=[8], normalize=True).eval()
+    stored = ImageClassifier(
+        num_labels=3, encoder=None, feature_dim=encoder.grid_dim, hidden_dims=[8], normalize=True
+    ).eval()
     stored.load_state_dict({name: value for name, value in own.state_dict().items() if not name.startswith("encoder.")})
     image = torch.randn(2, 3, 64, 64)
     assert torch.equal(own({"image": image}).logits, stored({"features": encoder.grid(image)}).logits)
 
 
 def test_published_head():
-    head = ImageClassifier(17, None, 2048).head
+    head = ImageClassifier(num_labels=17, encoder=None, feature_dim=2048).head
     assert [(layer.in_features, layer.out_features) for layer in head if isinstance(layer, torch.nn.Linear)] == [
         (2048, 1000),
         (1000, 100),
@@ -68,7 +78,7 @@ def test_published_head():
 )
 def test_values_that_do_not_fit_are_refused(values, said):
     with pytest.raises(UserError, match=said):
-        ImageClassifier(3, None, 4, **values)
+        ImageClassifier(num_labels=3, encoder=None, feature_dim=4, **values)
 
 
 # losses

@@ -6,14 +6,14 @@ import torch
 from transformers import GPT2LMHeadModel, OPTConfig
 
 from core.errors import UserError
-from networks.captioners.base import select_rows
 from networks.decoders.language import GPT2_SIZES, LanguageModel, build_language_model, pack
+from networks.layers.sequences import select_rows
 
 
 def tiny(vocab_size: int = 30, **changes) -> LanguageModel:
     torch.manual_seed(0)
     arguments = {"layers": 2, "heads": 2, "width": 16, "dropout": 0.0} | changes
-    return build_language_model("gpt2", None, vocab_size, **arguments)
+    return build_language_model("gpt2", None, vocab_size=vocab_size, **arguments)
 
 
 def captions(vocab_size: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +107,7 @@ def test_architecture_comes_back_from_plain_json(monkeypatch):
     model = tiny(dropout=0.2)
     text = json.dumps(model.config_dict())
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("touched the network"))
-    again = build_language_model("gpt2", None, 30, config=json.loads(text))
+    again = build_language_model("gpt2", None, vocab_size=30, config=json.loads(text))
     again.load_state_dict(model.state_dict())
     ids, _ = captions()
     assert torch.equal(model.eval().hidden(ids), again.eval().hidden(ids))
@@ -117,7 +117,7 @@ def test_architecture_comes_back_from_plain_json(monkeypatch):
 
 def test_published_sizes():
     with torch.device("meta"):
-        model = build_language_model("gpt2", None, 50257)
+        model = build_language_model("gpt2", None, vocab_size=50257)
     assert sum(p.numel() for p in model.parameters()) == 124_439_808
     assert GPT2_SIZES["gpt2-xl"] == (48, 25, 1600)
 
@@ -127,10 +127,12 @@ def test_pretrained_vocabulary_grows_sensibly(tmp_path, kind):
     old = tiny(vocab_size=30)
     if kind == "folder":
         old.network.save_pretrained(tmp_path)
-        new = build_language_model("gpt2", str(tmp_path), 32, bos_id=30, eos_id=29)
+        new = build_language_model("gpt2", str(tmp_path), vocab_size=32, bos_id=30, eos_id=29)
     else:
         torch.save({f"transformer.{k}": v for k, v in old.network.state_dict().items()}, tmp_path / "w.pth")
-        new = build_language_model("any", str(tmp_path / "w.pth"), 32, bos_id=30, eos_id=29, config=old.config_dict())
+        new = build_language_model(
+            "any", str(tmp_path / "w.pth"), vocab_size=32, bos_id=30, eos_id=29, config=old.config_dict()
+        )
     table = new.network.get_input_embeddings().weight
     before = old.network.get_input_embeddings().weight
     assert new.vocab_size == 32
@@ -145,7 +147,7 @@ def test_another_family_of_models():
     config = OPTConfig(
         vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32, word_embed_proj_dim=16
     )
-    model = build_language_model("opt", None, 30, config=config.to_dict(), dropout=0.0).eval()
+    model = build_language_model("opt", None, vocab_size=30, config=config.to_dict(), dropout=0.0).eval()
     ids, lengths = captions()
     expected = model.hidden(ids, lengths)
     state = None
@@ -157,16 +159,16 @@ def test_another_family_of_models():
 def test_errors_name_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"'no/such-model' is unknown here.*go online once"):
-        build_language_model("no/such-model", None, 30)
+        build_language_model("no/such-model", None, vocab_size=30)
     with pytest.raises(UserError, match=r"'\./missing' do not exist.*existing folder"):
-        build_language_model("gpt2", "./missing", 30)
+        build_language_model("gpt2", "./missing", vocab_size=30)
     with pytest.raises(UserError, match=r"cannot be reached; go online once.*local file or folder.*null"):
-        build_language_model("gpt2", str(tmp_path), 30)
+        build_language_model("gpt2", str(tmp_path), vocab_size=30)
     with pytest.raises(UserError, match="leave them out or set weights null"):
-        build_language_model("gpt2", "pretrained", 30, layers=2)
+        build_language_model("gpt2", "pretrained", vocab_size=30, layers=2)
     with pytest.raises(UserError, match="width=10 cannot be shared among heads=3"):
-        build_language_model("gpt2", None, 30, width=10, heads=3)
+        build_language_model("gpt2", None, vocab_size=30, hidden_dim=10, heads=3)
     old = tiny(vocab_size=30)
     old.network.save_pretrained(tmp_path / "saved")
     with pytest.raises(UserError, match="tokenizer has 20 tokens but the pretrained language model 30"):
-        build_language_model("gpt2", str(tmp_path / "saved"), 20)
+        build_language_model("gpt2", str(tmp_path / "saved"), vocab_size=20)

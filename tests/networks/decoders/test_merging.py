@@ -3,8 +3,8 @@ import torch
 from torch.nn.functional import layer_norm, relu
 
 from core.errors import UserError
-from networks.captioners.base import select_rows
 from networks.decoders.merging import MLPMerging, StepBatchNorm, TwoSidedMerging, build_merging
+from networks.layers.sequences import select_rows
 
 VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
 
@@ -17,7 +17,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def network(variant: str, scale: float = 5.0):
     torch.manual_seed(0)
-    merging = build_merging(variant, 7, 6, first_width=8, second_width=4, output_width=9, max_steps=5)
+    merging = build_merging(variant, image_dim=7, hidden_dim=6, first_dim=8, second_dim=4, output_dim=9, max_steps=5)
     with torch.no_grad():
         for parameter in merging.parameters():
             parameter.mul_(scale).add_(0.1 * torch.randn_like(parameter))
@@ -76,7 +76,7 @@ def test_steps_are_the_parallel_pass_even_when_rows_move(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_at_first_the_language_tower_speaks_almost_as_before(variant):
     torch.manual_seed(0)
-    merging = build_merging(variant, 100, 60).eval()
+    merging = build_merging(variant, image_dim=100, hidden_dim=60).eval()
     image, hidden = torch.randn(4, 100), torch.randn(4, 3, 60)
     change = merging(image, hidden, torch.tensor([3, 3, 3, 3])) - hidden
     assert 0 < change.norm() < 0.5 * hidden.norm()
@@ -90,7 +90,7 @@ def test_published_network_is_the_formula():
     m = merging.first_back(z) + hidden
     o = merging.second_back(relu(merging.second(m))) + m
     torch.testing.assert_close(merging(image, hidden, lengths)[real(lengths)], o[real(lengths)])
-    full = MLPMerging(1000, 768)
+    full = MLPMerging(image_dim=1000, hidden_dim=768)
     assert [tuple(layer.weight.shape) for layer in (full.first, full.first_back, full.second, full.second_back)] == [
         (384, 1768), (768, 384), (256, 768), (768, 256)
     ]  # fmt: skip
@@ -111,11 +111,11 @@ def test_two_sided_network_joins_the_updated_sides():
     b = merging.hidden_back(relu(norm(1, merging.hidden_side(both)))) + hidden
     o = merging.output_back(relu(norm(2, merging.output(torch.cat([a, b], 2))))) + hidden
     torch.testing.assert_close(merging(image, hidden, lengths)[real(lengths)], o[real(lengths)])
-    assert TwoSidedMerging(1000, 768).output.weight.shape == (512, 1768)
+    assert TwoSidedMerging(image_dim=1000, hidden_dim=768).output.weight.shape == (512, 1768)
 
 
 def test_step_batch_norm_is_a_batch_norm_for_each_time_step():
-    norm = StepBatchNorm(6, max_steps=5).train()
+    norm = StepBatchNorm(num_features=6, max_steps=5).train()
     oracles = [torch.nn.BatchNorm1d(6) for _ in range(5)]
     _, hidden, lengths = inputs()
     caption, time = real(lengths).nonzero(as_tuple=True)
@@ -134,7 +134,7 @@ def test_step_batch_norm_is_a_batch_norm_for_each_time_step():
 
 
 def test_step_batch_norm_with_few_captions_falls_back_on_what_it_knows():
-    norm = StepBatchNorm(2, max_steps=4).train()
+    norm = StepBatchNorm(num_features=2, max_steps=4).train()
     values, time = torch.randn(5, 2), torch.tensor([0, 0, 1, 1, 2])
     norm(values, time)
     assert norm.batches.tolist() == [1, 1, 0, 0]
@@ -147,4 +147,4 @@ def test_step_batch_norm_with_few_captions_falls_back_on_what_it_knows():
 
 def test_unknown_variant_is_named():
     with pytest.raises(UserError, match="merging 'sum' is unknown; give mlp"):
-        build_merging("sum", 7, 6)
+        build_merging("sum", image_dim=7, hidden_dim=6)

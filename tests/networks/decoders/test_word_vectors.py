@@ -61,7 +61,14 @@ def test_errors_name_file_line_and_way_out(tmp_path):
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_captioner_starts_from_them(tmp_path, tied):
     captioner = AttentionRNNCaptioner(
-        build_attention("dot", 8, 8, 8), 50, 6, embedding_dim=2, tied=tied, bos_id=0, eos_id=1, pad_id=2
+        attention=build_attention("dot", region_dim=8, hidden_dim=8, attention_dim=8),
+        vocab_size=50,
+        feature_dim=6,
+        word_dim=2,
+        tied_embeddings=tied,
+        bos_id=0,
+        eos_id=1,
+        pad_id=2,
     )
     before = captioner.decoder.embedding.weight.detach().clone()
     path = written(tmp_path, "dog 0.3 0.4\ncat 0.4 0.3\n")

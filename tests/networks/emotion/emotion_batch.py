@@ -43,4 +43,4 @@ def make_network(architecture: Architecture, **changes: object) -> EmotionNetwor
     if changes.get("feature_dim") or changes.get("use_image") is False:
         encoder = None
     settings = {**SMALL, "image_encoder": encoder, **changes}
-    return build_emotion_network(architecture, LABELS, 20, 0, **settings)[0]  # type: ignore[arg-type]
+    return build_emotion_network(architecture, num_labels=LABELS, vocab_size=20, pad_id=0, **settings)[0]  # type: ignore[arg-type]

@@ -42,7 +42,9 @@ def test_names_of_blocks():
     assert names("light") == ["words, convolution 1", "GRU, convolution 2", "convolution 3", "fc1"]
     assert names("bert_resnet") == ["embeddings, layer 1", "layer 2", "layer 3, pooler", "fc1"]
     assert names("text") == ["document frequencies"]
-    full = build_emotion_network("visual_bert", 29, 30522, 0, use_image=False, layers=12, heads=1, bert_dim=4)[0]
+    full = build_emotion_network(
+        "visual_bert", num_labels=29, vocab_size=30522, pad_id=0, use_image=False, layers=12, heads=1, bert_dim=4
+    )[0]
     assert len(full.blocks()) == 12
 
 
@@ -133,9 +135,11 @@ def test_missing_pictures_and_contradicting_encoders_are_named():
     with pytest.raises(UserError, match="use_image to false"):
         make_network("light")(batch)
     with pytest.raises(UserError, match=r"image_encoder is 'small-conv'.*null"):
-        build_emotion_network("visual_bert", 5, 20, 0, image_encoder="small-conv", feature_dim=7)
+        build_emotion_network(
+            "visual_bert", num_labels=5, vocab_size=20, pad_id=0, image_encoder="small-conv", feature_dim=7
+        )
     with pytest.raises(UserError, match="nothing to look at"):
-        build_emotion_network("visual_bert", 5, 20, 0, layers=1, heads=1, bert_dim=4)
+        build_emotion_network("visual_bert", num_labels=5, vocab_size=20, pad_id=0, layers=1, heads=1, bert_dim=4)
 
 
 # published weights from a local folder
@@ -159,17 +163,23 @@ def folder(tmp_path):
 
 def test_folder_gives_sizes_and_weights(folder):
     path, model = folder
-    network, sizes = build_emotion_network("visual_bert", 5, 20, 0, weights=path, feature_dim=9)
+    network, sizes = build_emotion_network(
+        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=9
+    )
     assert load_published(network, path) == []
     for name, value in model.state_dict().items():
         assert torch.equal(network.body.state_dict()[name], value), name
-    again, _ = build_emotion_network("visual_bert", 5, 20, 0, weights="gone", feature_dim=9, bert_sizes=sizes)
+    again, _ = build_emotion_network(
+        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights="gone", feature_dim=9, bert_sizes=sizes
+    )
     assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
 
 
 def test_regions_of_another_width_get_a_new_projection_that_is_listed(folder):
     path, _ = folder
-    network, _ = build_emotion_network("visual_bert", 5, 20, 0, weights=path, feature_dim=7)
+    network, _ = build_emotion_network(
+        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=7
+    )
     assert load_published(network, path) == ["embeddings.visual_projection.weight"]
 
 
@@ -195,6 +205,6 @@ def test_wrong_weights_are_one_line(folder, tmp_path):
     with pytest.raises(UserError, match="know 20 tokens, the tokenizer has 30"):
         bert_config("visual_bert", path, vocab_size=30, pad_id=0)
     with pytest.raises(UserError, match="cannot be shared among 5 heads"):
-        bert_config("bert", None, vocab_size=30, pad_id=0, width=16, heads=5)
+        bert_config("bert", None, vocab_size=30, pad_id=0, bert_dim=16, heads=5)
     with pytest.raises(UserError, match="no published weights"):
         load_published(make_network("text"), path)

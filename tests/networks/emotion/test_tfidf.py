@@ -11,7 +11,7 @@ TEXTS = ["A dog runs and a dog barks", "the cat sat", "a red bird, sitting there
 
 
 def network(buckets=1 << 15):
-    result = TextClassifier(3, buckets)
+    result = TextClassifier(num_labels=3, buckets=buckets)
     result.fit_frequencies(TEXTS)
     return result
 
@@ -58,7 +58,7 @@ def test_feature_buckets_do_not_depend_on_the_process():
 
 
 def test_frequencies_travel_in_the_state():
-    model, other = network(64), TextClassifier(3, 64)
+    model, other = network(64), TextClassifier(num_labels=3, buckets=64)
     other.load_state_dict(model.state_dict())
     batch = make_batch()
     torch.nn.init.normal_(model.head.weight)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.errors import UserError
-from networks.encoders.build import SmallConvEncoder, build_encoder
+from networks.encoders.build import build_encoder
+from networks.encoders.small_conv import SmallConvEncoder
 
 DATA = Path(os.environ.get("CAPTION_DATA", Path(__file__).parents[3] / "../shared/data"))
 NAMES = [
@@ -111,7 +112,7 @@ def test_timm_grid_is_in_reading_order():
 
 def test_small_conv_keeps_positions():
     torch.manual_seed(0)
-    encoder = SmallConvEncoder(16).eval()
+    encoder = SmallConvEncoder(num_outputs=16).eval()
     image = torch.zeros(3, 3, 64, 64)
     image[0, :, 8:16, 8:16] = image[1, :, 40:48, 40:48] = 1
     here, there, nowhere = encoder.vector(image)
@@ -172,6 +173,6 @@ def test_wrong_names_and_files_are_named(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds no state dict"):
         build_encoder("small-conv", str(tmp_path / "list.pth"))
-    torch.save(SmallConvEncoder(8).state_dict(), tmp_path / "small.pth")
+    torch.save(SmallConvEncoder(num_outputs=8).state_dict(), tmp_path / "small.pth")
     with pytest.raises(UserError, match=r"of another shape: project.weight \(8, 2048\) instead of \(512, 2048\)"):
         build_encoder("small-conv", str(tmp_path / "small.pth"))

@@ -78,7 +78,7 @@ def test_weights_of_a_file_with_other_classes_and_another_number_of_boxes(tmp_pa
     network = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=5)
     torch.save(network.state_dict(), tmp_path / "detector.pth")
     loaded = build_encoder(f"{NAME}@3", str(tmp_path / "detector.pth")).eval()
-    direct = BoxEncoder(network.eval(), 3)
+    direct = BoxEncoder(network=network.eval(), boxes=3)
     with torch.no_grad():
         assert torch.equal(loaded.regions(image)[0], direct.regions(image)[0])
     assert loaded.grid_shape(64) == (1, 3)

@@ -9,8 +9,9 @@ from transformers.generation import GenerationMixin, TopPLogitsWarper
 
 from core.batch import Batch
 from core.errors import UserError
-from networks.captioners.base import Captioner, CaptionOutput, Memory, State, target_mask
+from networks.captioners.base import Captioner
 from networks.generation.search import DecodingSettings, Hypotheses, _draw, _top, beam_search, decode
+from networks.layers.sequences import CaptionOutput, Memory, State, target_mask
 
 BOS, EOS, PAD = 0, 1, 2
 

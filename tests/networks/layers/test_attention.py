@@ -12,7 +12,7 @@ B, R, E, H, A = 3, 5, 8, 6, 4
 
 
 def example(name: AttentionName, **options):
-    attention = build_attention(name, E, H, A, heads=2, **options)
+    attention = build_attention(name, region_dim=E, hidden_dim=H, attention_dim=A, heads=2, **options)
     features, state = torch.randn(B, R, E), torch.randn(B, H)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [0, 0, 0, 1, 0]], dtype=torch.bool)
     return attention, features, state, mask
@@ -128,7 +128,7 @@ def test_dot_by_hand(bias, scaled):
 
 
 def test_dot_on_two_regions():
-    attention = build_attention("dot", 2, 2, 2)
+    attention = build_attention("dot", region_dim=2, hidden_dim=2, attention_dim=2)
     with torch.no_grad():
         attention.Q.weight.copy_(torch.eye(2))
         attention.K.weight.copy_(torch.eye(2))
@@ -145,7 +145,10 @@ def test_multi_head_is_scaled_dot_products_side_by_side():
     values = features.view(B, R, 2, E // 2).transpose(1, 2)
     expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values, mask[:, None, None])
     torch.testing.assert_close(attention(features, state, mask)[0], expected.flatten(1))
-    single, dot = build_attention("multi_head", E, H, A, heads=1), build_attention("dot", E, H, A, scaled=True)
+    single, dot = (
+        build_attention("multi_head", region_dim=E, hidden_dim=H, attention_dim=A, heads=1),
+        build_attention("dot", region_dim=E, hidden_dim=H, attention_dim=A, scaled=True),
+    )
     dot.load_state_dict(single.state_dict())
     for found, wanted in zip(single(features, state, mask), dot(features, state, mask), strict=True):
         torch.testing.assert_close(found, wanted)
@@ -168,9 +171,9 @@ def test_softmax_without_mask_is_softmax():
 
 def test_wrong_settings_say_what_to_do():
     with pytest.raises(UserError, match="attention 'additive' is unknown; give uniform, bahdanau, dot or multi_head"):
-        build_attention("additive", E, H)
+        build_attention("additive", region_dim=E, hidden_dim=H)
     with pytest.raises(UserError, match="feature_dim=8 cannot be shared among heads=3"):
-        build_attention("multi_head", E, H, 6, heads=3)
+        build_attention("multi_head", region_dim=E, hidden_dim=H, attention_dim=6, heads=3)
     with pytest.raises(UserError, match="width=6 of a 2-D positional encoding is not a multiple of 4"):
         sinusoidal_grid(2, 2, 6)
     with pytest.raises(UserError, match="50 regions are no square grid"):

@@ -29,7 +29,7 @@ def test_matrix_root_is_the_eigenvalues_root(regions):
 
 
 def test_covariance_is_that_of_the_regions_in_their_main_directions(regions):
-    layer = found(CovariancePooling(6, directions=3, steps=30), regions)
+    layer = found(CovariancePooling(feature_dim=6, directions=3, steps=30), regions)
     seen = (regions - layer.centre) @ layer.directions.t()
     seen = seen - seen.mean(1, keepdim=True)
     root = torch.zeros(5, 3, 3)
@@ -40,7 +40,7 @@ def test_covariance_is_that_of_the_regions_in_their_main_directions(regions):
 
 
 def test_directions_are_the_main_ones_of_all_that_was_seen(regions):
-    layer = found(CovariancePooling(6, directions=4), regions[:2], regions[2:])
+    layer = found(CovariancePooling(feature_dim=6, directions=4), regions[:2], regions[2:])
     rows = regions.reshape(-1, 6).double()
     torch.testing.assert_close(layer.centre, rows.mean(0).float())
     _, _, right = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
@@ -50,13 +50,13 @@ def test_directions_are_the_main_ones_of_all_that_was_seen(regions):
 
 
 def test_order_and_padding_of_regions_do_not_matter(regions):
-    layer = found(CovariancePooling(6, directions=4), regions)
+    layer = found(CovariancePooling(feature_dim=6, directions=4), regions)
     whole = layer(regions)
     torch.testing.assert_close(layer(regions.flip(1)), whole)
     padded = torch.cat([regions, torch.full((5, 2, 6), torch.nan)], dim=1)
     mask = torch.arange(11).expand(5, 11) < 9
     torch.testing.assert_close(layer(padded, mask), whole)
-    masked = CovariancePooling(6, directions=4)
+    masked = CovariancePooling(feature_dim=6, directions=4)
     masked.start_fit()
     masked(padded, mask)
     masked.finish_fit()
@@ -65,7 +65,7 @@ def test_order_and_padding_of_regions_do_not_matter(regions):
 
 def test_a_picture_of_one_colour_has_finite_numbers_and_gradients():
     regions = torch.ones(2, 4, 6, requires_grad=True)
-    pooled = RegionPooling("covariance", 6)(regions)
+    pooled = RegionPooling(pooling="covariance", feature_dim=6)(regions)
     pooled.sum().backward()
     assert pooled.isfinite().all()
     assert regions.grad is not None
@@ -73,20 +73,20 @@ def test_a_picture_of_one_colour_has_finite_numbers_and_gradients():
 
 
 def test_half_precision_is_close(regions):
-    pooling = RegionPooling("covariance", 6)
+    pooling = RegionPooling(pooling="covariance", feature_dim=6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = pooling(regions.bfloat16())
     torch.testing.assert_close(low.float(), pooling(regions), atol=0.1, rtol=0.05)
 
 
 def test_width_is_what_is_said(regions):
-    pooling = RegionPooling("covariance", 6)
+    pooling = RegionPooling(pooling="covariance", feature_dim=6)
     assert pooling(regions).shape == (5, pooling.out_features)
 
 
 @pytest.mark.parametrize("kind", ["mean", "max", "mean_max", "attention", "covariance"])
 def test_pooling_does_not_see_what_is_masked(kind):
-    pooling = RegionPooling(kind, 6)
+    pooling = RegionPooling(pooling=kind, feature_dim=6)
     regions, mask = torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
     mask[1, 3:] = False
     changed = regions.clone()
@@ -98,12 +98,12 @@ def test_pooling_does_not_see_what_is_masked(kind):
 
 def test_pooling_by_hand():
     regions = torch.tensor([[[1.0, 4.0], [3.0, 0.0]]])
-    assert RegionPooling("mean_max", 2)(regions).tolist() == [[2.0, 2.0, 3.0, 4.0]]
-    weights = RegionPooling("attention", 2)
+    assert RegionPooling(pooling="mean_max", feature_dim=2)(regions).tolist() == [[2.0, 2.0, 3.0, 4.0]]
+    weights = RegionPooling(pooling="attention", feature_dim=2)
     torch.nn.init.zeros_(weights.score.weight)
     assert weights(regions).tolist() == [[2.0, 2.0]]
 
 
 def test_unknown_kind_is_refused():
     with pytest.raises(UserError, match="pooling is 'median'"):
-        RegionPooling("median", 2)
+        RegionPooling(pooling="median", feature_dim=2)
