@@ -32,7 +32,7 @@ ROWS = [(number, f"picture {number}", split) for number, split in enumerate(["tr
 
 def test_a_sound_data_set_has_no_problems(folder):
     write(folder, [*ROWS, (0, "a second one", "train")])
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.problems == []
     assert findings.notes == []
     assert findings.splits["train"] == {
@@ -46,7 +46,7 @@ def test_everything_that_is_wrong_is_found_at_once(folder):
     write(folder, rows)
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:40])
     (folder / "8.png").write_bytes((folder / "0.png").read_bytes())
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.counts() == {"empty": 1, "record": 1, "leak": 2, "missing": 1, "undecodable": 1}
     messages = {problem.kind: problem.message for problem in findings.problems}
     assert "captions.csv, line 11" in messages["empty"]
@@ -60,7 +60,7 @@ def test_everything_that_is_wrong_is_found_at_once(folder):
 def test_caption_overlap_and_twins_inside_a_split_are_notes(folder):
     write(folder, [(number, caption if number != 6 else "Picture 0", split) for number, caption, split in ROWS])
     (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.problems == []
     assert findings.notes == [
         "1 pictures of train have the same pixels as another one there",
@@ -69,21 +69,21 @@ def test_caption_overlap_and_twins_inside_a_split_are_notes(folder):
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_and_no_crash(tmp_path):
-    findings = check_data(COCOCaptions(str(tmp_path / "gone")))
+    findings = check_data(COCOCaptions(root=str(tmp_path / "gone")))
     assert [problem.kind for problem in findings.problems] == ["file"]
     assert "no such folder" in findings.problems[0].message
 
 
 def test_real_data(data_root):
-    findings = check_data(COCOCaptions(str(data_root / "coco_mini"), image_size=32))
+    findings = check_data(COCOCaptions(root=str(data_root / "coco_mini"), image_size=32))
     assert findings.problems == []
     assert findings.splits["train"]["most_words"] == 41
     assert any(note.startswith("val and test are the same pictures") for note in findings.notes)
-    findings = check_data(FolderCaptions(str(data_root / "ucm"), image_size=32))
+    findings = check_data(FolderCaptions(root=str(data_root / "ucm"), image_size=32))
     assert findings.problems == []
     # as published with the files: 397 of the 735 test sentences also stand in the train split
     assert "397 of 735 captions of test also stand in train, word by word" in findings.notes
-    findings = check_data(FolderCaptions(str(data_root / "sydney")))
+    findings = check_data(FolderCaptions(root=str(data_root / "sydney")))
     assert findings.counts() == {"missing": 613}
 
 
@@ -148,8 +148,8 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(counted, tmp_path, cap
 def test_training_stops_at_the_first_bad_picture_by_default(folder):
     write(folder, ROWS)
     (folder / "0.png").write_bytes(b"broken")
-    data = FolderCaptions(str(folder), batch_size=5, num_workers=0, image_size=8)
+    data = FolderCaptions(root=str(folder), batch_size=5, num_workers=0, image_size=8)
     with pytest.raises(DataError, match=r"0\.png: image cannot be decoded"):
         next(iter(data.train_dataloader()))
-    skipping = FolderCaptions(str(folder), batch_size=5, num_workers=0, image_size=8, on_bad_image="skip")
+    skipping = FolderCaptions(root=str(folder), batch_size=5, num_workers=0, image_size=8, on_bad_image="skip")
     assert next(iter(skipping.train_dataloader()))["image"].shape == (4, 3, 8, 8)

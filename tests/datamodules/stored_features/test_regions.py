@@ -193,7 +193,7 @@ def test_data_check_names_images_without_regions(tmp_path, capsys):
 
 def test_regions_beside_an_encoder_are_refused(tmp_path):
     with pytest.raises(UserError, match="region features replace the pictures"):
-        FolderLabels(str(tmp_path), regions="r.tsv", encoder="small-conv")
+        FolderLabels(root=str(tmp_path), regions="r.tsv", encoder="small-conv")
 
 
 def test_averaged_token_ids_are_the_published_defect():
