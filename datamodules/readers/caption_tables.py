@@ -146,7 +146,9 @@ def json_objects(text: str, path: Path, report: Report, document: list[Any] | No
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            report(Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove the line"))
+            report(
+                Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); correct or remove the line")
+            )
             continue
         yield f"{path}, line {number}", value
 

@@ -95,13 +95,13 @@ def test_pictures_in_a_folder_of_their_own_and_with_another_ending(tmp_path):
     make_images(tmp_path / "elsewhere", ["1.tif", "2.tif"])
     write_csv(tmp_path / "my words.csv", [("1.tif", "x", "train"), ("2.tif", "y", "val")], ("file", "text", "split"))
     data = FolderCaptions(root=str(tmp_path), test_fraction=0.0)
-    assert [data.examples(split)[0].image for split in ("train", "val")] == [
+    assert [data.examples(split)[0].image_name for split in ("train", "val")] == [
         str(tmp_path / "imgs" / name) for name in ("1.jpg", "2.jpg")
     ]
     with pytest.raises(DataError, match=r"no image in split 'test' \(1 train, 1 val, 0 test\); .*raise test_fraction"):
         data.examples("test")
     data = FolderCaptions(root=str(tmp_path), captions_file="my words.csv", image_folder="elsewhere")
-    assert data.examples("train")[0].image.endswith("elsewhere/1.tif")
+    assert data.examples("train")[0].image_name.endswith("elsewhere/1.tif")
     with pytest.raises(DataError, match="image_folder=nowhere"):
         FolderCaptions(root=str(tmp_path), image_folder="nowhere").examples("train")
 
@@ -148,8 +148,8 @@ def test_missing_and_broken_pictures_stop_or_are_skipped(folder, caplog):
     skipping = FolderCaptions(root=str(folder), on_bad_image="skip")
     kept = [example.image_id for example in skipping.examples("train")]
     assert kept == [example.image_id for example in data.examples("train") if example not in (gone, broken)]
-    (message,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert "2 of 16 pictures are left out" in message
+    (message,) = [record.getMessage() for record in caplog.records if "are skipped" in record.getMessage()]
+    assert "2 of 16 images are skipped" in message
     assert str(gone.image_id) in message
     assert str(broken.image_id) in message
 
@@ -157,7 +157,7 @@ def test_missing_and_broken_pictures_stop_or_are_skipped(folder, caplog):
 def test_all_pictures_bad_is_an_error_even_when_skipping(folder):
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no usable picture in split 'train'"):
+    with pytest.raises(DataError, match="no usable image in split 'train'"):
         FolderCaptions(root=str(folder), on_bad_image="skip").examples("train")
 
 
@@ -217,7 +217,7 @@ def test_karpathy_split_over_either_set_of_folders(coco_root, karpathy_file, lay
     data = COCOCaptions(root=str(coco_root), karpathy="dataset_coco.json")
     assert ids(data) == {"train": [9, 25], "val": [30], "test": [139]}
     assert ids(COCOCaptions(root=str(coco_root), karpathy=str(karpathy_file), restval=False))["train"] == [9]
-    assert all(layout.rsplit("/", 1)[-1] in data.examples(split)[0].image for split in SPLITS)
+    assert all(layout.rsplit("/", 1)[-1] in data.examples(split)[0].image_name for split in SPLITS)
     assert data.open_image(data.examples("test")[0]).size == (8, 6)
 
 
@@ -248,6 +248,6 @@ def test_real_folders(data_root):
     ucm = FolderCaptions(root=str(data_root / "ucm"))
     assert {split: len(found) for split, found in ids(ucm).items()} == {"train": 1107, "val": 146, "test": 147}
     example = ucm.examples("val")[0]
-    assert example.image.endswith(f"imgs/{int(example.image_id) + 1}.jpg")
+    assert example.image_name.endswith(f"imgs/{int(example.image_id) + 1}.jpg")
     with pytest.raises(DataError, match=r"sydney/dataset\.json, image 1\.tif: no image file 1\.tif"):
         FolderCaptions(root=str(data_root / "sydney")).examples("train")

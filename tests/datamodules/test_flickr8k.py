@@ -89,7 +89,7 @@ def longer_side(path):
 
 
 def test_shrunken_pictures_become_tensors_of_one_size(flickr):
-    small = [e for e in flickr.examples("val") if longer_side(e.image) <= 200]
+    small = [e for e in flickr.examples("val") if longer_side(e.image_name) <= 200]
     assert small
     assert flickr.transform(flickr.open_image(small[0])).shape == (3, 224, 224)
 
@@ -102,14 +102,14 @@ def test_the_official_archives_layout(tmp_path):
     root = write(tmp_path, ["a.jpg"], tokens, "Flicker8k_Dataset", "Flickr8k_text")
     (example,) = Flickr8k(root=root).examples("test")
     assert example.captions == ("A first one .", "second .")
-    assert example.image == f"{root}/Flicker8k_Dataset/a.jpg"
+    assert example.image_name == f"{root}/Flicker8k_Dataset/a.jpg"
 
 
 def test_few_missing_images_are_only_counted(tmp_path, caplog):
     names = [f"{index}.jpg" for index in range(100)]
     tokens = "".join(f"{name}#0\ta dog\n" for name in names)
     with caplog.at_level(logging.WARNING):
-        assert len(Flickr8k(write(tmp_path, names, tokens, missing=names[:1])).examples("train")) == 99
+        assert len(Flickr8k(root=write(tmp_path, names, tokens, missing=names[:1])).examples("train")) == 99
     assert "1 of 100 images" in caplog.text
 
 

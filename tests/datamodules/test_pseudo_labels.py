@@ -8,8 +8,8 @@ import cli
 from callbacks.pseudo_labels import ShardWriter
 from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.loading.dataset import Example
 from datamodules.pseudo_labels import AUDIT_FILE, PseudoLabels
+from datamodules.readers.records import Example
 from datamodules.readers.socratis_cleaning import EMOTIONS
 from datamodules.scenes import SceneCaptions
 from datamodules.socratis import Socratis
@@ -36,7 +36,7 @@ class Source(CaptionDataModule):
 
     def load_examples(self, split):
         first = 0 if split == "train" else 1000
-        return [Example(f"i{first + n}", "", (f"word {n}",), self.own, "here") for n in range(self.count)]
+        return [Example(f"i{first + n}", None, (f"word {n}",), self.own, origin="here") for n in range(self.count)]
 
 
 def write(folder, values, names=NAMES):

@@ -12,8 +12,8 @@ from core.errors import DataError, UserError
 from datamodules.loading.dataset import Collate
 from datamodules.readers import socratis_cleaning as rules
 from datamodules.readers.records import fail
-from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation
-from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis, emotion_list
+from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation, emotion_list
+from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis
 
 SPLITS = ("train", "val", "test")
 
@@ -184,10 +184,10 @@ def test_synonyms_merge_into_26_labels(root, published):
 
 def test_missing_pictures_make_it_captions_only_and_say_so_in_one_line(root, caplog):
     data = Socratis(root=str(root), val_fraction=0, test_fraction=0)
-    assert all(example.image == "" for example in data.examples("train"))
+    assert all(example.image is None for example in data.examples("train"))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("Socratis: 2061 of 2065 pictures are not in ")
-    assert line.endswith("captions only, batches have no pictures")
+    assert line.startswith("cleaned_data.csv: 2061 of 2065 images are not in ")
+    assert line.endswith("captions only, batches have no images")
     batch = next(iter(data.train_dataloader()))
     assert "image" not in batch
     assert batch["labels"].shape == (64, 29)
@@ -233,7 +233,7 @@ def test_over_all_folds_every_picture_is_test_once(tmp_path):
 
 def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
     data = Socratis(root=str(small(tmp_path)))
-    assert all(example.image.endswith(".png") for split in SPLITS for example in data.examples(split))
+    assert all(example.image_name.endswith(".png") for split in SPLITS for example in data.examples(split))
     item = Collate(0)([data._loader("val", data._sampler("val", False), None, False).dataset[0]])
     assert item["image"].shape == (1, 3, 224, 224)
 

@@ -8,7 +8,8 @@ from PIL import Image
 from cli import main
 from core.errors import DataError, UserError
 from datamodules.readers.images import open_image
-from datamodules.ucm_captions import UCM_CLASSES, UCMCaptions, ucm_name
+from datamodules.readers.ucm_names import UCM_CLASSES, ucm_name
+from datamodules.ucm_captions import UCMCaptions
 from metrics.baselines.captions import CEILINGS, FLOORS, NEAREST, PREDICTED_CLASS
 
 SPLITS = {"train": 1107, "val": 146, "test": 147}
@@ -62,7 +63,7 @@ def test_splits_are_the_data_sets_own(ucm, document):
 def test_pictures_are_found_under_another_ending(ucm, document):
     names = {image["imgid"]: image["filename"] for image in document["images"]}
     for example in ucm.examples("val"):
-        assert example.image.endswith(f"/imgs/{names[example.image_id].removesuffix('.tif')}.jpg")
+        assert example.image_name.endswith(f"/imgs/{names[example.image_id].removesuffix('.tif')}.jpg")
 
 
 def size(path):
@@ -71,7 +72,7 @@ def size(path):
 
 
 def test_pictures_of_other_sizes_become_tensors_of_one_size(ucm):
-    odd = [example for split in SPLITS for example in ucm.examples(split) if size(example.image) != (256, 256)]
+    odd = [example for split in SPLITS for example in ucm.examples(split) if size(example.image_name) != (256, 256)]
     assert len(odd) == 28
     for example in odd:
         assert ucm.transform(ucm.open_image(example)).shape == (3, 224, 224)
@@ -124,7 +125,9 @@ def test_formula_index_and_labels_agree(ucm, data_root):
     assert list(classes) == list(ucm.references("train"))
     assert set(classes.values()) == set(UCM_CLASSES)
     by_file = {row[1]: row[3] for row in rows}
-    assert all(classes[str(e.image_id)] == by_file["imgs/" + e.image.rsplit("/", 1)[1]] for e in ucm.examples("train"))
+    assert all(
+        classes[str(e.image_id)] == by_file["imgs/" + e.image_name.rsplit("/", 1)[1]] for e in ucm.examples("train")
+    )
 
 
 def test_multilabels_are_those_of_the_file(ucm):
@@ -154,14 +157,14 @@ def test_a_folder_per_class_is_read_too(data_root, tmp_path, document):
     data = UCMCaptions(root=str(tmp_path))
     examples = data.examples("train")
     assert [example.image_id for example in examples] == [i["imgid"] for i in chosen if i["split"] == "train"]
-    assert all(f"/{data.classes('train')[str(example.image_id)]}/" in example.image for example in examples)
+    assert all(f"/{data.classes('train')[str(example.image_id)]}/" in example.image_name for example in examples)
     assert all(sum(example.labels) >= 1 for example in examples)
 
 
 def test_the_floors_of_val_are_in_order(ucm):
-    bounds = ucm.bounds("val")
+    bounds = ucm.baselines("val")
     assert list(bounds) == [row for row in (*FLOORS, *CEILINGS) if row not in (NEAREST, PREDICTED_CLASS)]
-    assert ucm.bounds("val") is bounds
+    assert ucm.baselines("val") is bounds
 
 
 # Sydney-Captions and RSICD
@@ -221,7 +224,7 @@ def test_broken_label_files_are_named(tmp_path):
     picture(root / "imgs" / "1.jpg")
     labels = root / "multilabels.txt"
     labels.write_bytes(b"IMAGE\\LABEL\tcars\ttrees\r\nagricultural00\t0\t2\r\n")
-    with pytest.raises(DataError, match=r"row 2 \(agricultural00\): expected 2 times 0 or 1"):
+    with pytest.raises(DataError, match=r"line 2 \(agricultural00\): expected 2 times 0 or 1"):
         UCMCaptions(root=str(root)).examples("train")
     labels.write_bytes(b"IMAGE\\LABEL\tcars\ttrees\r\nagricultural01\t0\t1\r\n")
     with pytest.raises(DataError, match="no row for agricultural00"):

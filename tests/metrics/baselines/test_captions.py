@@ -66,7 +66,7 @@ def test_the_rows_of_ucm_that_look_at_pictures(data_root):
     data = UCMCaptions(
         str(data_root / "ucm"), text="raw", encoder="torchvision/squeezenet1_0", encoder_weights=str(weights)
     )
-    bounds = data.bounds("test")
+    bounds = data.baselines("test")
     assert bounds[floors.PREDICTED_CLASS]["bleu4"] == pytest.approx(0.733, abs=0.02)
     assert bounds[floors.PREDICTED_CLASS]["cider_d"] == pytest.approx(3.50, abs=0.1)
     assert bounds[floors.NEAREST]["bleu4"] == pytest.approx(0.6, abs=0.05)
