@@ -1,4 +1,4 @@
-"""Beam 1, 5, 64 and 256 on a trained captioner's test pictures: time, BLEU-4, CIDEr-D, truth.
+"""Beam 1, 5, 64 and 256 on a trained captioner's test pictures: time, BLEU-4, CIDEr-D, fact F1.
 
 Command: python benchmarks/beam_widths.py RUN
 """
@@ -9,7 +9,7 @@ import time
 import torch
 
 from datamodules.scenes import SceneCaptions
-from datamodules.scenes.truth_metric import SceneTruth
+from datamodules.scenes.fact_f1 import FactF1
 from lightning_modules import load_captioner
 from metrics.captions import score_captions
 from networks.generation.search import DecodingSettings
@@ -27,7 +27,7 @@ def main() -> None:
     data = SceneCaptions(num_test=options.images)
     examples = data.examples("test")
     scenes, references = data.scenes("test"), data.references("test")
-    print("| beams | ms / image | BLEU-4 | CIDEr-D | truth | mean log-probability |")
+    print("| beams | ms / image | BLEU-4 | CIDEr-D | fact F1 | mean log-probability |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for beams in options.beams:
         # the widest beams search a whole batch's worth of rows for few images
@@ -43,11 +43,11 @@ def main() -> None:
             total += sum(rows[0][1] for rows in written)
         seconds = time.perf_counter() - start
         scores = score_captions(captions, references)
-        truth = SceneTruth(scenes)
-        truth.update(list(captions), list(captions.values()))
+        facts = FactF1(scenes)
+        facts.update(list(captions), list(captions.values()))
         print(
             f"| {beams} | {1000 * seconds / len(examples):.1f} | {scores['bleu4']:.3f} | {scores['cider_d']:.2f} | "
-            f"{float(truth.compute()):.3f} | {total / len(examples):.2f} |",
+            f"{float(facts.compute()):.3f} | {total / len(examples):.2f} |",
             flush=True,
         )
 

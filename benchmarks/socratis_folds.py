@@ -72,7 +72,9 @@ def main() -> None:
 
 def fold_of(root: str, folds: int, fold: int, seed: int) -> Socratis:
     """The data with one fold held out and no validation split."""
-    return Socratis(root, captions_only=True, folds=folds, fold=fold, val_fraction=0.0, split_seed=seed, batch_size=64)
+    return Socratis(
+        root=root, captions_only=True, folds=folds, fold=fold, val_fraction=0.0, split_seed=seed, batch_size=64
+    )
 
 
 def linear(texts: list[str], labels: Rows, test_texts: list[str]) -> Rows:

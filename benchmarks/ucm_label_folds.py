@@ -22,8 +22,7 @@ from folds import held_out_probabilities
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score
 
-from datamodules.base import Split
-from datamodules.loading.dataset import Example
+from datamodules.readers.records import Example, Split
 from datamodules.stored_features.files import FeatureStore
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import MultiLabel
@@ -59,7 +58,7 @@ def block_of(example: Example) -> int:
 
     Numbers from 80 on are one block: the ten of them that are not in the test split are the validation split.
     """
-    return min((int(Path(str(example.image)).stem) - 1) % 100 // 10, BLOCKS - 1)
+    return min((int(Path(example.image_name).stem) - 1) % 100 // 10, BLOCKS - 1)
 
 
 class Part(FeatureStore):
@@ -74,7 +73,11 @@ class Fold(UCMCaptions):
 
     def __init__(self, data: UCMCaptions, rows: torch.Tensor | None, fold: int) -> None:
         super().__init__(
-            str(data.root), batch_size=32, num_workers=0, encoder=data.encoder_name, image_size=data.transform.size
+            root=str(data.root),
+            batch_size=32,
+            num_workers=0,
+            encoder=data.feature_source.encoder,
+            image_size=data.transform.size,
         )
         self.encoder_weights = data.encoder_weights
         self._pool = [*data.examples("train"), *data.examples("val")]

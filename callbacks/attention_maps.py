@@ -49,7 +49,7 @@ class AttentionMaps(Callback):
         memory = select_rows(module.captioner.encode(batch), rows)
         drawn = zip(ids, module.caption_maps(memory, captions, datamodule.tokenizer), strict=True)
         for image_id, (words, maps) in drawn:
-            picture = seen_picture(datamodule.transform, datamodule.picture(image_id))
+            picture = seen_picture(datamodule.transform, datamodule.image(image_id))
             self._figures[image_id] = draw_attention(picture, words, maps)
 
     def _show(self, trainer: Trainer, key: str) -> None:

@@ -43,7 +43,7 @@ class CodeProjection(Callback):
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         split = datamodule.evaluation_split(stage)
-        groups = datamodule.classes(split) if hasattr(datamodule, "classes") else {}
+        groups = datamodule.classes(split)
         plane = principal_plane(F.normalize(torch.cat([images, sentences]).cpu(), dim=1)).numpy()
         points, texts = plane[: len(images)], plane[len(images) :]
         figure = code_sheet(points, texts, [groups.get(name, "") for name in names])

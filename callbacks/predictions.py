@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from core.files import write_json
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
+from datamodules.readers.records import Example, Split
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ class PredictionWriter(Callback):
         path = Path(trainer.default_root_dir) / "predictions.json"
         if self.probabilities:
             known_labels = getattr(trainer.lightning_module, "inference", {}).get("label_names", ())
-            # pictures that are to be labelled bring no names
-            names: Sequence[str] = getattr(datamodule, "label_names", ()) or known_labels
+            # images that are to be labelled bring no names
+            names: Sequence[str] = datamodule.label_names or known_labels
             write_json(path, [_labelled(e.image_id, names, row) for e, row in known(examples, self.probabilities)])
         elif rewritten := _rewritten(examples, self.captions):
             write_json(path.with_name("reconstructions.json"), rewritten)

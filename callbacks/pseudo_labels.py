@@ -65,7 +65,7 @@ class PseudoLabelWriter(Callback):
         self._shards, self._images = None, 0
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if isinstance(datamodule, CaptionDataModule):
-            datamodule.predicted = lambda: self._begin(trainer, pl_module)
+            datamodule.skip_predicted(lambda: self._begin(trainer, pl_module))
         # Lightning would keep every batch's output until the end
         trainer.predict_loop.return_predictions = False
 
@@ -134,7 +134,7 @@ class PseudoLabelWriter(Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if stage != "predict" or not isinstance(datamodule, CaptionDataModule):
             return
-        datamodule.predicted = None
+        datamodule.skip_predicted(None)
         if self._shards is not None and trainer.is_global_zero:
             self._report(0, 0.0, trainer.world_size)
 
@@ -255,7 +255,9 @@ def _label_names(trainer: Trainer, module: LightningModule) -> list[str]:
     """
     inference: Any = getattr(module, "inference", {})
     datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-    names = list(inference.get("label_names") or getattr(datamodule, "label_names", ()))
+    names = list(
+        inference.get("label_names") or (datamodule.label_names if isinstance(datamodule, CaptionDataModule) else ())
+    )
     if not names:
         raise UserError("neither the checkpoint nor the data has names of labels: give a run of a labelling method")
     if "image_id" in names or len(set(names)) < len(names):

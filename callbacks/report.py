@@ -12,9 +12,9 @@ from rich.table import Table
 from callbacks.label_tables import label_sheet, printed_label_table, verdicts_of, write_tables
 from callbacks.predictions import PredictionWriter, known
 from core.files import write_json
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
 from datamodules.loading.resume import batches_begun
+from datamodules.readers.records import Example, Split
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
 from metrics.baselines.captions import floor_file, floor_warning
@@ -37,7 +37,7 @@ class RunReport(Callback):
     the test of a classifier it prints a table of the labels and writes what `callbacks.label_tables` makes:
     ``labels.csv``, ``per_label.csv`` and ``labels.png``.
 
-    The rows are those of the data module's `bounds(split)`, or of the module's where it has such a method.
+    The rows are those of the data module's `baselines(split)`, or of the module's where it has such a method.
 
     Args:
         captions: captions printed beside a reference after a test.
@@ -88,7 +88,7 @@ class RunReport(Callback):
         scores = {key.removeprefix(prefix): float(value) for key, value in trainer.callback_metrics.items()}
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         split: Split = datamodule.evaluation_split(stage)
-        bounds = getattr(module, "baselines", datamodule.bounds)
+        bounds = getattr(module, "baselines", datamodule.baselines)
         rows: dict[str, Mapping[str, float]] = {"this model": scores, **bounds(split)}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             write_json(Path(trainer.default_root_dir) / "metrics.json", rows)
@@ -133,7 +133,9 @@ class RunReport(Callback):
         verdicts = verdicts_of({e.image_id: e.labels for e, _ in labelled}, writer.probabilities, names, threshold)
         folder = Path(trainer.default_root_dir)
         write_tables(folder, verdicts, rows)
-        shown = _spread([(e, v) for (e, _), v in zip(labelled, verdicts, strict=True) if e.image], self.pictures)
+        shown = _spread(
+            [(e, v) for (e, _), v in zip(labelled, verdicts, strict=True) if e.image is not None], self.pictures
+        )
         if shown:
             transform = datamodule.transform
             drawn = [transform.denormalize(transform(datamodule.open_image(e))).permute(1, 2, 0) for e, _ in shown]
@@ -144,7 +146,7 @@ class RunReport(Callback):
 def write_floors(folder: Path, data: CaptionDataModule, split: Split) -> None:
     """Writes what the floors say of every picture, a file of COCO results for each: for tests against them."""
     ids = {str(example.image_id): example.image_id for example in data.examples(split)}
-    for name, captions in data.floor_captions(split).items():
+    for name, captions in data.baseline_captions(split).items():
         rows = [{"image_id": ids[image], "caption": caption} for image, caption in captions.items()]
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{floor_file(name)}.json", rows)

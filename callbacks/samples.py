@@ -47,7 +47,7 @@ class CaptionSamples(Callback):
             if "image" in batch:
                 tensor = batch["image"][row].detach().float().cpu()
             else:  # the model saw stored features
-                tensor = transform(datamodule.picture(image_id))
+                tensor = transform(datamodule.image(image_id))
             picture = transform.denormalize(tensor).clamp(0, 1)
             self._pictures.append(picture.permute(1, 2, 0).numpy())
             self._captions.append(caption)

@@ -21,8 +21,8 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from datamodules.audit.checks import Findings
     from datamodules.base import CaptionDataModule
-    from datamodules.loading.dataset import Example
     from datamodules.readers.download import Progress
+    from datamodules.readers.records import Example
 
 DATA_MODULES = {
     "coco": ("datamodules.coco", "COCOCaptions"),

@@ -95,7 +95,7 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
         UserError: unknown data set, flag or split, or the images are others.
     """
     from commands.data import build_data
-    from datamodules.audit.bounds import Bounds
+    from datamodules.audit.baselines import CaptionBaselines
 
     if split not in (None, "train", "val", "test"):
         raise UserError(f"--split {split}: --floors knows train, val and test: choose one of these")
@@ -108,12 +108,12 @@ def bounds_of_data(name: str, args: list[str], split: str | None, image_ids: lis
             f"--floors {name}: the references have {len(image_ids)} images, {len(others)} of them ({_examples(others)})"
             f" not in split '{chosen}' of {len(known)}; give the references of that split, or --split NAME"
         )
-    if data.has_pictures and data.feature_dim is None:
+    if data.has_images and data.feature_dim is None:
         _note(
             "rows that look at the pictures (nearest images, predicted class) are left out: add --encoder NAME and "
             "--encoder_weights, such as --encoder torchvision/squeezenet1_0 --encoder_weights imagenet"
         )
-    return data.bounds(chosen) or Bounds(data).scores(chosen)
+    return data.baselines(chosen) or CaptionBaselines(data).scores(chosen)
 
 
 def _note(line: str) -> None:

@@ -1,8 +1,8 @@
-"""What every data module of captioned pictures has in common."""
+"""What every data module of captioned images has in common."""
 
-import os
 from abc import abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,74 +11,69 @@ from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
+from core.cache import default_cache_dir
 from core.errors import DataError, UserError
 from core.seeds import global_seed
-from datamodules.loading.dataset import CaptionDataset, Collate, Example, Item
+from core.spread import spread_places
+from datamodules.audit.baselines import CaptionBaselines
+from datamodules.loading.dataset import CaptionDataset, Collate, Item
 from datamodules.loading.resume import LateLoader, training_position
 from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
-from datamodules.readers.images import ImageTransform, Normalization, open_image
-from datamodules.readers.records import Problem
+from datamodules.readers.bad_images import without_bad_images
+from datamodules.readers.images import ImageTransform, Normalization
+from datamodules.readers.records import SPLITS, Example, Problem, Split, fail
 from datamodules.stored_features.files import FeatureStore
-from datamodules.stored_features.regions import RegionFiles, open_regions
-from datamodules.stored_features.store import EncoderSpec, FrozenFeatures, image_stamp
-
-Split = Literal["train", "val", "test"]
-
-
-def default_cache_dir() -> Path:
-    """Folder of files that can be made again: $CAPTION_CACHE, else ``captioners`` in the user's cache folder."""
-    if "CAPTION_CACHE" in os.environ:
-        return Path(os.environ["CAPTION_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "captioners"
+from datamodules.stored_features.source import FeatureSource
 
 
 class CaptionDataModule(LightningDataModule):
     """Loaders, tokenisation and facts; a subclass says where the examples come from (`load_examples`).
 
+    Options that all data sets share are declared here; a subclass declares its own, and those for which it has another
+    default, and forwards the rest.
+
     Args:
         root: folder of the data set.
-        tokenizer: "word" for a vocabulary of the training captions; a hub id or local folder of a tokeniser; or a run
-            folder or checkpoint, for the tokeniser of that run as it is.
-        min_count: words seen less often in training are unknown (word vocabulary only).
+        tokenizer: "word" for a vocabulary of the training captions; a hub id or local folder of a tokenizer; or a run
+            folder or checkpoint, for the tokenizer of that run as it is.
+        min_count: words that occur less often in training are unknown (word vocabulary only).
         max_tokens: longest caption in tokens with BOS and EOS; longer ones are cut.
         batch_size: images per batch and process.
-        captions_per_image: captions of each training image that come along, drawn anew every epoch; None = all.
-        num_workers: loader processes; 0 = the main process.
-        image_size: height and width of the pictures, pixels.
-        normalization: colour scale, as the image tower's weights expect it.
+        captions_per_image: captions of each training image, drawn anew every epoch; None: all. "average" merges all
+            captions of an image, in every split, into one by averaging their token *ids*, which gives the ids of
+            unrelated words: the published defect of emotion transfer, only to repeat the paper.
+        num_workers: loader processes; 0: the main process.
+        image_size: height and width of the images, pixels.
+        normalization: colour scale, as the encoder's weights expect it.
         augment: random crops in training.
-        on_bad_image: "error" stops at a picture that does not decode; "skip" looks at all pictures first, leaves
-            the bad ones out, counts and lists them.
+        on_bad_image: "error" stops at an image that cannot be decoded; "skip" decodes all images before training,
+            skips the bad ones, counts and lists them.
         evaluate_on: split that validate, test and predict read instead of their own.
-        encoder: a frozen image tower (see `networks.encoders.build.build_encoder`) whose features are computed once
-            and take the place of the pictures in all batches; None: batches have the pictures.
+        encoder: a frozen image encoder (see `networks.encoders.build.build_encoder`) whose features are computed once
+            and replace the images in all batches; None: batches have the images.
         encoder_weights: its weights, as `build_encoder` takes them.
-        regions: region features from files in place of the pictures: a folder of .npz, one a picture, or a TSV as
-            bottom-up attention writes it (see `datamodules.stored_features.regions`).
-        average_token_ids: the published defect of emotion transfer: the captions of an image are merged into one by
-            averaging their token *ids*, which gives the ids of unrelated words. Only to repeat the paper.
+        regions: region features from files in place of the images: a folder of .npz files, one for each image, or a
+            TSV in the format of bottom-up attention (see `datamodules.stored_features.regions`).
 
     Raises:
-        UserError: a number is out of range, `augment` with a frozen encoder, whose features are computed once, or
-            both an encoder and region files.
+        UserError: a number is out of range, `augment` with stored features, or both an encoder and region files.
     """
 
-    has_scenes = False
-    """True when the pictures are synthetic scenes, whose description goes into the batch."""
-    has_pictures = True
-    """False when batches have captions alone, although there are pictures."""
-    predicted: Callable[[], Collection[str]] | None = None
-    """Gives the ids of images that an interrupted prediction has done; asked when the model is loaded."""
+    has_images = True
+    """False when batches have captions alone, although there are images."""
+    has_caption_baselines = False
+    """True when `baselines` are computed from the captions of the training split."""
 
     def __init__(
         self,
+        *,
         root: str = "",
         tokenizer: str = "word",
         min_count: int = 1,
         max_tokens: int = 36,
         batch_size: int = 8,
-        captions_per_image: int | None = None,
+        captions_per_image: int | Literal["average"] | None = None,
         num_workers: int = 2,
         image_size: int = 224,
         normalization: Normalization = "imagenet",
@@ -88,33 +83,28 @@ class CaptionDataModule(LightningDataModule):
         encoder: str | None = None,
         encoder_weights: str | None = None,
         regions: str | None = None,
-        average_token_ids: bool = False,
     ) -> None:
         super().__init__()
+        self.average_token_ids = captions_per_image == "average"
+        self.captions_per_image = captions_per_image if isinstance(captions_per_image, int) else None
         least = {"batch_size": (batch_size, 1), "min_count": (min_count, 1), "num_workers": (num_workers, 0)}
-        for name, (value, limit) in {**least, "captions_per_image": (captions_per_image, 1)}.items():
+        for name, (value, limit) in {**least, "captions_per_image": (self.captions_per_image, 1)}.items():
             if value is not None and value < limit:
                 raise UserError(f"{name} is {value}: expected at least {limit}")
         self.root = Path(root)
         self.tokenizer_name, self.min_count, self.max_tokens = tokenizer, min_count, max_tokens
-        self.batch_size, self.captions_per_image, self.num_workers = batch_size, captions_per_image, num_workers
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.transform = ImageTransform(image_size, normalization)
-        self.augment = augment
-        self.on_bad_image = on_bad_image
-        self.evaluate_on = evaluate_on
-        if encoder is None and encoder_weights is not None:
-            raise UserError(f"encoder_weights is {encoder_weights!r} without an encoder: name the encoder too")
-        if encoder is not None and augment:
-            raise UserError("augment is true with an encoder: its features are computed once; set one of the two off")
-        if regions is not None and (encoder is not None or augment):
-            other = "augment is true" if encoder is None else f"encoder is {encoder!r}"
-            raise UserError(f"regions is {regions!r} and {other}: region features replace the pictures; set one off")
-        self.encoder_name, self.encoder_weights, self.regions = encoder, encoder_weights, regions
-        self.average_token_ids = average_token_ids
+        self.augment, self.on_bad_image, self.evaluate_on = augment, on_bad_image, evaluate_on
+        self.feature_source = FeatureSource(self.root, self.transform, encoder, encoder_weights, regions)
+        if augment:
+            self.feature_source.refuse_augmentation()
+        self._predicted: Callable[[], Collection[str]] | None = None
+        self._problems: dict[Problem, None] | None = None
         self._stores: dict[Split, FeatureStore] = {}
-        self._feature_shape: tuple[int, tuple[int, int]] | None = None
         self._examples: dict[Split, list[Example]] = {}
         self._tokenizer: WordTokenizer | BPETokenizer | None = None
+        self._baselines = CaptionBaselines(self)
 
     # what a data set has to say
 
@@ -126,59 +116,91 @@ class CaptionDataModule(LightningDataModule):
             DataError: files are missing or broken.
         """
 
-    def open_image(self, example: Example) -> Image.Image:
-        """Reads the picture of an example as RGB."""
-        return open_image(example.image, min_side=self.transform.min_side)
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of `Example.labels`; empty when there are none."""
+        return ()
 
-    def image_stamp(self, example: Example) -> str:
-        """Text that changes whenever the picture of an example does; stored features hold as long as it stays.
-
-        Raises:
-            DataError: there is no such file.
-        """
-        return example.image if self.has_scenes else image_stamp(example)
-
-    def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """Rows that a score must be read against (floors and ceilings), name to metrics; empty when none are known."""
+    def classes(self, split: Split) -> dict[str, str]:
+        """Class of every image of a split, by image id as text; empty when the data set has no classes."""
         del split
         return {}
 
-    def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
-        """Captions behind the rows that have some: row to image id to caption, see `metrics.baselines.captions`."""
-        del split
-        return {}
+    def baselines(self, split: Split) -> dict[str, dict[str, float]]:
+        """Rows that a score must be read against (baselines and upper bounds), name to metrics; empty: none known."""
+        return self._baselines.scores(split) if self.has_caption_baselines else {}
+
+    def baseline_captions(self, split: Split) -> dict[str, dict[str, str]]:
+        """Captions behind those rows that have some: row to image id to caption, see `metrics.baselines.captions`."""
+        return self._baselines.captions(split) if self.has_caption_baselines else {}
+
+    def vocabulary_captions(self) -> list[str]:
+        """Captions whose words make the vocabulary: those of the training split."""
+        return [text for example in self.examples("train") for text in example.captions]
 
     def check_facts(self) -> tuple[list[Problem], list[str]]:
         """What else ``data check`` should say: problems and notes; by default, images without region features."""
-        if self.regions is None:
+        if self.feature_source.regions is None:
             return [], []
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        examples = {str(example.image_id): example for split in splits for example in self.examples(split)}
-        missing = self._region_files().missing(list(examples.values()))
-        return missing, [f"regions: width {self.feature_dim}, {len(examples) - len(missing)} of {len(examples)} images"]
+        examples = {str(example.image_id): example for split in SPLITS for example in self.examples(split)}
+        return self.feature_source.check(list(examples.values()))
+
+    # problems of the annotations
+
+    def report(self, problem: Problem) -> None:
+        """Handles a defect of a single record: raises it, or collects it inside of `collected_problems`.
+
+        Raises:
+            DataError: nobody collects.
+        """
+        if self._problems is None:
+            fail(problem)
+        else:
+            self._problems.setdefault(problem)
+
+    @contextmanager
+    def collected_problems(self) -> Iterator[dict[Problem, None]]:
+        """Inside, reading continues after a problem; gives the problems, each once, in the order they were found."""
+        self._problems = {}
+        try:
+            yield self._problems
+        finally:
+            self._problems = None
 
     # facts
+
+    def open_image(self, example: Example) -> Image.Image:
+        """Reads the image of an example as RGB.
+
+        Raises:
+            DataError: it cannot be decoded, or there is none.
+        """
+        if example.image is None:
+            raise DataError(f"{example.origin or example.image_id}: has captions alone and no image")
+        return example.image.open(self.transform.min_side)
+
+    def usable(self, examples: list[Example]) -> list[Example]:
+        """The examples whose image can be decoded, when bad ones are to be skipped; else all of them."""
+        if self.on_bad_image == "error":
+            return examples
+        return without_bad_images(examples, self.open_image, default_cache_dir())
 
     def examples(self, split: Split) -> list[Example]:
         """Examples of a split, read once.
 
         Raises:
-            DataError: the split has no usable picture.
+            DataError: the split has no usable image.
         """
         if split not in self._examples:
-            examples = self.load_examples(split)
-            if self.on_bad_image == "skip":
-                from datamodules.audit.checks import leave_out_bad_images
-
-                examples = leave_out_bad_images(examples, self.open_image, default_cache_dir())
+            examples = self.usable(self.load_examples(split))
             if not examples:
                 way_out = f"look at the data with python cli.py data check, with this root: {self.root}"
-                raise DataError(f"{type(self).__name__} has no usable picture in split '{split}'; {way_out}")
+                raise DataError(f"{type(self).__name__} has no usable image in split '{split}'; {way_out}")
             self._examples[split] = examples
         return self._examples[split]
 
-    def picture(self, image_id: str) -> Image.Image:
-        """The picture of an image id of any split that has been read.
+    def image(self, image_id: str) -> Image.Image:
+        """The image of an id of any split that has been read.
 
         Raises:
             KeyError: no such id.
@@ -197,12 +219,21 @@ class CaptionDataModule(LightningDataModule):
         """All captions of every image of a split, by image id as text, in file order."""
         return {str(example.image_id): list(example.captions) for example in self.examples(split)}
 
+    def scenes(self, split: Split) -> dict[str, str]:
+        """Descriptions of the synthetic scenes of a split by image id as text; empty for other images."""
+        found = {str(example.image_id): example.image for example in self.examples(split)}
+        return {name: ref.scene for name, ref in found.items() if ref is not None and ref.scene is not None}
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels."""
+        return len(self.label_names)
+
     @property
     def tokenizer(self) -> WordTokenizer | BPETokenizer:
-        """The caption tokeniser; a word vocabulary is built from the training captions on first access."""
+        """The caption tokenizer; a word vocabulary is built from the training captions on first access."""
         if self._tokenizer is None:
-            word = self.tokenizer_name == "word"
-            captions = [text for example in self.examples("train") for text in example.captions] if word else []
+            captions = self.vocabulary_captions() if self.tokenizer_name == "word" else []
             self._tokenizer = build_tokenizer(
                 self.tokenizer_name, captions, self.min_count, self.max_tokens, default_cache_dir() / "vocabularies"
             )
@@ -225,75 +256,65 @@ class CaptionDataModule(LightningDataModule):
 
     @property
     def pad_id(self) -> int:
-        """Filling behind captions."""
+        """Padding behind captions."""
         return self.tokenizer.pad_id
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that a checkpoint needs to serve a picture: image transform, tokeniser, frozen encoder."""
+        """Plain values that a checkpoint needs to serve an image: transform, tokenizer, frozen encoder, labels."""
         facts: dict[str, Any] = {"transform": self.transform.spec(), "tokenizer": self.tokenizer.spec()}
-        if (frozen := self._frozen()) is not None:
-            facts["encoder"] = frozen.encoder.to_json()
-        if self.regions is not None:
-            facts["regions"] = {"files": self.regions, "width": self._shape_of_features()[0]}
-        return facts
+        facts |= self.feature_source.describe()
+        return {**facts, "label_names": list(self.label_names)} if self.label_names else facts
 
-    # features of a frozen encoder
+    def shared_options(self) -> dict[str, Any]:
+        """Options for another data module that reads the same images and captions."""
+        source = self.feature_source
+        return {
+            "root": str(self.root),
+            "tokenizer": self.tokenizer_name,
+            "min_count": self.min_count,
+            "max_tokens": self.max_tokens,
+            "batch_size": self.batch_size,
+            "captions_per_image": "average" if self.average_token_ids else self.captions_per_image,
+            "num_workers": self.num_workers,
+            "image_size": self.transform.size,
+            "normalization": self.transform.normalization,
+            "augment": self.augment,
+            "encoder": source.encoder,
+            "encoder_weights": source.encoder_weights,
+            "regions": source.regions,
+        }
+
+    # stored features
 
     @property
     def feature_dim(self) -> int | None:
-        """Width of the features that batches carry; None when they carry pictures."""
-        return self._shape_of_features()[0] if self._has_features else None
+        """Width of the features that batches carry; None when they carry images."""
+        return self.feature_source.shape[0] if self.feature_source else None
 
     @property
     def feature_grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the features' grid; None when batches carry pictures. Boxes make one row."""
-        return self._shape_of_features()[1] if self._has_features else None
-
-    @property
-    def _has_features(self) -> bool:
-        return self.encoder_name is not None or self.regions is not None
+        """Rows and columns of the features' grid; None when batches carry images. Boxes make one row."""
+        return self.feature_source.shape[1] if self.feature_source else None
 
     def features(self, split: Split) -> FeatureStore | None:
-        """Features of a split's examples, in their order, made now if they were not before; None: pictures are read.
+        """Features of a split's examples, in their order, computed now if they are not stored; None: images are read.
 
         Raises:
             UserError: no room on the disk, or the encoder cannot be built.
-            DataError: a picture cannot be decoded.
+            DataError: an image cannot be decoded.
         """
-        frozen = self._frozen()
-        if split in self._stores or not self._has_features:
-            return self._stores.get(split)
-        examples = self.examples(split)
-        if frozen is not None:
-            self._stores[split] = frozen.store(examples, self.open_image, self.image_stamp)
-        else:
-            self._stores[split] = self._region_files().store(examples, default_cache_dir() / "features")
-        return self._stores[split]
+        if self.feature_source and split not in self._stores:
+            self._stores[split] = self.feature_source.store(self.examples(split), self.num_workers)
+        return self._stores.get(split)
 
     def prepare_data(self) -> None:
-        """Computes missing features of the splits that are going to be read; the first process of a machine does."""
-        if not self._has_features:
+        """Computes missing features of the splits that are going to be read, in the first process of a machine."""
+        if not self.feature_source:
             return
         wanted: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
         for split in wanted.get(stage, ("test",)):
             self.features(split if split == "train" else self.evaluation_split(split))
-
-    def _frozen(self) -> FrozenFeatures | None:
-        if self.encoder_name is None:
-            return None
-        encoder = EncoderSpec.of(self.encoder_name, self.encoder_weights)
-        return FrozenFeatures(encoder, self.transform, "grid", default_cache_dir() / "features", self.num_workers)
-
-    def _region_files(self) -> RegionFiles:
-        assert self.regions is not None
-        return open_regions(self.regions, self.root, default_cache_dir())
-
-    def _shape_of_features(self) -> tuple[int, tuple[int, int]]:
-        if self._feature_shape is None:
-            frozen = self._frozen()
-            self._feature_shape = self._region_files().shape() if frozen is None else frozen.shape()
-        return self._feature_shape
 
     # loaders
 
@@ -313,11 +334,10 @@ class CaptionDataModule(LightningDataModule):
         """Training images in file order, all captions, on every rank; nothing is drawn or augmented.
 
         Args:
-            limit: so many images at most, evenly spread; None: all.
+            limit: most images, evenly spread; None: all.
         """
-        images = len(self.examples("train"))
-        count = images if limit is None else min(limit, images)
-        return self._loader("train", ChosenSampler([i * images // count for i in range(count)]), None, augment=False)
+        places = spread_places(len(self.examples("train")), limit)
+        return self._loader("train", ChosenSampler(places), None, augment=False)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Validation images in file order, all captions."""
@@ -330,15 +350,24 @@ class CaptionDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         """Images to be captioned or labelled: the test split unless `evaluate_on` says otherwise.
 
-        Images that `predicted` names are left out.
+        Those that are predicted already are omitted, see `skip_predicted`.
         """
-        if self.predicted is None:
+        if self._predicted is None:
             return self._evaluation_loader("test")
-        split, done = self.evaluation_split("test"), self.predicted()
+        split, done = self.evaluation_split("test"), self._predicted()
         rest = [place for place, example in enumerate(self.examples(split)) if str(example.image_id) not in done]
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         # a process without an image would wait for the others for ever, so it does the first one once more
         return self._loader(split, ChosenSampler(rest[rank::world_size] or rest[:1]), None, augment=False)
+
+    def skip_predicted(self, predicted: Callable[[], Collection[str]] | None) -> None:
+        """Omits images from prediction.
+
+        Args:
+            predicted: gives the ids of the images that an interrupted prediction has completed; called when the
+                prediction's loader is made, after the model was loaded. None: nothing is omitted.
+        """
+        self._predicted = predicted
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Item]:
         split = self.evaluation_split(split)
@@ -353,15 +382,13 @@ class CaptionDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         dataset = CaptionDataset(
             self.examples(split),
-            self.open_image,
             self.transform,
             self.tokenizer,
             captions_per_image,
             augment,
             global_seed(),
-            self.has_scenes,
             self.features(split),
-            self.has_pictures,
+            self.has_images,
         )
         return LateLoader(
             dataset,
@@ -374,5 +401,5 @@ class CaptionDataModule(LightningDataModule):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Spawned workers get the module without its trainer, and without what the data set holds itself."""
-        return {**self.__dict__, "trainer": None, "predicted": None, "_examples": {}, "_stores": {}}
+        """Spawned workers get the module without its trainer, and without what the dataset holds itself."""
+        return {**self.__dict__, "trainer": None, "_predicted": None, "_examples": {}, "_stores": {}}

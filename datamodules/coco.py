@@ -1,15 +1,15 @@
 """COCO captions: the 2017 folders with COCO's own split, or Karpathy's split over the 2014 or 2017 folders."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from core.errors import DataError
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_json import read_coco, read_karpathy
-from datamodules.readers.images import Normalization
-from datamodules.readers.records import Record, Report, fail
-from datamodules.splitting.splits import to_examples
+from datamodules.readers.image_refs import ImageFile
+from datamodules.readers.image_search import find_images
+from datamodules.readers.records import Example, Split
 
 
 class COCOCaptions(CaptionDataModule):
@@ -18,78 +18,25 @@ class COCOCaptions(CaptionDataModule):
     Expects ``train2017/``, ``val2017/`` (or both inside ``images/``) and ``annotations/captions_{train,val}2017.json``
     in the root; ``python cli.py data prepare coco --root ROOT`` makes them.
 
-    COCO publishes no captions of its test pictures, therefore val *and test are both val2017*: choose nothing on the
+    COCO publishes no captions of its test images, therefore val *and test are both val2017*: choose nothing on the
     one that you report on the other. With `karpathy`, the file ``dataset_coco.json`` (Karpathy and Fei-Fei 2015,
     https://arxiv.org/abs/1412.2306) gives three separate splits (113 287 with restval, 5000, 5000 images); its
-    pictures are read from ``train2014/`` and ``val2014/``, or, where the root has none of these, from the 2017
-    folders, which hold the same pictures under shorter names.
+    images are read from ``train2014/`` and ``val2014/``, or, where the root has none of these, from the 2017
+    folders, which hold the same images under shorter names.
 
     Args:
         root: folder of the data set.
         karpathy: path of Karpathy's JSON, by itself or inside the root; None: COCO's own split.
-        restval: whether Karpathy's restval pictures are used for training, as published work does.
-        tokenizer: see `CaptionDataModule`, as all that follow.
-        min_count: words seen less often are unknown.
-        max_tokens: longest caption in tokens.
-        batch_size: images per batch.
-        captions_per_image: captions of each training image that come along; None = all.
-        num_workers: loader processes.
-        image_size: pixels.
-        normalization: colour scale.
-        augment: random crops in training.
-        on_bad_image: "error" or "skip".
-        evaluate_on: split that validate, test and predict read.
-        encoder: frozen image tower whose features take the place of the pictures.
-        encoder_weights: its weights.
-        regions: region features from files in place of the pictures.
-        average_token_ids: see `CaptionDataModule`; only to repeat the paper.
+        restval: whether Karpathy's restval images are used for training, as published work does.
     """
 
-    report: Report = staticmethod(fail)
-    """What is done with defects of the annotations; a checker replaces it."""
-
     def __init__(
-        self,
-        root: str = "data/coco",
-        karpathy: str | None = None,
-        restval: bool = True,
-        tokenizer: str = "word",
-        min_count: int = 1,
-        max_tokens: int = 36,
-        batch_size: int = 8,
-        captions_per_image: int | None = None,
-        num_workers: int = 2,
-        image_size: int = 224,
-        normalization: Normalization = "imagenet",
-        augment: bool = False,
-        on_bad_image: Literal["error", "skip"] = "error",
-        evaluate_on: Split | None = None,
-        encoder: str | None = None,
-        encoder_weights: str | None = None,
-        regions: str | None = None,
-        average_token_ids: bool = False,
+        self, *, root: str = "data/coco", karpathy: str | None = None, restval: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(
-            root=root,
-            tokenizer=tokenizer,
-            min_count=min_count,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            captions_per_image=captions_per_image,
-            num_workers=num_workers,
-            image_size=image_size,
-            normalization=normalization,
-            augment=augment,
-            on_bad_image=on_bad_image,
-            evaluate_on=evaluate_on,
-            encoder=encoder,
-            encoder_weights=encoder_weights,
-            regions=regions,
-            average_token_ids=average_token_ids,
-        )
+        super().__init__(root=root, **kwargs)
         self.karpathy = karpathy
         self.restval = restval
-        self._karpathy_records: list[Record] | None = None
+        self._karpathy_records: list[Example] | None = None
 
     def load_examples(self, split: Split) -> list[Example]:
         """Reads the annotations of one split.
@@ -99,27 +46,26 @@ class COCOCaptions(CaptionDataModule):
         """
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; {self._expected()}")
-        keep_missing = self.on_bad_image == "skip"
         if self.karpathy is not None:
-            records, folders = self._karpathy_split(self.karpathy, split), [self._pictures(""), self.root]
+            records, folders = self._karpathy_split(self.karpathy, split), [self._images(""), self.root]
         else:
             name = "train2017" if split == "train" else "val2017"
             annotations = self.root / "annotations" / f"captions_{name}.json"
             if not annotations.is_file():
                 raise DataError(f"{annotations}: no such file; {self._expected()}")
-            folders = [self._pictures(name)]
+            folders = [self._images(name)]
             records = read_coco(annotations, report=self.report)
-        return to_examples(records, folders, self.report, keep_missing=keep_missing)
+        return find_images(records, folders, self.report, keep_missing=self.on_bad_image == "skip")
 
-    def _pictures(self, name: str) -> Path:
-        """The folder of pictures, in the root or in ``root/images``."""
+    def _images(self, name: str) -> Path:
+        """The folder of images, in the root or in ``root/images``."""
         places = [self.root / name, self.root / "images" / name] if name else [self.root / "images", self.root]
         found = next((place for place in places if place.is_dir()), None)
         if found is None:
             raise DataError(f"{places[0]}: no such folder of images; {self._expected()}")
         return found
 
-    def _karpathy_split(self, karpathy: str, split: Split) -> list[Record]:
+    def _karpathy_split(self, karpathy: str, split: Split) -> list[Example]:
         """Karpathy's records of a split, their files named as the folders that are there name them."""
         if self._karpathy_records is None:
             inside = self.root / karpathy
@@ -143,9 +89,9 @@ class COCOCaptions(CaptionDataModule):
         return f"expected {tree} there; get them with: python cli.py data prepare coco --root {self.root}"
 
 
-def _named_as_2017(record: Record, bases: list[Path], folders: set[str]) -> Record:
-    """The record with the name its picture has in the 2017 folders; a picture may be in either of them."""
-    short = record.file.rsplit("_", 1)[-1]  # COCO_val2014_000000391895.jpg
+def _named_as_2017(record: Example, bases: list[Path], folders: set[str]) -> Example:
+    """The record with the name its image has in the 2017 folders; an image may be in either of them."""
+    short = record.image_name.rsplit("_", 1)[-1]  # COCO_val2014_000000391895.jpg
     names = [f"{folder}/{short}" for folder in sorted(folders)]
     found = next((name for name in names for base in bases if (base / name).is_file()), f"train2017/{short}")
-    return Record(record.image_id, found, record.captions, record.split, record.origin)
+    return replace(record, image=ImageFile(found))

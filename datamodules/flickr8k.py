@@ -4,15 +4,14 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from core.errors import DataError
-from datamodules.audit.bounds import Bounds
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_tables import table_records
-from datamodules.readers.images import Normalization
-from datamodules.readers.records import Columns, Problem, Report, clean_caption, fail, read_text
+from datamodules.readers.image_refs import ImageFile
+from datamodules.readers.image_search import IMAGE_FOLDERS
+from datamodules.readers.records import Columns, Example, Problem, Report, Split, clean_caption, read_text
 
 _CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt", "captions.csv")
 _SPLIT_LISTS: Mapping[Split, str] = {
@@ -21,7 +20,7 @@ _SPLIT_LISTS: Mapping[Split, str] = {
     "test": "Flickr_8k.testImages.txt",
 }
 # the official archive really calls it so
-_IMAGE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset", "")
+_ARCHIVE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset")
 _FEW_MISSING = 0.01
 """Share of a split's images that may be missing without being asked for."""
 _TOKEN_LINE = re.compile(r"(?P<file>[^\t]*?)(?:\.\d+)?#(?P<index>\d+)\t(?P<caption>.*)")
@@ -35,7 +34,7 @@ class Flickr8k(CaptionDataModule):
     like for dev and test; ``Flickr8k.token.txt``, or the CSV ``captions.txt`` that is often passed on; and the images
     in ``images/`` or ``Flicker8k_Dataset/``. Image ids are file names. Images that no list names are not used.
 
-    Defects of the published files that are put right: ``2258277193_586949ec62.jpg.1`` is no image of its own; its
+    Defects of the published files that are corrected: ``2258277193_586949ec62.jpg.1`` is no image of its own; its
     captions belong to ``2258277193_586949ec62.jpg``. Captions that are no sentences ("A") are kept unless `min_words`
     says otherwise.
 
@@ -43,68 +42,27 @@ class Flickr8k(CaptionDataModule):
         root: folder of the data set.
         captions_file: the captions, inside the root; None: the usual names, ``Flickr8k.token.txt`` before the CSV.
         image_folder: folder of the images inside the root; None: the usual names.
-        allow_missing: use what images there are; otherwise more than one missing in a hundred is an error. Missing
-            ones are counted in the log either way.
-        min_words: training captions with fewer words are left out, unless an image would lose all of them;
-            references of val and test stay as published.
-        tokenizer: see `CaptionDataModule`, as all that follow.
-        min_count: words seen less often are unknown.
-        max_tokens: longest caption in tokens.
-        batch_size: images per batch.
-        captions_per_image: captions of each training image that come along; None = all.
-        num_workers: loader processes.
-        image_size: pixels.
-        normalization: colour scale.
-        augment: random crops in training.
-        on_bad_image: "error" or "skip"; a missing image is `allow_missing`'s matter.
-        evaluate_on: split that validate, test and predict read.
-        encoder: frozen image tower whose features take the place of the pictures.
-        encoder_weights: its weights.
+        allow_missing: use the images that exist; otherwise more than one missing in a hundred is an error. Missing
+            ones are counted in the log either way; `on_bad_image` is about those that cannot be decoded.
+        min_words: training captions with fewer words are skipped, unless an image would lose all of them; references
+            of val and test stay as published.
     """
 
-    report: Report = staticmethod(fail)
-    """What is done with defects of the captions; a checker replaces it."""
+    has_caption_baselines = True
 
     def __init__(
         self,
+        *,
         root: str = "data/flickr8k",
         captions_file: str | None = None,
         image_folder: str | None = None,
         allow_missing: bool = False,
         min_words: int = 1,
-        tokenizer: str = "word",
-        min_count: int = 1,
-        max_tokens: int = 36,
-        batch_size: int = 8,
-        captions_per_image: int | None = None,
-        num_workers: int = 2,
-        image_size: int = 224,
-        normalization: Normalization = "imagenet",
-        augment: bool = False,
-        on_bad_image: Literal["error", "skip"] = "error",
-        evaluate_on: Split | None = None,
-        encoder: str | None = None,
-        encoder_weights: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            tokenizer=tokenizer,
-            min_count=min_count,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            captions_per_image=captions_per_image,
-            num_workers=num_workers,
-            image_size=image_size,
-            normalization=normalization,
-            augment=augment,
-            on_bad_image=on_bad_image,
-            evaluate_on=evaluate_on,
-            encoder=encoder,
-            encoder_weights=encoder_weights,
-        )
+        super().__init__(root=root, **kwargs)
         self.captions_file, self.image_folder = captions_file, image_folder
         self.allow_missing, self.min_words = allow_missing, min_words
-        self._bounds = Bounds(self)
         self._captions: dict[str, tuple[tuple[str, ...], str]] | None = None
 
     def load_examples(self, split: Split) -> list[Example]:
@@ -128,16 +86,8 @@ class Flickr8k(CaptionDataModule):
                 continue
             if split == "train":
                 texts = tuple(text for text in texts if len(text.split()) >= self.min_words) or texts
-            examples.append(Example(name, str(folder / name), texts, origin=origin))
+            examples.append(Example(name, ImageFile(str(folder / name)), texts, origin=origin))
         return examples
-
-    def bounds(self, split: Split) -> dict[str, dict[str, float]]:
-        """Floors and ceilings of a split, see `metrics.baselines.captions`; computed once."""
-        return self._bounds.scores(split)
-
-    def floor_captions(self, split: Split) -> dict[str, dict[str, str]]:
-        """Captions of the floors; computed once."""
-        return self._bounds.captions(split)
 
     def _count_missing(self, path: Path, folder: Path, names: list[str], found: list[str]) -> None:
         missing = len(names) - len(found)
@@ -160,11 +110,12 @@ class Flickr8k(CaptionDataModule):
                 self._captions = _grouped(_token_lines(text, path, self.report))
             else:
                 records = table_records(text, path, Columns(), self.report)
-                self._captions = {record.file: (record.captions, record.origin) for record in records}
+                self._captions = {record.image_name: (record.captions, record.origin) for record in records}
         return self._captions
 
     def _images(self) -> Path:
-        names = _IMAGE_FOLDERS if self.image_folder is None else (self.image_folder,)
+        given = self.image_folder
+        names = (*IMAGE_FOLDERS, *_ARCHIVE_FOLDERS, "") if given is None else (given,)
         found = next((folder for name in names if (folder := self.root / name).is_dir()), None)
         if found is None:
             raise DataError(f"{self.root / names[0]}: no such folder of images; {_expected(self.root)}")

@@ -1,27 +1,25 @@
 """Any folder of images with a file of captions: CSV, JSON lines, COCO JSON or Karpathy JSON."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from core.errors import DataError
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_files import Format, read_records
-from datamodules.readers.images import Normalization
-from datamodules.readers.records import SPLIT_NAMES, Columns, Problem, Record, Report, fail
-from datamodules.splitting.splits import SPLITS, assign_splits, split_counts, to_examples
+from datamodules.readers.image_search import IMAGE_FOLDERS, find_images
+from datamodules.readers.records import SPLIT_NAMES, SPLITS, Columns, Example, Problem, Split
+from datamodules.splitting.splits import assign_splits, split_counts
 
 _USUAL_STEMS = ("captions", "dataset", "metadata", "annotations", "results", "labels", "data")
 _USUAL_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json")
-_USUAL_FOLDERS = ("images", "imgs", "Images", "img", "pictures", "photos")
 
 
 class FolderCaptions(CaptionDataModule):
-    """Your own pictures with captions.
+    """Your own images with captions.
 
     The caption file may be a table with a header (CSV, TSV), JSON lines, a JSON list, COCO captions JSON or Karpathy
     JSON, all in UTF-8; which one is found by its content. An image may have several captions: in rows of their own or
-    as a list. Its id is the one of the JSON file or, where there is none, its path as written. A picture whose name
+    as a list. Its id is the one of the JSON file or, where there is none, its path as written. An image whose name
     has another ending than the file on disk is found as well.
 
     Splits are by image: those of a column ``split`` (or of the Karpathy file), or of one file per split
@@ -29,38 +27,21 @@ class FolderCaptions(CaptionDataModule):
     an image's id alone, so adding images moves few others.
 
     Args:
-        root: folder that the images' paths start from; ``images/`` and its like in it are tried too.
-        captions_file: the file, from the root or from where you are; None: the only usual name in the root
-            (captions, dataset, metadata, ... with .csv, .tsv, .txt, .jsonl or .json).
+        captions_file: the file, in the root or relative to the working directory; None: the only usual name in the
+            root (captions, dataset, metadata, ... with .csv, .tsv, .txt, .jsonl or .json).
         image_folder: folder of the images inside the root, when it is none of the usual ones.
-        file_format: ``auto``, or the format when it is told wrongly (``table``, ``lines``, ``coco``, ``karpathy``).
+        file_format: ``auto``, or the format when it is detected wrongly (``table``, ``lines``, ``coco``, ``karpathy``).
         image_column: name of the image column; None: image, file_name, path, ...
         caption_column: name of the caption column; None: caption, text, sentence, ...
         split_column: name of the split column; None: split, if there is one.
         val_fraction: share of the images for validation when the data has no such split.
-        test_fraction: the same for test.
+        test_fraction: share of the images for test when the data has no such split.
         split_seed: seed of that draw.
-        tokenizer: see `CaptionDataModule`, as all that follow.
-        min_count: words seen less often are unknown.
-        max_tokens: longest caption in tokens.
-        batch_size: images per batch.
-        captions_per_image: captions of each training image that come along; None = all.
-        num_workers: loader processes.
-        image_size: pixels.
-        normalization: colour scale.
-        augment: random crops in training.
-        on_bad_image: "error" or "skip".
-        evaluate_on: split that validate, test and predict read.
-        encoder: frozen image tower whose features take the place of the pictures.
-        encoder_weights: its weights.
     """
-
-    report: Report = staticmethod(fail)
-    """What is done with defects of the captions; a checker replaces it."""
 
     def __init__(
         self,
-        root: str = "",
+        *,
         captions_file: str | None = None,
         image_folder: str | None = None,
         file_format: Format = "auto",
@@ -70,50 +51,23 @@ class FolderCaptions(CaptionDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
-        tokenizer: str = "word",
-        min_count: int = 1,
-        max_tokens: int = 36,
-        batch_size: int = 8,
-        captions_per_image: int | None = None,
-        num_workers: int = 2,
-        image_size: int = 224,
-        normalization: Normalization = "imagenet",
-        augment: bool = False,
-        on_bad_image: Literal["error", "skip"] = "error",
-        evaluate_on: Split | None = None,
-        encoder: str | None = None,
-        encoder_weights: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root=root,
-            tokenizer=tokenizer,
-            min_count=min_count,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            captions_per_image=captions_per_image,
-            num_workers=num_workers,
-            image_size=image_size,
-            normalization=normalization,
-            augment=augment,
-            on_bad_image=on_bad_image,
-            evaluate_on=evaluate_on,
-            encoder=encoder,
-            encoder_weights=encoder_weights,
-        )
-        self._root_is_given = bool(root)  # a path does not tell "" from "."
+        super().__init__(**kwargs)
+        self._root_is_given = bool(kwargs.get("root"))  # a path does not tell "" from "."
         self.captions_file = captions_file
         self.image_folder = image_folder
         self.file_format: Format = file_format
         self.columns = Columns(image_column, caption_column, split_column)
         self.fractions = (val_fraction, test_fraction)
         self.split_seed = split_seed
-        self._splits: dict[str, list[Record]] | None = None
+        self._splits: dict[str, list[Example]] | None = None
 
     def load_examples(self, split: Split) -> list[Example]:
-        """Reads the caption file, once for all splits, and finds the pictures of one.
+        """Reads the caption file, once for all splits, and finds the images of one.
 
         Raises:
-            DataError: a folder or file is missing, a record is broken, or the split has no picture.
+            DataError: a folder or file is missing, a record is broken, or the split has no image.
         """
         if not self._root_is_given and self.captions_file is None:
             raise DataError(
@@ -128,23 +82,25 @@ class FolderCaptions(CaptionDataModule):
             counts = split_counts(name for name, found in self._splits.items() for _ in found)
             way_out = f"name such a split in the captions, raise {split}_fraction, or add images"
             raise DataError(f"{self.root}: no image in split '{split}' ({counts}); {way_out}")
-        return to_examples(records, self._folders(), self.report, keep_missing=self.on_bad_image == "skip")
+        return find_images(records, self._folders(), self.report, keep_missing=self.on_bad_image == "skip")
 
-    def _read_splits(self) -> dict[str, list[Record]]:
+    def _read_splits(self) -> dict[str, list[Example]]:
         """Reads all records and sorts them by split."""
-        records: list[Record] = []
+        records: list[Example] = []
         given: list[str | None] = []
         for path, split in self._caption_files():
             found = read_records(path, file_format=self.file_format, columns=self.columns, report=self.report)
             records += found
             given += [split or record.split for record in found]
         keys = [record.image_id for record in records]
-        first: dict[str, Record] = {}
-        for record in records:  # only files of different splits can name a picture again
-            other = first.setdefault(record.file, record)
+        first: dict[str, Example] = {}
+        for record in records:  # only files of different splits can name an image again
+            other = first.setdefault(record.image_name, record)
             if other is not record:
                 advice = "give each image one split"
-                self.report(Problem("leak", f"{record.origin}: {record.file} is also in {other.origin}; {advice}"))
+                self.report(
+                    Problem("leak", f"{record.origin}: {record.image_name} is also in {other.origin}; {advice}")
+                )
         splits = assign_splits(keys, given, self.fractions, self.split_seed, str(self.captions_file or self.root))
         return {name: [record for record, own in zip(records, splits, strict=True) if own == name] for name in SPLITS}
 
@@ -187,10 +143,10 @@ class FolderCaptions(CaptionDataModule):
         raise DataError(f"{self.root}: cannot tell the caption file (there: {names}); set captions_file")
 
     def _folders(self) -> list[Path]:
-        """Folders in which pictures are looked for."""
+        """Folders in which images are searched."""
         if self.image_folder is not None:
             folder = self._locate(self.image_folder)
             if not folder.is_dir():
                 raise DataError(f"image_folder={self.image_folder}: no such folder in {self.root} or here")
             return [folder]
-        return [self.root, *(path for name in _USUAL_FOLDERS if (path := self.root / name).is_dir())]
+        return [self.root, *(path for name in IMAGE_FOLDERS if (path := self.root / name).is_dir())]

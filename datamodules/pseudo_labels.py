@@ -2,18 +2,17 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
-from PIL import Image
 
 from core.errors import DataError, UserError
-from datamodules.base import CaptionDataModule, Split
-from datamodules.loading.dataset import Example
+from datamodules.base import CaptionDataModule
 from datamodules.readers.probability_files import read_probabilities
-from datamodules.readers.records import Problem
+from datamodules.readers.records import Example, Problem, Split
 from datamodules.splitting.label_selection import Audit, audit_labels, choose_labels
 from datamodules.splitting.splits import seeded_order
 
@@ -55,6 +54,7 @@ class PseudoLabels(CaptionDataModule):
 
     def __init__(
         self,
+        *,
         source: CaptionDataModule,
         labels: str,
         split: Split = "train",
@@ -68,22 +68,7 @@ class PseudoLabels(CaptionDataModule):
         target: CaptionDataModule | None = None,
         on_collapse: Literal["warn", "error"] = "warn",
     ) -> None:
-        super().__init__(
-            root=str(source.root),
-            tokenizer=source.tokenizer_name,
-            min_count=source.min_count,
-            max_tokens=source.max_tokens,
-            batch_size=source.batch_size,
-            captions_per_image=source.captions_per_image,
-            num_workers=source.num_workers,
-            image_size=source.transform.size,
-            normalization=source.transform.normalization,
-            augment=source.augment,
-            encoder=source.encoder_name,
-            encoder_weights=source.encoder_weights,
-            regions=source.regions,
-            average_token_ids=source.average_token_ids,
-        )
+        super().__init__(**source.shared_options())
         if not 0 < sample_fraction <= 1 or not 0 < val_fraction < 1:
             raise UserError(
                 f"sample_fraction={sample_fraction}, val_fraction={val_fraction}: expected above 0, at most 1 and "
@@ -94,19 +79,8 @@ class PseudoLabels(CaptionDataModule):
         self.labels, self.targets, self.on_collapse = labels, targets, on_collapse
         self.per_image, self.threshold, self.per_label = per_image, threshold, per_label
         self.sample_fraction, self.sample_seed, self.val_fraction = sample_fraction, sample_seed, val_fraction
-        self.transform = source.transform
-        self.has_scenes, self.has_pictures = source.has_scenes, source.has_pictures
+        self.has_images = source.has_images
         self._labelled: tuple[tuple[str, ...], dict[Split, list[Example]], Audit] | None = None
-
-    # what the source has to say
-
-    def open_image(self, example: Example) -> Image.Image:
-        """Reads the picture as the source does."""
-        return self.source.open_image(example)
-
-    def image_stamp(self, example: Example) -> str:
-        """The source's."""
-        return self.source.image_stamp(example)
 
     # labels
 
@@ -116,18 +90,9 @@ class PseudoLabels(CaptionDataModule):
         return self._label()[0]
 
     @property
-    def num_labels(self) -> int:
-        """Number of the teacher's labels."""
-        return len(self.label_names)
-
-    @property
     def audit(self) -> Audit:
         """What the labels look like."""
         return self._label()[2]
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values that a checkpoint needs to serve a picture: also the label names."""
-        return {**super().describe(), "label_names": list(self.label_names)}
 
     def load_examples(self, split: Split) -> list[Example]:
         """Examples of the source with pseudo-labels.
@@ -176,7 +141,7 @@ class PseudoLabels(CaptionDataModule):
             audit = audit_labels(chosen, names, self._prior(names))
             targets = values if self.targets == "soft" else chosen.astype(np.float32)
             labelled = [
-                Example(example.image_id, example.image, example.captions, tuple(row.tolist()), example.origin)
+                replace(example, labels=tuple(row.tolist()))
                 for example, row, own in zip(examples, targets, chosen, strict=True)
                 if own.any()
             ]
@@ -211,7 +176,7 @@ class PseudoLabels(CaptionDataModule):
         """Share of the target's training images that have each label."""
         if self.target is None:
             return None
-        own = tuple(getattr(self.target, "label_names", ()))
+        own = self.target.label_names
         if own != names:
             raise UserError(
                 f"the target {type(self.target).__name__} has other labels ({', '.join(own[:4]) or 'none'} ...) than "

@@ -14,7 +14,8 @@ from core.batch import Batch
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.seeds import derive_seed, global_seed
-from datamodules.base import CaptionDataModule, Split
+from datamodules.base import CaptionDataModule
+from datamodules.readers.records import Split
 from lightning_modules.parts.handover import cnn_of_features, names_that_differ
 from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_scheduler, rate_factor
 from lightning_modules.parts.pooling import fit_pooling
@@ -273,7 +274,7 @@ class BaseModule(LightningModule):
 
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """Scores that this module's figures must be read against: row to metric to value."""
-        return self.data.bounds(split)
+        return self.data.baselines(split)
 
     def on_validation_epoch_start(self) -> None:
         """Resets the metrics."""

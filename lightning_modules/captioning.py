@@ -13,9 +13,9 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.base import Split
 from datamodules.loading.tokenization import CaptionTokenizer
-from datamodules.scenes.truth_metric import SceneTruth
+from datamodules.readers.records import Split
+from datamodules.scenes.fact_f1 import FactF1
 from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.tokens import TokenOptions
@@ -210,9 +210,8 @@ class CaptioningModule(TokenOptions):
         if self._to_caption != references.keys() or not self._text_metrics:
             self._to_caption = frozenset(references)
             self._text_metrics = {"": CaptionMetrics(references)} if all(references.values()) else {}
-            if self.data.has_scenes:
-                scenes = {str(example.image_id): example.image for example in self.data.examples(split)}
-                self._text_metrics["fact_f1"] = SceneTruth({image_id: scenes[image_id] for image_id in references})
+            if scenes := self.data.scenes(split):
+                self._text_metrics["fact_f1"] = FactF1({image_id: scenes[image_id] for image_id in references})
         return {"loss": loss_metric(), **self._text_metrics}
 
     # attention, of methods that have one

@@ -11,8 +11,9 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.audit.label_bounds import label_bounds_of
-from datamodules.base import CaptionDataModule, Split
+from datamodules.audit.label_baselines import label_baselines_of
+from datamodules.base import CaptionDataModule
+from datamodules.readers.records import Split
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from metrics.label_metrics import LabelMetrics
 from networks.classifiers.base import Classifier, LabelOutput
@@ -107,7 +108,7 @@ class ClassificationModule(BaseModule):
 
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """Rows that this model's figures must be read against, see `metrics.baselines.labels`."""
-        return label_bounds_of(self.data, split, self.reads_text)
+        return label_baselines_of(self.data, split, self.reads_text)
 
     def pooling_forward(self, batch: Batch) -> object:
         """Scores a batch."""

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.base import Split
+from datamodules.readers.records import Split
 from lightning_modules.base import Stage
 from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.base import Split
+from datamodules.readers.records import Split
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.loading import load_module
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.base import Split
+from datamodules.readers.records import Split
 from lightning_modules.base import Stage
 from lightning_modules.captioning import CaptioningModule, Generated
 from lightning_modules.parts.encoder import ImageEncoderOptions, check_one_encoder

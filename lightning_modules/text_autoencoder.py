@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
-from datamodules.base import Split
+from datamodules.readers.records import Split
 from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions

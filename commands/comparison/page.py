@@ -188,7 +188,7 @@ def _labels(labels: Sequence[tuple[str, bool, str]]) -> str:
 def thumbnail(evidence: RetrievedCaptions, image_id: str) -> str | None:
     """A small picture as a data address; None when there is no picture."""
     try:
-        picture = evidence.data.picture(image_id)
+        picture = evidence.data.image(image_id)
     except (KeyError, ValueError, OSError):  # captions without pictures, or a picture that is gone
         return None
     if max(picture.size) > _SIDE:

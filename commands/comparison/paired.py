@@ -10,8 +10,8 @@ from core.errors import UserError
 from metrics.bootstrap import Comparison
 
 if TYPE_CHECKING:
-    from datamodules.base import CaptionDataModule, Split
-    from datamodules.loading.dataset import Example
+    from datamodules.base import CaptionDataModule
+    from datamodules.readers.records import Example, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def gather(results: Sequence[Result]) -> RetrievedCaptions | None:
         probabilities,
         {str(example.image_id): list(example.captions) for example in here},
         {str(example.image_id): list(example.labels or ()) for example in here},
-        list(getattr(data, "label_names", None) or next(iter(next(iter(probabilities.values()), {}).values()), {})),
+        list(data.label_names) or list(next(iter(next(iter(probabilities.values()), {}).values()), {})),
         data,
     )
 

@@ -3,12 +3,11 @@
 Letters: B images, N captions, T tokens of the longest caption, C labels, R image regions, D their width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,27 +17,8 @@ from core.seeds import derive_seed
 from datamodules.loading.samplers import IndexInEpoch
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.images import ImageTransform
+from datamodules.readers.records import Example
 from datamodules.stored_features.files import FeatureStore
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One picture with what is known of it.
-
-    Attributes:
-        image_id: identifier as in the source; matched by its text.
-        image: where the picture is: a file path, or whatever the data module's `open_image` understands; empty when
-            there is no picture, only captions.
-        captions: all captions, white space cleaned.
-        labels: multi-label targets in [0, 1], empty when there are none.
-        origin: file and record it was read from, for error messages.
-    """
-
-    image_id: str | int
-    image: str
-    captions: tuple[str, ...] = ()
-    labels: tuple[float, ...] = ()
-    origin: str = ""
 
 
 class Item(TypedDict, total=False):
@@ -58,28 +38,24 @@ class CaptionDataset(Dataset[Item]):
     """Images with their captions; a pure function of (seed, epoch, index).
 
     Attributes:
-        examples: the pictures of one split.
-        open_image: reads an example's picture as RGB.
-        transform: picture to tensor.
+        examples: the images of one split.
+        transform: image to tensor.
         tokenizer: None when the task reads no captions.
         captions_per_image: captions drawn for each image; None = all.
         augment: random crops, seeded by (seed, epoch, index).
         seed: seed of draws and augmentation.
-        scenes: the examples are synthetic scenes whose description goes into the batch.
-        features: what takes the place of the pictures, row by row; None: the pictures are read.
-        pictures: False leaves them out, for models that read captions alone.
+        features: what replaces the images, row by row; None: the images are read.
+        images: False omits them, for models that read captions alone.
     """
 
     examples: Sequence[Example]
-    open_image: Callable[[Example], Image.Image]
     transform: ImageTransform
     tokenizer: CaptionTokenizer | None = None
     captions_per_image: int | None = None
     augment: bool = False
     seed: int = 0
-    scenes: bool = False
     features: FeatureStore | None = None
-    pictures: bool = True
+    images: bool = True
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -91,15 +67,15 @@ class CaptionDataset(Dataset[Item]):
         item: Item = {"references": list(example.captions), "image_id": str(example.image_id)}
         if self.features is not None:
             item["features"] = self.features.regions(index)
-        elif example.image and self.pictures:
-            picture = self.open_image(example)
-            item["image"] = self.transform.augment(picture, generator) if self.augment else self.transform(picture)
+        elif example.image is not None and self.images:
+            image = example.image.open(self.transform.min_side)
+            item["image"] = self.transform.augment(image, generator) if self.augment else self.transform(image)
         if self.tokenizer is not None:
             item["caption_ids"] = [self.tokenizer.encode(text) for text in self._draw(example.captions, generator)]
         if example.labels:
             item["labels"] = torch.tensor(example.labels)
-        if self.scenes:
-            item["scene"] = example.image
+        if example.image is not None and example.image.scene is not None:
+            item["scene"] = example.image.scene
         return item
 
     def _draw(self, captions: Sequence[str], generator: torch.Generator) -> list[str]:
@@ -151,7 +127,7 @@ class Collate:
             batch["caption_ids"] = (
                 pad_sequence(captions, batch_first=True, padding_value=self.pad_id)
                 if captions
-                else torch.zeros(0, 2, dtype=torch.long)  # pictures without captions, to be captioned
+                else torch.zeros(0, 2, dtype=torch.long)  # images without captions, to be captioned
             )
         return batch
 

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from core.errors import DataError
 from datamodules.readers.caption_json import read_coco, read_karpathy
 from datamodules.readers.caption_tables import json_records, table_records
-from datamodules.readers.records import Columns, Record, Report, fail, parse_json, read_text
+from datamodules.readers.records import Columns, Example, Report, fail, parse_json, read_text
 
 Format = Literal["auto", "coco", "karpathy", "table", "lines"]
 
 
 def read_records(
     path: str | Path, *, file_format: Format = "auto", columns: Columns | None = None, report: Report = fail
-) -> list[Record]:
+) -> list[Example]:
     """Reads a caption file of any format, found by its content unless it is named.
 
     Args:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import (
+    Example,
     Problem,
-    Record,
     Report,
     caption_texts,
     clean_caption,
@@ -22,7 +23,7 @@ from datamodules.readers.records import (
 )
 
 
-def read_coco(path: Path, document: Any = None, report: Report = fail) -> list[Record]:
+def read_coco(path: Path, document: Any = None, report: Report = fail) -> list[Example]:
     """Reads COCO captions: ``images`` with ``id`` and ``file_name``, ``annotations`` with ``image_id`` and ``caption``.
 
     Args:
@@ -51,13 +52,13 @@ def read_coco(path: Path, document: Any = None, report: Report = fail) -> list[R
     for key, (image_id, file) in images.items():
         origin = f"{path}, image {image_id} ({file})"
         if captions[key]:
-            records.append(Record(image_id, slashes(file), tuple(captions[key]), None, origin))
+            records.append(Example(image_id, ImageFile(slashes(file)), tuple(captions[key]), origin=origin))
         else:
             report(Problem("empty", f"{origin}: has no caption; add one or remove the image from the list"))
     return records
 
 
-def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> list[Record]:
+def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> list[Example]:
     """Reads Karpathy's format: ``images`` with ``filename``, ``split`` and ``sentences`` of ``raw`` or ``tokens``.
 
     The id is ``cocoid`` where it is given, else ``imgid``, else the file's name; ``filepath`` is put before the name.
@@ -90,7 +91,7 @@ def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> li
             twice = f"image id {image_id!r}" if str(image_id) in ids else f"file name {file!r}"
             report(Problem("duplicate", f"{where}: {twice} is there twice; remove one of the two records"))
         elif texts and known:
-            records.append(Record(image_id, file, tuple(texts), split, where))
+            records.append(Example(image_id, ImageFile(file), tuple(texts), split=split, origin=where))
         ids.add(str(image_id))
         files.add(file)
     return records

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     SPLIT_COLUMNS,
     Columns,
+    Example,
     Problem,
-    Record,
     Report,
     caption_texts,
     find_column,
@@ -26,7 +27,7 @@ from datamodules.readers.records import (
 )
 
 
-def table_records(text: str, path: Path, columns: Columns, report: Report) -> list[Record]:
+def table_records(text: str, path: Path, columns: Columns, report: Report) -> list[Example]:
     """Reads a table (CSV, TSV, or with semicolons or bars), one or several rows per picture.
 
     The first line names the columns. Without it, two columns whose first is a picture are taken as image and caption.
@@ -48,7 +49,7 @@ def table_records(text: str, path: Path, columns: Columns, report: Report) -> li
 
 def json_records(
     text: str, path: Path, columns: Columns, report: Report, document: list[Any] | None = None
-) -> list[Record]:
+) -> list[Example]:
     """Reads JSON lines, or the objects of a JSON list, one or several per picture.
 
     Args:
@@ -145,7 +146,9 @@ def json_objects(text: str, path: Path, report: Report, document: list[Any] | No
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            report(Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove the line"))
+            report(
+                Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); correct or remove the line")
+            )
             continue
         yield f"{path}, line {number}", value
 
@@ -166,7 +169,7 @@ def _row(image: object, caption: object, split: object, where: str, report: Repo
         yield _Row(slashes(image), [text for text in texts if text], name, where)
 
 
-def _group(rows: Iterable[_Row], report: Report) -> Iterator[Record]:
+def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
     """Puts the rows of each picture together, in the order of first appearance."""
     groups: dict[str, list[_Row]] = {}
     for row in rows:
@@ -178,7 +181,7 @@ def _group(rows: Iterable[_Row], report: Report) -> Iterator[Record]:
     for file, group in groups.items():
         captions = tuple(text for row in group for text in row.captions)
         if captions:  # pictures with nothing but empty ones were reported
-            yield Record(file, file, captions, group[0].split, f"{group[0].origin} ({file})")
+            yield Example(file, ImageFile(file), captions, split=group[0].split, origin=f"{group[0].origin} ({file})")
 
 
 def _places(names: list[str], columns: Columns, where: str) -> tuple[int, int, int | None]:

@@ -44,7 +44,7 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-WAYS_OUT = "mend the file, or remove it and its captions, or pass on_bad_image=skip"
+WAYS_OUT = "correct the file, or remove it and its captions, or pass on_bad_image=skip"
 """What can be done about a bad picture of a data set, at the end of messages."""
 
 
@@ -72,7 +72,7 @@ def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_sid
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such image file; put it there, or remove its captions") from error
     except (PermissionError, IsADirectoryError) as error:
-        raise DataError(f"{name}: cannot be read as a file ({error.strerror}); mend its permissions or path") from error
+        raise DataError(f"{name}: cannot be read as a file ({error.strerror}); check its permissions") from error
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name)) from error
     except MemoryError:

@@ -5,17 +5,18 @@ Letters: C labels.
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import DataError
 from datamodules.readers.caption_tables import json_objects, table_cells
-from datamodules.readers.label_records import LabelRecord
+from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     SPLIT_COLUMNS,
+    Example,
     Problem,
     ProblemKind,
     Report,
@@ -26,10 +27,13 @@ from datamodules.readers.records import (
     split_name,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LABEL_COLUMNS = ("labels", "label", "emotions", "emotion", "tags", "classes", "targets", "categories")
-"""Column names that are taken for the one that holds all labels of a row."""
+"""Column names that are read as the one that holds all labels of a row."""
 ID_COLUMNS = ("image_id", "id", "imgid", "key")
-"""Column names that are taken for the id's."""
+"""Column names that are read as the id's."""
 SEPARATORS = ("|", ";", ",")
 """What may stand between labels in one cell, the first that occurs in the column."""
 
@@ -39,7 +43,7 @@ class LabelColumns:
     """Names of the columns or keys; None: the usual names.
 
     Attributes:
-        image: the picture's path.
+        image: the image's path.
         caption: the captions.
         split: the split.
         labels: all labels of a row, as a list or as text with a separator.
@@ -58,14 +62,6 @@ class LabelColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row with its place and the cells by column."""
-
-    where: str
-    cells: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class _Roles:
     """Which column is what; None: there is none."""
 
@@ -77,10 +73,10 @@ class _Roles:
     each: tuple[str, ...]
 
 
-def read_label_table(path: Path, columns: LabelColumns, report: Report) -> tuple[tuple[str, ...], list[LabelRecord]]:
-    """Reads a table of labelled pictures or texts.
+def read_label_table(path: Path, columns: LabelColumns, report: Report) -> tuple[tuple[str, ...], list[Example]]:
+    """Reads a table of labelled images or texts.
 
-    Rows of the same picture are put together: their captions add up, their labels must agree.
+    Rows of the same image are put together: their captions add up, their labels must agree.
 
     Args:
         path: the file, UTF-8.
@@ -93,25 +89,17 @@ def read_label_table(path: Path, columns: LabelColumns, report: Report) -> tuple
     Raises:
         DataError: a column is not found, or the file as a whole cannot be used.
     """
-    rows = list(_rows(read_text(path), path, report))
-    if not rows:
+    frame = _frame(read_text(path), path, report)
+    if frame.empty:
         raise DataError(f"{path}: no row; expected a header and rows with an image or caption and labels")
-    roles = _roles(rows, columns, path)
+    roles = _roles(frame, columns, path)
     if roles.each:
-        names = columns.names or roles.each
-        found = [_numbers(row, names, report) for row in rows]
+        targets = _numbers(frame, list(columns.names or roles.each), report)
     else:
-        separator = _separator(rows, roles, columns)
-        sets = [_label_set(row, str(roles.labels), separator, report) for row in rows]
-        names = columns.names or tuple(sorted({name for labels in sets for name in labels or ()}))
-        found = [
-            None if labels is None else _one_hot(row, labels, names, report)
-            for row, labels in zip(rows, sets, strict=True)
-        ]
-    if not names:
+        targets = _one_hot(_label_sets(frame, str(roles.labels), columns, report), columns.names, report)
+    if not len(targets.columns):
         raise DataError(f"{path}: no row has a label; expected some in column {roles.labels!r}")
-    good = [(row, labels) for row, labels in zip(rows, found, strict=True) if labels is not None]
-    return names, _records(good, roles, report)
+    return tuple(targets.columns), _records(frame.loc[targets.index], targets, roles, report)
 
 
 def label_list(value: object, separator: str) -> list[str] | None:
@@ -137,15 +125,25 @@ def label_list(value: object, separator: str) -> list[str] | None:
     return [item.strip() for item in value if item.strip()]
 
 
-def _rows(text: str, path: Path, report: Report) -> Iterator[_Row]:
+def _frame(text: str, path: Path, report: Report) -> "pd.DataFrame":
+    """The rows, each under the place where it stands; cells that a row lacks are None."""
+    import pandas as pd  # half a second, which only those wait for who read tables
+
+    rows = dict(_rows(text, path, report))
+    frame = pd.DataFrame(list(rows.values()), index=list(rows), dtype=object)
+    return frame.where(frame.notna(), None)
+
+
+def _rows(text: str, path: Path, report: Report) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields the place and the cells by column of every row; `table_cells` gives exact lines, which pandas loses."""
     body = text.lstrip()
     if body[:1] in ("{", "["):
         document = None if body[0] == "{" else parse_json(text, path)
         for where, value in json_objects(text, path, report, document):
             if isinstance(value, dict):
-                yield _Row(where, value)
+                yield where, value
             else:
-                report(Problem("record", f"{where}: expected an object with labels, found {value!r:.40}; mend it"))
+                report(Problem("record", f"{where}: expected an object with labels, found {value!r:.40}; correct it"))
         return
     header: list[str] = []
     for where, cells in table_cells(text, path):
@@ -155,28 +153,25 @@ def _rows(text: str, path: Path, report: Report) -> Iterator[_Row]:
             advice = "put texts with a comma in double quotes"
             report(Problem("record", f"{where}: {len(cells)} cells, expected {len(header)} as in the header; {advice}"))
         else:
-            yield _Row(where, dict(zip(header, cells, strict=True)))
+            yield where, dict(zip(header, cells, strict=True))
 
 
-def _roles(rows: Sequence[_Row], columns: LabelColumns, path: Path) -> _Roles:
-    """Finds the columns."""
-    # JSON lines may leave out what is empty, so the keys of all rows count
-    names = list(dict.fromkeys(key for row in rows for key in row.cells))
+def _roles(frame: "pd.DataFrame", columns: LabelColumns, path: Path) -> _Roles:
+    """Finds the columns; JSON lines may leave out what is empty, so the keys of all rows count."""
+    names = list(frame.columns)
     image = _column(names, columns.image, IMAGE_COLUMNS, "image", path)
     caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption", path)
     split = _column(names, columns.split, SPLIT_COLUMNS, "split", path)
     image_id = _column([name for name in names if name != image], None, ID_COLUMNS, "id", path)
-    taken = {image, caption, split, image_id}
+    others = [name for name in names if name not in (image, caption, split, image_id)]
     each = columns.each
-    labels = (
-        None if each else _column([n for n in names if n not in taken], columns.labels, LABEL_COLUMNS, "labels", path)
-    )
+    labels = None if each else _column(others, columns.labels, LABEL_COLUMNS, "labels", path)
     if each is None and labels is None:
-        each = tuple(name for name in names if name not in taken and _is_binary(rows, name))
+        each = tuple(name for name in others if frame[name].map(_number).notna().all())
+    listed = f"(columns: {', '.join(names)})"
     for name in each or ():
         if name not in names:
-            raise DataError(f"{path}: no column is called {name!r} (columns: {', '.join(names)}); mend label_columns")
-    listed = f"(columns: {', '.join(names)})"
+            raise DataError(f"{path}: no column is called {name!r} {listed}; correct label_columns")
     if labels is None and not each:
         raise DataError(
             f"{path}: no column for the labels {listed}; set labels_column, or label_columns to columns of 0 and 1"
@@ -196,11 +191,6 @@ def _column(names: list[str], given: str | None, usual: Sequence[str], role: str
     return next((plain[name] for name in usual if name in plain), None)
 
 
-def _is_binary(rows: Sequence[_Row], name: str) -> bool:
-    """Whether a column holds nothing but numbers in [0, 1]."""
-    return all(_number(row.cells.get(name)) is not None for row in rows)
-
-
 def _number(value: object) -> float | None:
     """A number in [0, 1], also from text or a truth value; None for anything else."""
     if isinstance(value, str):
@@ -212,51 +202,61 @@ def _number(value: object) -> float | None:
     return number if 0 <= number <= 1 else None
 
 
-def _numbers(row: _Row, names: Sequence[str], report: Report) -> tuple[float, ...] | None:
-    values = []
-    for name in names:
-        number = _number(row.cells.get(name))
-        if number is None:
-            wrong = f"label {name!r} is {row.cells.get(name)!r:.40}, expected 0, 1 or a number in between"
-            report(Problem("record", f"{row.where}: {wrong}; mend or remove the row"))
-            return None
-        values.append(number)
-    return tuple(values)
+def _numbers(frame: "pd.DataFrame", names: list[str], report: Report) -> "pd.DataFrame":
+    """Columns of numbers in [0, 1] as targets; rows with another cell are reported and absent."""
+    cells = frame.reindex(columns=names)
+    targets = cells.map(_number).astype(float)
+    wrong = targets.isna()
+    for where, name in wrong[wrong.any(axis=1)].idxmax(axis=1).items():
+        found = frame.at[where, name] if name in frame else None
+        what = f"label {name!r} is {found!r:.40}, expected 0, 1 or a number in between"
+        report(Problem("record", f"{where}: {what}; correct or remove the row"))
+    return targets[~wrong.any(axis=1)]
 
 
-def _separator(rows: Sequence[_Row], roles: _Roles, columns: LabelColumns) -> str:
-    if columns.separator is not None:
-        return columns.separator
-    texts = [cell for row in rows if isinstance(cell := row.cells.get(str(roles.labels)), str)]
-    return next((sign for sign in SEPARATORS if any(sign in text for text in texts)), ",")
+def _label_sets(frame: "pd.DataFrame", column: str, columns: LabelColumns, report: Report) -> dict[str, list[str]]:
+    """Labels of every row by its place; rows whose cell is something else are reported and absent."""
+    texts = [cell for cell in frame[column] if isinstance(cell, str)]
+    separator = columns.separator
+    if separator is None:
+        separator = next((sign for sign in SEPARATORS if any(sign in text for text in texts)), ",")
+    found = {}
+    for where, value in frame[column].items():
+        labels = [] if value is None else label_list(value, separator)
+        if labels is None:
+            wanted = "expected a list of names, or names with a separator"
+            report(Problem("record", f"{where}: {column} is {value!r:.40}; {wanted}"))
+        else:
+            found[str(where)] = labels
+    return found
 
 
-def _label_set(row: _Row, column: str, separator: str, report: Report) -> list[str] | None:
-    value = row.cells.get(column)
-    labels = [] if value is None else label_list(value, separator)
-    if labels is None:
-        wanted = "expected a list of names, or names with a separator"
-        report(Problem("record", f"{row.where}: {column} is {value!r:.40}; {wanted}"))
-    return labels
+def _one_hot(sets: Mapping[str, list[str]], given: Sequence[str] | None, report: Report) -> "pd.DataFrame":
+    """Sets of labels as targets 0 and 1; rows with a label that is not given are reported and absent."""
+    import pandas as pd
+
+    names = list(given or sorted({label for labels in sets.values() for label in labels}))
+    known = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
+    rows = {}
+    for where, labels in sets.items():
+        unknown = next((label for label in labels if label not in names), None)
+        if unknown is None:
+            rows[where] = [float(name in labels) for name in names]
+        else:
+            wrong = f"label {unknown!r} is not in label_names ({known})"
+            report(Problem("record", f"{where}: {wrong}; add it or correct it"))
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=names, dtype=float)
 
 
-def _one_hot(row: _Row, labels: Sequence[str], names: Sequence[str], report: Report) -> tuple[float, ...] | None:
-    unknown = next((label for label in labels if label not in names), None)
-    if unknown is not None:
-        known = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-        report(Problem("record", f"{row.where}: label {unknown!r} is not in label_names ({known}); add it or mend it"))
-        return None
-    return tuple(float(name in labels) for name in names)
-
-
-def _records(rows: Sequence[tuple[_Row, tuple[float, ...]]], roles: _Roles, report: Report) -> list[LabelRecord]:
-    """Checks image, caption and split of every row and puts rows of the same picture together."""
-    records: dict[str, LabelRecord] = {}
-    for number, (row, labels) in enumerate(rows):
-        record = _record(row, labels, roles, number, report)
+def _records(frame: "pd.DataFrame", targets: "pd.DataFrame", roles: _Roles, report: Report) -> list[Example]:
+    """Checks image, caption and split of every row and puts rows of the same image together."""
+    records: dict[str, Example] = {}
+    rows = zip(frame.index, frame.to_dict("records"), targets.to_numpy().tolist(), strict=True)
+    for number, (where, cells, labels) in enumerate(rows):
+        record = _record(str(where), cells, tuple(labels), roles, number, report)
         if record is None:
             continue
-        other = records.setdefault(record.image_id, record)
+        other = records.setdefault(str(record.image_id), record)
         if other is record:
             continue
         for what, mine, theirs in (("labels", record.labels, other.labels), ("split", record.split, other.split)):
@@ -264,30 +264,30 @@ def _records(rows: Sequence[tuple[_Row, tuple[float, ...]]], roles: _Roles, repo
                 kind: ProblemKind = "leak" if what == "split" else "duplicate"
                 here = f"{record.image_id} has another {what} than at {other.origin}"
                 report(Problem(kind, f"{record.origin}: {here}; give each image one"))
-        captions = other.captions + record.captions
-        records[record.image_id] = LabelRecord(
-            other.image_id, other.file, captions, other.labels, other.split, other.origin
-        )
+        records[str(record.image_id)] = replace(other, captions=other.captions + record.captions)
     return list(records.values())
 
 
-def _record(row: _Row, labels: tuple[float, ...], roles: _Roles, number: int, report: Report) -> LabelRecord | None:
+def _record(
+    where: str, cells: Mapping[Any, Any], labels: tuple[float, ...], roles: _Roles, number: int, report: Report
+) -> Example | None:
     """One row as a record; None when it was reported."""
-    image = row.cells.get(roles.image) if roles.image is not None else ""
+    image = cells[roles.image] if roles.image is not None else ""
     if not isinstance(image, str) or (roles.image is not None and not image.strip()):
-        report(Problem("record", f"{row.where}: the image's name is {image!r:.40}; expected a path"))
+        report(Problem("record", f"{where}: the image's name is {image!r:.40}; expected a path"))
         return None
     captions: list[str] = []
     if roles.caption is not None:
-        captions = caption_texts(row.cells.get(roles.caption)) or []
+        captions = caption_texts(cells[roles.caption]) or []
         if not captions or not all(captions):
-            wrong = f"the caption is {row.cells.get(roles.caption)!r:.40}; expected a text or a list of texts"
-            report(Problem("empty", f"{row.where}: {wrong}, none empty; write one or remove the row"))
+            wrong = f"the caption is {cells[roles.caption]!r:.40}; expected a text or a list of texts"
+            report(Problem("empty", f"{where}: {wrong}, none empty; write one or remove the row"))
             return None
-    split, known = split_name(row.cells.get(roles.split) if roles.split is not None else None, row.where, report)
+    split, known = split_name(cells[roles.split] if roles.split is not None else None, where, report)
     if not known:
         return None
     file = slashes(image)
-    given = row.cells.get(roles.image_id) if roles.image_id is not None else None
+    given = cells[roles.image_id] if roles.image_id is not None else None
     image_id = str(given) if given not in (None, "") else file or f"row {number + 1}"
-    return LabelRecord(image_id, file, tuple(captions), labels, split, f"{row.where} ({image_id})")
+    ref = ImageFile(file) if file else None
+    return Example(image_id, ref, tuple(captions), labels, split, f"{where} ({image_id})")

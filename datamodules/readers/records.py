@@ -1,4 +1,4 @@
-"""What caption files have in common: records, problems with exact messages, names of columns and splits."""
+"""What annotation files have in common: records, problems with exact messages, names of columns and splits."""
 
 import json
 import posixpath
@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import DataError
+from datamodules.readers.image_refs import ImageRef
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 ProblemKind = Literal["file", "record", "missing", "undecodable", "empty", "duplicate", "leak"]
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "image_path", "image_file", "file", "filepath", "path",
                  "img", "name", "images", "picture", "photo", "jpg", "png")  # fmt: skip
-"""Column names that are taken for the picture's, first match wins; compared without case, blanks and dashes."""
+"""Column names that are read as the image's, first match wins; compared without case, blanks and dashes."""
 CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "sentence", "sentences", "comment", "description", "raw",
                    "sents", "txt", "title", "alt_text", "answer")  # fmt: skip
-"""Column names that are taken for the captions'."""
+"""Column names that are read as the captions'."""
 SPLIT_COLUMNS = ("split", "subset", "partition", "caption_split")
-"""Column names that are taken for the split's."""
+"""Column names that are read as the split's."""
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -43,7 +47,7 @@ class Problem:
 
 
 Report = Callable[[Problem], None]
-"""What is done with a problem: `fail` raises; a checker collects, and reading goes on without the record."""
+"""What is done with a problem: `fail` raises; a checker collects it, and reading continues without the record."""
 
 
 def fail(problem: Problem) -> None:
@@ -52,22 +56,29 @@ def fail(problem: Problem) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One picture of a caption file.
+class Example:
+    """One image with what is known of it, from the annotation file to the batch.
 
     Attributes:
-        image_id: as in the source: COCO's number, or the picture's path where the file has no ids.
-        file: the picture's path as written, with forward slashes.
-        captions: white space put right, none empty.
-        split: train, val, test or restval; None when the file does not say.
-        origin: file and record, for messages.
+        image_id: as in the source: a number, or the image's path where the source has no ids; matched by its text.
+        image: where the image is; None when there are only captions.
+        captions: white space normalised, none empty.
+        labels: multi-label targets in [0, 1]; empty when there are none.
+        split: train, val, test or restval; None when the source does not say.
+        origin: file and record it was read from, for messages.
     """
 
     image_id: str | int
-    file: str
-    captions: tuple[str, ...]
-    split: str | None
-    origin: str
+    image: ImageRef | None = None
+    captions: tuple[str, ...] = ()
+    labels: tuple[float, ...] = ()
+    split: str | None = None
+    origin: str = ""
+
+    @property
+    def image_name(self) -> str:
+        """What its image is called, in a reader as it is written in the file; empty when there is none."""
+        return "" if self.image is None else self.image.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ def parse_json(text: str, path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
-        hint = "the file is cut off, fetch it again" if cut else "mend the file"
+        hint = "the file is cut off, fetch it again" if cut else "correct the file"
         where = f"{path}, line {error.lineno}, column {error.colno}"
         raise DataError(f"{where}: not valid JSON ({error.msg}); {hint}") from error
     except RecursionError as error:

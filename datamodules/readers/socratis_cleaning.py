@@ -5,13 +5,16 @@ list per annotator. The rules are applied in the published order; where that ord
 kept, because the 29 labels and 2,065 images of the published data set depend on it.
 """
 
+import ast
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.readers.records import Problem, Report, clean_caption
+from core.errors import DataError
+from datamodules.readers.frames import read_frame
+from datamodules.readers.records import Problem, Report, clean_caption, read_text
 
 EMOTIONS = (
     "curious", "amazed", "fear", "awe", "neutral", "disgusted", "worried", "intrigued", "confused", "beautiful",
@@ -89,9 +92,62 @@ def read_annotations(document: Any, path: Path, report: Report) -> list[Annotati
                 rows.append(Annotation(entry[0], clean_caption(entry[1]), tuple(entry[2])))
             else:
                 wanted = "expected [image name, caption, [emotions as text], ...]"
-                message = f"{path}, id {key}, annotator {number}: {wanted}, found {entry!r:.60}; mend or remove it"
+                message = f"{path}, id {key}, annotator {number}: {wanted}, found {entry!r:.60}; correct or remove it"
                 report(Problem("record", message))
     return rows
+
+
+def read_cleaned(path: Path, report: Report) -> list[Reaction]:
+    """Reads the cleaned CSV, with the columns image_name, caption and emotions.
+
+    Args:
+        path: the file.
+        report: what is done with broken rows.
+
+    Raises:
+        DataError: a column is missing, or the file is no table.
+    """
+    frame = read_frame(read_text(path), path)
+    columns = ["image_name", "caption", "emotions"]
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        there = ", ".join(frame.columns) or "none"
+        raise DataError(f"{path}: no column {missing[0]!r} (columns: {there}); expected {', '.join(columns)}")
+    found: dict[str, Reaction] = {}
+    for line, name, caption, written in frame[columns].itertuples(name=None):
+        where = f"{path}, line {line} ({name})"
+        emotions = emotion_list(written)
+        unknown = None if emotions is None else next((label for label in emotions if label not in EMOTIONS), None)
+        if emotions is None:
+            wanted = "expected a list such as ['sad', 'calm']"
+            report(Problem("record", f"{where}: emotions is {written!r:.60}, {wanted}; correct or remove the row"))
+        elif unknown is not None:
+            labels = ", ".join(EMOTIONS)
+            report(Problem("record", f"{where}: emotion {unknown!r} is none of the published labels ({labels})"))
+        elif name in found:
+            report(Problem("duplicate", f"{where}: this image is there twice; remove one of the two rows"))
+        elif not emotions or not caption.strip():
+            what = "has no emotion" if not emotions else "the caption is empty"
+            report(Problem("empty", f"{where}: {what}; correct or remove the row"))
+        else:
+            found[name] = Reaction(name, clean_caption(caption), tuple(emotions))
+    return list(found.values())
+
+
+def emotion_list(text: str | None) -> list[str] | None:
+    """Parses a list of strings, written as Python or JSON does, without executing anything.
+
+    Returns:
+        The strings; None when it is something else.
+
+    >>> emotion_list("['sad', 'calm']"), emotion_list("__import__('os').getcwd()")
+    (['sad', 'calm'], None)
+    """
+    try:
+        found = ast.literal_eval((text or "").strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(item, str) for item in found) else None
 
 
 def lowered(emotion: str) -> str:

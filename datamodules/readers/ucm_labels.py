@@ -1,13 +1,14 @@
-"""The multi-labels of UC Merced's pictures (Chaudhuri et al. 2018), as text or CSV."""
+"""The multi-labels of UC Merced's images (Chaudhuri et al. 2018), as text or CSV."""
 
-import csv
 from pathlib import Path
 
 from core.errors import DataError
+from datamodules.readers.frames import read_frame
 from datamodules.readers.records import read_text
 
 LABEL_FILES = ("multilabels.txt", "LandUse_Multilabeled.txt", "multilabels.csv", "LandUse_Multilabeled.csv")
 """Usual names of the table."""
+_EXPECTED = "expected a header with the names of the labels, separated by tabs or commas"
 
 
 def read_label_table(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
@@ -19,16 +20,19 @@ def read_label_table(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[float
     Raises:
         DataError: it is no such table.
     """
-    text = read_text(path)
-    separator = max("\t,;", key=text.partition("\n")[0].count)
-    lines = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(cell.strip() for cell in row)]
+    lines = read_text(path).splitlines()
+    if not lines:
+        raise DataError(f"{path}: the file is empty; {_EXPECTED}")
+    separator = max("\t,;", key=lines[0].count)
     # some copies end every line with a separator
-    lines = [[cell.strip() for cell in row[: len(row) - (not row[-1].strip())]] for row in lines]
-    names, labels = tuple(lines[0][1:]) if lines else (), {}
+    frame = read_frame("\n".join(line.rstrip(f"{separator} ") for line in lines) + "\n", path, separator)
+    names = tuple(frame.columns[1:])
     if not names:
-        raise DataError(f"{path}: expected a header with the names of the labels, separated by tabs or commas")
-    for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) != len(names) + 1 or not set(cells[1:]) <= {"0", "1"}:
-            raise DataError(f"{path}, row {number} ({cells[0]}): expected {len(names)} times 0 or 1, as in the header")
-        labels[cells[0]] = tuple(map(float, cells[1:]))
-    return names, labels
+        raise DataError(f"{path}: no label in the header; {_EXPECTED}")
+    images, cells = frame.iloc[:, 0].str.strip(), frame.iloc[:, 1:].apply(lambda column: column.str.strip())
+    wrong = ~cells.isin(["0", "1"]).all(axis=1)
+    if wrong.any():
+        line = wrong.idxmax()
+        wanted = f"expected {len(names)} times 0 or 1, as in the header"
+        raise DataError(f"{path}, line {line} ({images[line]}): {wanted}")
+    return names, {image: tuple(map(float, row)) for image, row in zip(images, cells.to_numpy(), strict=True)}

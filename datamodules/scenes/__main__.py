@@ -1,4 +1,4 @@
-"""Prints ceiling and floor of the scenes made with default arguments: ``python -m datamodules.scenes``."""
+"""Prints upper bounds and baseline of the scenes made with default arguments: ``python -m datamodules.scenes``."""
 
 import sys
 
@@ -6,8 +6,8 @@ from datamodules.scenes.datamodule import SceneCaptions
 
 
 def main() -> None:
-    """Prints one line per row of `SceneCaptions.bounds` on the test split."""
-    for name, scores in SceneCaptions().bounds("test").items():
+    """Prints one line per row of `SceneCaptions.baselines` on the test split."""
+    for name, scores in SceneCaptions().baselines("test").items():
         values = "  ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
         sys.stdout.write(f"{name:40s}{values}\n")
 

@@ -1,16 +1,11 @@
-"""From records to the examples of a split: finding the pictures, and splits by image where the data has none."""
+"""Splits by image where the data has none."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from pathlib import Path
 
 from core.errors import DataError, UserError
-from datamodules.loading.dataset import Example
-from datamodules.readers.images import find_image
-from datamodules.readers.records import Problem, Record, Report
-
-SPLITS = ("train", "val", "test")
+from datamodules.readers.records import SPLITS
 
 
 def seeded_order(keys: Iterable[Hashable], seed: int) -> list[int]:
@@ -74,32 +69,3 @@ def split_counts(splits: Iterable[str]) -> str:
     """
     counts = Counter(splits)
     return ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-
-
-def to_examples(
-    records: Iterable[Record], folders: Sequence[Path], report: Report, *, keep_missing: bool = False
-) -> list[Example]:
-    """Finds the picture of every record.
-
-    Args:
-        records: what the caption file says.
-        folders: where pictures may be; an exact name in any of them goes before another ending in the first.
-        report: what is done about a missing picture.
-        keep_missing: keep such records instead, for bad pictures are going to be left out later.
-
-    Returns:
-        Examples in the order of the records; ``image`` is the path of the file.
-    """
-    examples = []
-    for record in records:
-        path = next((folder / record.file for folder in folders if (folder / record.file).is_file()), None)
-        path = path or next((found for folder in folders if (found := find_image(folder, record.file))), None)
-        if path is None:
-            if not keep_missing:
-                places = " or ".join(map(str, folders))
-                way_out = "put it there, remove the record, or pass on_bad_image=skip"
-                report(Problem("missing", f"{record.origin}: no image file {record.file} in {places}; {way_out}"))
-                continue
-            path = folders[0] / record.file
-        examples.append(Example(record.image_id, str(path), record.captions, origin=record.origin))
-    return examples

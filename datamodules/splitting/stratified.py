@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.files import write_cache
-from datamodules.splitting.splits import SPLITS, seeded_order
+from datamodules.readers.records import SPLITS
+from datamodules.splitting.splits import seeded_order
 
 Labels = Sequence[Sequence[float]]
 

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.files import write_cache
-from datamodules.loading.dataset import Example
-from datamodules.readers.records import Problem
+from datamodules.readers.records import Example, Problem
 from datamodules.stored_features.files import FeatureStore, Half, write_store
 
 Array = NDArray[np.float32]
@@ -61,17 +60,18 @@ def open_regions(path: str | Path, root: Path, cache_dir: Path) -> "RegionFiles"
 def names_of(example: Example) -> list[str]:
     """What a picture may be called in region files, the likeliest first.
 
-    >>> names_of(Example(391895, "train2017/000000391895.jpg"))
+    >>> from datamodules.readers.image_refs import ImageFile
+    >>> names_of(Example(391895, ImageFile("train2017/000000391895.jpg")))
     ['391895', '000000391895']
-    >>> names_of(Example("news/a.jpg", ""))
+    >>> names_of(Example("news/a.jpg"))
     ['news/a.jpg', 'news/a', 'a.jpg', 'a']
     """
     image_id = str(example.image_id)
     names = [image_id]
     if Path(image_id).suffix.lower() in (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"):
         names += [image_id.rpartition(".")[0], Path(image_id).name, Path(image_id).stem]
-    if example.image and not example.image.startswith("{"):
-        names.append(Path(example.image).stem)
+    if example.image is not None and example.image.file is not None:
+        names.append(example.image.file.stem)
     # COCO's names have zeros in front, its ids do not
     names += [name.lstrip("0") for name in names if name.isdecimal() and name.strip("0")]
     return list(dict.fromkeys(names))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -24,13 +24,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core.errors import DataError, UserError
-from datamodules.loading.dataset import Example
+from datamodules.readers.image_refs import ImageRef
 from datamodules.readers.images import ImageTransform
+from datamodules.readers.records import Example
 from datamodules.stored_features.files import FeatureStore, Half, write_store
 from networks.encoders.base import ImageEncoder
 from networks.encoders.build import build_encoder
@@ -92,22 +92,6 @@ class EncoderSpec:
     def to_json(self) -> dict[str, str | None]:
         """The spec as plain values; ``EncoderSpec(**values)`` gives it back."""
         return {"name": self.name, "weights": self.weights, "digest": self.digest}
-
-
-def image_stamp(example: Example) -> str:
-    """What tells that a picture file is still the same: path, size in bytes and modification time.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    try:
-        status = Path(example.image).stat()
-    except OSError as error:
-        where = f" (for {example.origin})" if example.origin else ""
-        raise DataError(
-            f"{example.image}: no such image file{where}; put it there, or pass on_bad_image=skip"
-        ) from error
-    return f"{Path(example.image).absolute()}\t{status.st_size}\t{status.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,44 +161,33 @@ class FrozenFeatures:
             return encoder.vector_dim, (1, 1)
         return encoder.grid_dim, encoder.grid_shape(self.transform.size)
 
-    def store(
-        self, examples: Sequence[Example], open_image: Callable[[Example], Image.Image], stamp: Callable[[Example], str]
-    ) -> FeatureStore:
-        """Opens the store of some pictures; computes what is missing of it first.
+    def store(self, examples: Sequence[Example]) -> FeatureStore:
+        """Opens the store of some images; computes what is missing of it first.
 
         Several processes may ask at once: one computes, the others wait.
 
         Args:
-            examples: N pictures, in the order of the rows.
-            open_image: reads a picture as RGB.
-            stamp: text of a picture that changes with it.
+            examples: N images, in the order of the rows.
 
         Raises:
-            UserError: no room on the disk, or the tower cannot be built.
-            DataError: a picture cannot be decoded, or was changed meanwhile.
+            UserError: no room on the disk, or the encoder cannot be built.
+            DataError: an image is missing, cannot be decoded, or was changed meanwhile.
         """
         spec = StoreSpec(
             self.encoder,
             {**self.transform.spec(), "min_side": self.transform.min_side},
             self.output,
-            [stamp(example) for example in examples],
+            [_stamp(example) for example in examples],
         )
         folder = self.cache_dir / spec.key()
         if not folder.is_dir():
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():  # another process may have made it meanwhile
-                    self._build(folder, spec, examples, open_image, stamp)
+                    self._build(folder, spec, examples)
         return FeatureStore(folder)
 
-    def _build(
-        self,
-        folder: Path,
-        spec: StoreSpec,
-        examples: Sequence[Example],
-        open_image: Callable[[Example], Image.Image],
-        stamp: Callable[[Example], str],
-    ) -> None:
+    def _build(self, folder: Path, spec: StoreSpec, examples: Sequence[Example]) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoder = self.encoder.build().to(device)
         size = self.transform.size
@@ -223,16 +196,16 @@ class FrozenFeatures:
         _log.info("feature store %s: %s of %d images", folder, self.encoder.name, len(examples))
 
         def batches(start: int) -> Iterator[Half]:
-            pictures = _Pictures(examples, open_image, self.transform, start)
+            items = _Images(examples, self.transform, start)
             loader = DataLoader(
-                pictures, _BATCH, num_workers=self.num_workers, collate_fn=_collate, pin_memory=device.type == "cuda"
+                items, _BATCH, num_workers=self.num_workers, collate_fn=_collate, pin_memory=device.type == "cuda"
             )
             for images in _with_progress(loader, start, len(examples)):
                 features, mask = _encode(encoder, images, self.output)
                 half = _to_half(features, self.encoder.name)
                 half[~mask.cpu().numpy()] = np.nan
                 yield half
-            changed = [image for example, image in zip(examples, spec.images, strict=True) if stamp(example) != image]
+            changed = [image for example, image in zip(examples, spec.images, strict=True) if _stamp(example) != image]
             if changed:
                 shutil.rmtree(folder.with_name(folder.name + ".partial"))
                 name = changed[0].split("\t")[0]
@@ -242,11 +215,10 @@ class FrozenFeatures:
 
 
 @dataclass
-class _Pictures(Dataset[Tensor]):
-    """Pictures behind a start, as tensors; those that fail as the message that says why."""
+class _Images(Dataset[Tensor]):
+    """Images behind a start, as tensors; those that fail as the message that says why."""
 
     examples: Sequence[Example]
-    open_image: Callable[[Example], Image.Image]
     transform: ImageTransform
     start: int
 
@@ -255,9 +227,35 @@ class _Pictures(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.transform(self.open_image(self.examples[self.start + index]))
+            return self.transform(_image(self.examples[self.start + index]).open(self.transform.min_side))
         except DataError as error:  # raised in a worker it would lose its one-line message
             return str(error)
+
+
+def _image(example: Example) -> ImageRef:
+    """The image of an example.
+
+    Raises:
+        DataError: it has none.
+    """
+    if example.image is None:
+        raise DataError(f"{example.origin}: has no image, so it has no features; set encoder to null")
+    return example.image
+
+
+def _stamp(example: Example) -> str:
+    """Text that changes with the image.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    try:
+        return _image(example).stamp()
+    except OSError as error:
+        where = f" (for {example.origin})" if example.origin else ""
+        raise DataError(
+            f"{example.image_name}: no such image file{where}; put it there, or pass on_bad_image=skip"
+        ) from error
 
 
 def _collate(items: list[Tensor | str]) -> Tensor | str:

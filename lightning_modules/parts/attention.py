@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
 from core.errors import UserError
-from datamodules.base import Split
+from datamodules.readers.records import Split
 from datamodules.scenes.pointing import Places, named_places, normalised_entropy, pointing_credit
 from lightning_modules.base import BaseModule, Stage
 from lightning_modules.captioning import CaptioningModule, Generated

@@ -38,8 +38,8 @@ NEAREST = "5 nearest images"
 PREDICTED_CLASS = "predicted class, one caption"
 TRUE_CLASS = "true class, one caption"
 HUMAN = "human against the others"
-BLIND = "image-blind floor"
-"""The floor of the synthetic scenes, which `datamodules.scenes.bounds` makes."""
+BLIND = "language-only baseline"
+"""The floor of the synthetic scenes, which `datamodules.scenes.baselines` makes."""
 
 FLOORS = (
     CONSTANT,

@@ -11,8 +11,8 @@ from torch import nn
 from callbacks.pseudo_labels import PseudoLabelWriter, ShardWriter, fingerprint
 from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.loading.dataset import Example
 from datamodules.readers.probability_files import read_probabilities, read_shards
+from datamodules.readers.records import Example
 
 NAMES = ("sad", "calm", "joy")
 
@@ -27,7 +27,7 @@ class Texts(CaptionDataModule):
         self.count = count
 
     def load_examples(self, split):
-        return [Example(f"i{n}", "", (f"word {n}",)) for n in range(self.count)]
+        return [Example(f"i{n}", None, (f"word {n}",)) for n in range(self.count)]
 
 
 class Scorer(LightningModule):

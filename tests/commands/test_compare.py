@@ -284,7 +284,7 @@ def test_a_floor_takes_part_like_a_run(data):
     captions = {"wrong, by hand": {f"{n:02d}.png": wrong(n) for n in range(8)}}
     stub = SimpleNamespace(
         examples=lambda split: [SimpleNamespace(image_id=f"{n:02d}.png") for n in range(8)],
-        floor_captions=lambda split: captions,
+        baseline_captions=lambda split: captions,
     )
     write_floors(folder, stub, "test")
     (model,), (other,) = read_results([run], "test"), read_results([same], "test")

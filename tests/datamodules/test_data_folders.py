@@ -73,7 +73,7 @@ def test_given_splits_stay_and_only_missing_ones_are_drawn():
 
 
 def test_a_folder_with_nothing_but_the_root_given(folder):
-    data = FolderCaptions(str(folder))
+    data = FolderCaptions(root=str(folder))
     found = ids(data)
     assert {split: len(names) for split, names in found.items()} == {"train": 16, "val": 2, "test": 2}
     assert sorted(name for names in found.values() for name in names) == sorted(
@@ -86,70 +86,70 @@ def test_a_folder_with_nothing_but_the_root_given(folder):
 
 
 def test_splits_are_repeatable_and_follow_the_seed(folder):
-    assert ids(FolderCaptions(str(folder))) == ids(FolderCaptions(str(folder)))
-    assert ids(FolderCaptions(str(folder))) != ids(FolderCaptions(str(folder), split_seed=1))
+    assert ids(FolderCaptions(root=str(folder))) == ids(FolderCaptions(root=str(folder)))
+    assert ids(FolderCaptions(root=str(folder))) != ids(FolderCaptions(root=str(folder), split_seed=1))
 
 
 def test_pictures_in_a_folder_of_their_own_and_with_another_ending(tmp_path):
     make_images(tmp_path / "imgs", ["1.jpg", "2.jpg"])
     make_images(tmp_path / "elsewhere", ["1.tif", "2.tif"])
     write_csv(tmp_path / "my words.csv", [("1.tif", "x", "train"), ("2.tif", "y", "val")], ("file", "text", "split"))
-    data = FolderCaptions(str(tmp_path), test_fraction=0.0)
-    assert [data.examples(split)[0].image for split in ("train", "val")] == [
+    data = FolderCaptions(root=str(tmp_path), test_fraction=0.0)
+    assert [data.examples(split)[0].image_name for split in ("train", "val")] == [
         str(tmp_path / "imgs" / name) for name in ("1.jpg", "2.jpg")
     ]
     with pytest.raises(DataError, match=r"no image in split 'test' \(1 train, 1 val, 0 test\); .*raise test_fraction"):
         data.examples("test")
-    data = FolderCaptions(str(tmp_path), "my words.csv", image_folder="elsewhere")
-    assert data.examples("train")[0].image.endswith("elsewhere/1.tif")
+    data = FolderCaptions(root=str(tmp_path), captions_file="my words.csv", image_folder="elsewhere")
+    assert data.examples("train")[0].image_name.endswith("elsewhere/1.tif")
     with pytest.raises(DataError, match="image_folder=nowhere"):
-        FolderCaptions(str(tmp_path), image_folder="nowhere").examples("train")
+        FolderCaptions(root=str(tmp_path), image_folder="nowhere").examples("train")
 
 
 def test_one_file_per_split(tmp_path):
     make_images(tmp_path, [f"{number}.png" for number in range(4)])
     for name, numbers in (("train", (0, 1)), ("valid", (2,)), ("test", (3,))):
         write_csv(tmp_path / f"captions_{name}.csv", [(f"{number}.png", "x") for number in numbers])
-    data = FolderCaptions(str(tmp_path), "captions_{split}.csv")
+    data = FolderCaptions(root=str(tmp_path), captions_file="captions_{split}.csv")
     assert ids(data) == {"train": ["0.png", "1.png"], "val": ["2.png"], "test": ["3.png"]}
     write_csv(tmp_path / "captions_test.csv", [("3.png", "x"), ("1.png", "y")])
     with pytest.raises(
         DataError, match=r"captions_test\.csv, line 3 .*1\.png is also in .*captions_train\.csv, line 3"
     ):
-        FolderCaptions(str(tmp_path), "captions_{split}.csv").examples("train")
+        FolderCaptions(root=str(tmp_path), captions_file="captions_{split}.csv").examples("train")
     with pytest.raises(DataError, match=r"words_train\.csv: no such file"):
-        FolderCaptions(str(tmp_path), "words_{split}.csv").examples("train")
+        FolderCaptions(root=str(tmp_path), captions_file="words_{split}.csv").examples("train")
 
 
 def test_what_a_folder_may_lack(folder, tmp_path):
     with pytest.raises(DataError, match=r"gone: no such folder; expected a folder with images"):
-        FolderCaptions(str(tmp_path / "gone")).examples("train")
+        FolderCaptions(root=str(tmp_path / "gone")).examples("train")
     with pytest.raises(DataError, match=r"absent\.csv: no such file"):
-        FolderCaptions(str(folder), "absent.csv").examples("train")
+        FolderCaptions(root=str(folder), captions_file="absent.csv").examples("train")
     (folder / "captions.json").write_text("{}")
     with pytest.raises(
         DataError, match=r"captions\.csv, captions\.json may all be the caption file; set captions_file"
     ):
-        FolderCaptions(str(folder)).examples("train")
+        FolderCaptions(root=str(folder)).examples("train")
     make_images(tmp_path / "bare", ["a.png"])
     with pytest.raises(DataError, match=r"cannot tell the caption file \(there: no \.csv.*set captions_file"):
-        FolderCaptions(str(tmp_path / "bare")).examples("train")
+        FolderCaptions(root=str(tmp_path / "bare")).examples("train")
 
 
 def test_missing_and_broken_pictures_stop_or_are_skipped(folder, caplog):
-    data = FolderCaptions(str(folder))
+    data = FolderCaptions(root=str(folder))
     gone, broken = (data.examples("train")[place] for place in (2, 5))
     (folder / str(gone.image_id)).unlink()
     with pytest.raises(DataError, match=f"line .*{gone.image_id}.: no image file .*on_bad_image=skip"):
-        FolderCaptions(str(folder)).examples("train")
+        FolderCaptions(root=str(folder)).examples("train")
     (folder / str(broken.image_id)).write_bytes(b"\x89PNG broken")
     with pytest.raises(DataError, match=f"{broken.image_id}: image cannot be decoded"):
         data.open_image(broken)
-    skipping = FolderCaptions(str(folder), on_bad_image="skip")
+    skipping = FolderCaptions(root=str(folder), on_bad_image="skip")
     kept = [example.image_id for example in skipping.examples("train")]
     assert kept == [example.image_id for example in data.examples("train") if example not in (gone, broken)]
-    (message,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert "2 of 16 pictures are left out" in message
+    (message,) = [record.getMessage() for record in caplog.records if "are skipped" in record.getMessage()]
+    assert "2 of 16 images are skipped" in message
     assert str(gone.image_id) in message
     assert str(broken.image_id) in message
 
@@ -157,8 +157,8 @@ def test_missing_and_broken_pictures_stop_or_are_skipped(folder, caplog):
 def test_all_pictures_bad_is_an_error_even_when_skipping(folder):
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no usable picture in split 'train'"):
-        FolderCaptions(str(folder), on_bad_image="skip").examples("train")
+    with pytest.raises(DataError, match="no usable image in split 'train'"):
+        FolderCaptions(root=str(folder), on_bad_image="skip").examples("train")
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def karpathy_file(coco_root):
 
 
 def test_coco_with_its_own_split(coco_root):
-    data = COCOCaptions(str(coco_root))
+    data = COCOCaptions(root=str(coco_root))
     assert ids(data) == {"train": [9, 25, 30], "val": [139, 285], "test": [139, 285]}
     assert data.references("val") == {"139": ["A dog .", "Two dogs."], "285": ["A dog .", "Two dogs."]}
 
@@ -214,17 +214,17 @@ def test_karpathy_split_over_either_set_of_folders(coco_root, karpathy_file, lay
     if layout == "2014":
         for image in json.loads(karpathy_file.read_text())["images"]:
             make_images(coco_root / image["filepath"], [image["filename"]])
-    data = COCOCaptions(str(coco_root), karpathy="dataset_coco.json")
+    data = COCOCaptions(root=str(coco_root), karpathy="dataset_coco.json")
     assert ids(data) == {"train": [9, 25], "val": [30], "test": [139]}
-    assert ids(COCOCaptions(str(coco_root), karpathy=str(karpathy_file), restval=False))["train"] == [9]
-    assert all(layout.rsplit("/", 1)[-1] in data.examples(split)[0].image for split in SPLITS)
+    assert ids(COCOCaptions(root=str(coco_root), karpathy=str(karpathy_file), restval=False))["train"] == [9]
+    assert all(layout.rsplit("/", 1)[-1] in data.examples(split)[0].image_name for split in SPLITS)
     assert data.open_image(data.examples("test")[0]).size == (8, 6)
 
 
 def test_a_2014_root_never_falls_back_to_2017_pictures(coco_root, karpathy_file):
     make_images(coco_root / "train2014", ["COCO_train2014_000000000009.jpg"])
     with pytest.raises(DataError, match=r"no image file val2014/COCO_val2014_000000000025\.jpg"):
-        COCOCaptions(str(coco_root), karpathy="dataset_coco.json").examples("train")
+        COCOCaptions(root=str(coco_root), karpathy="dataset_coco.json").examples("train")
 
 
 @pytest.mark.parametrize("lacking", ["", "train2017", "annotations/captions_val2017.json"])
@@ -232,22 +232,22 @@ def test_coco_says_what_the_root_lacks_and_how_to_get_it(coco_root, lacking):
     path = coco_root / lacking if lacking else coco_root
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError, match=rf"{path}: no such f.*python cli.py data prepare coco --root {coco_root}"):
-        ids(COCOCaptions(str(coco_root)))
+        ids(COCOCaptions(root=str(coco_root)))
 
 
 def test_real_coco(data_root):
-    data = COCOCaptions(str(data_root / "coco_mini"), image_size=64)
+    data = COCOCaptions(root=str(data_root / "coco_mini"), image_size=64)
     assert {split: len(found) for split, found in ids(data).items()} == {"train": 80, "val": 41, "test": 41}
     picture = data.transform(data.open_image(data.examples("train")[0]))
     assert picture.shape == (3, 64, 64)
 
 
 def test_real_folders(data_root):
-    flickr = FolderCaptions(str(data_root / "flickr8k"), "captions.txt")
+    flickr = FolderCaptions(root=str(data_root / "flickr8k"), captions_file="captions.txt")
     assert {split: len(found) for split, found in ids(flickr).items()} == {"train": 520, "val": 65, "test": 65}
-    ucm = FolderCaptions(str(data_root / "ucm"))
+    ucm = FolderCaptions(root=str(data_root / "ucm"))
     assert {split: len(found) for split, found in ids(ucm).items()} == {"train": 1107, "val": 146, "test": 147}
     example = ucm.examples("val")[0]
-    assert example.image.endswith(f"imgs/{int(example.image_id) + 1}.jpg")
+    assert example.image_name.endswith(f"imgs/{int(example.image_id) + 1}.jpg")
     with pytest.raises(DataError, match=r"sydney/dataset\.json, image 1\.tif: no image file 1\.tif"):
-        FolderCaptions(str(data_root / "sydney")).examples("train")
+        FolderCaptions(root=str(data_root / "sydney")).examples("train")

@@ -12,7 +12,7 @@ LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt",
 
 @pytest.fixture
 def flickr(data_root):
-    return Flickr8k(str(data_root / "flickr8k"), allow_missing=True)
+    return Flickr8k(root=str(data_root / "flickr8k"), allow_missing=True)
 
 
 def write(root, names, tokens, images="images", texts="", missing=()):
@@ -44,12 +44,12 @@ def test_splits_are_the_official_ones_where_images_exist(flickr, data_root, capl
 
 def test_many_missing_images_are_an_error_unless_allowed(data_root):
     with pytest.raises(DataError, match=r"5546 of 6000 images of .* such as .*\.jpg; .* allow_missing") as caught:
-        Flickr8k(str(data_root / "flickr8k")).examples("train")
+        Flickr8k(root=str(data_root / "flickr8k")).examples("train")
     assert "\n" not in str(caught.value)
 
 
 def test_both_caption_files_say_the_same(flickr, data_root):
-    table = Flickr8k(str(data_root / "flickr8k"), allow_missing=True, captions_file="captions.txt")
+    table = Flickr8k(root=str(data_root / "flickr8k"), allow_missing=True, captions_file="captions.txt")
     for split in SPLITS:
         assert flickr.references(split) == table.references(split)
         assert all(len(captions) == 5 for captions in flickr.references(split).values())
@@ -77,8 +77,8 @@ def test_captions_that_are_no_sentences_are_kept_unless_told_otherwise(flickr, t
     tokens = "a.jpg#0\tA\na.jpg#1\tDog yawns\na.jpg#2\tA dog runs\nb.jpg#0\tA\n"
     root = write(tmp_path, ["a.jpg", "b.jpg"], tokens)
     kept = {"a.jpg": ["A", "Dog yawns", "A dog runs"], "b.jpg": ["A"]}
-    longer = Flickr8k(root, min_words=3)
-    assert Flickr8k(root).references("train") == kept
+    longer = Flickr8k(root=root, min_words=3)
+    assert Flickr8k(root=root).references("train") == kept
     assert longer.references("train") == {"a.jpg": ["A dog runs"], "b.jpg": ["A"]}
     assert longer.references("test") == kept
 
@@ -89,7 +89,7 @@ def longer_side(path):
 
 
 def test_shrunken_pictures_become_tensors_of_one_size(flickr):
-    small = [e for e in flickr.examples("val") if longer_side(e.image) <= 200]
+    small = [e for e in flickr.examples("val") if longer_side(e.image_name) <= 200]
     assert small
     assert flickr.transform(flickr.open_image(small[0])).shape == (3, 224, 224)
 
@@ -100,16 +100,16 @@ def test_shrunken_pictures_become_tensors_of_one_size(flickr):
 def test_the_official_archives_layout(tmp_path):
     tokens = "a.jpg#1\tsecond .\r\na.jpg#0\tA first  one .\r\n"
     root = write(tmp_path, ["a.jpg"], tokens, "Flicker8k_Dataset", "Flickr8k_text")
-    (example,) = Flickr8k(root).examples("test")
+    (example,) = Flickr8k(root=root).examples("test")
     assert example.captions == ("A first one .", "second .")
-    assert example.image == f"{root}/Flicker8k_Dataset/a.jpg"
+    assert example.image_name == f"{root}/Flicker8k_Dataset/a.jpg"
 
 
 def test_few_missing_images_are_only_counted(tmp_path, caplog):
     names = [f"{index}.jpg" for index in range(100)]
     tokens = "".join(f"{name}#0\ta dog\n" for name in names)
     with caplog.at_level(logging.WARNING):
-        assert len(Flickr8k(write(tmp_path, names, tokens, missing=names[:1])).examples("train")) == 99
+        assert len(Flickr8k(root=write(tmp_path, names, tokens, missing=names[:1])).examples("train")) == 99
     assert "1 of 100 images" in caplog.text
 
 
@@ -125,16 +125,16 @@ def test_few_missing_images_are_only_counted(tmp_path, caplog):
 def test_broken_lines_are_named(tmp_path, line, message):
     root = write(tmp_path, ["a.jpg"], f"x.jpg#0\ta cat\n{line}\n")
     with pytest.raises(DataError, match=message):
-        Flickr8k(root).examples("train")
+        Flickr8k(root=root).examples("train")
 
 
 def test_what_is_missing_is_told_with_what_is_expected(tmp_path):
     root = write(tmp_path, ["a.jpg"], "a.jpg#0\ta dog\n")
     (tmp_path / LISTS["val"]).unlink()
     with pytest.raises(DataError, match=r"devImages\.txt: no such file with the official split; .* FolderCaptions"):
-        Flickr8k(root).examples("val")
+        Flickr8k(root=root).examples("val")
     (tmp_path / "Flickr8k.token.txt").unlink()
     with pytest.raises(DataError, match=r"Flickr8k\.token\.txt: no such file with captions"):
-        Flickr8k(root).examples("train")
+        Flickr8k(root=root).examples("train")
     with pytest.raises(DataError, match="nowhere: no such folder of images"):
-        Flickr8k(root, image_folder="nowhere").examples("train")
+        Flickr8k(root=root, image_folder="nowhere").examples("train")

@@ -33,7 +33,7 @@ def test_one_column_with_a_separator(tmp_path, cell, separator):
     if separator == "skip":
         cell, separator = "\"['sad', 'calm']\"", None
     rows = [f"{n}.png,text {n},{cell if n % 2 else 'sad'}" for n in range(12)]
-    data = FolderLabels(make(tmp_path, "image,caption,emotions", rows, pictures=12), separator=separator)
+    data = FolderLabels(root=make(tmp_path, "image,caption,emotions", rows, pictures=12), separator=separator)
     assert data.label_names == ("calm", "sad")
     assert data.num_labels == 2
     assert data.describe()["label_names"] == ["calm", "sad"]
@@ -45,10 +45,10 @@ def test_one_column_with_a_separator(tmp_path, cell, separator):
 def test_columns_of_zeros_and_ones_in_their_order_and_soft_targets(tmp_path):
     rows = [f"{n}.png,{n % 2},0.25,a text" for n in range(12)]
     root = make(tmp_path, "file_name,sad,calm,caption", rows, pictures=12)
-    data = FolderLabels(root, image_size=8)
+    data = FolderLabels(root=root, image_size=8)
     assert data.label_names == ("sad", "calm")
     assert labels(data)["3.png"] == (1.0, 0.25)
-    assert FolderLabels(root, label_columns=["calm"]).label_names == ("calm",)
+    assert FolderLabels(root=root, label_columns=["calm"]).label_names == ("calm",)
     data.num_workers = 0
     batch = next(iter(data.val_dataloader()))
     assert batch["image"].shape[1:] == (3, 8, 8)
@@ -61,10 +61,10 @@ def test_json_lines_and_lists_with_several_captions(tmp_path):
         for n in range(12)
     ]
     root = make(tmp_path, "", [json.dumps(value) for value in values], "labels.jsonl", pictures=12)
-    lines = FolderLabels(root)
+    lines = FolderLabels(root=root)
     (tmp_path / "labels.jsonl").unlink()
     (tmp_path / "labels.json").write_text(json.dumps(values))
-    whole = FolderLabels(root)
+    whole = FolderLabels(root=root)
     assert labels(lines) == labels(whole)
     assert labels(lines)["4"] == (0.0,)
     assert lines.examples("train")[0].captions == ("one", "two")
@@ -72,7 +72,7 @@ def test_json_lines_and_lists_with_several_captions(tmp_path):
 
 def test_text_without_pictures(tmp_path):
     rows = [f"text number {n},{'happy' if n % 2 else 'sad'}" for n in range(20)]
-    data = FolderLabels(make(tmp_path, "text,label", rows), num_workers=0)
+    data = FolderLabels(root=make(tmp_path, "text,label", rows), num_workers=0)
     batch = next(iter(data.train_dataloader()))
     assert "image" not in batch
     assert batch["labels"].sum(1).tolist() == [1.0] * len(batch["labels"])
@@ -81,17 +81,17 @@ def test_text_without_pictures(tmp_path):
 
 def test_several_rows_of_a_picture_add_up_their_captions(tmp_path):
     rows = [f"{n}.png,caption {way} {n},sad" for n in range(6) for way in ("left", "right")]
-    data = FolderLabels(make(tmp_path, "image,caption,labels", rows, pictures=6))
+    data = FolderLabels(root=make(tmp_path, "image,caption,labels", rows, pictures=6))
     assert sum(len(data.examples(split)) for split in SPLITS) == 6
     assert all(len(example.captions) == 2 for example in data.examples("train"))
     (tmp_path / "labels.csv").write_text("image,caption,labels\n0.png,a,sad\n0.png,b,calm\n")
     with pytest.raises(DataError, match=r"line 3 \(0.png\): 0.png has another labels than at .*line 2"):
-        FolderLabels(str(tmp_path)).examples("train")
+        FolderLabels(root=str(tmp_path)).examples("train")
 
 
 def test_own_splits_are_kept_and_missing_ones_drawn_from_train(tmp_path):
     rows = [f"{n}.png,sad,{'test' if n < 5 else 'train'}" for n in range(25)]
-    data = FolderLabels(make(tmp_path, "image,labels,split", rows, pictures=25), val_fraction=0.2)
+    data = FolderLabels(root=make(tmp_path, "image,labels,split", rows, pictures=25), val_fraction=0.2)
     assert [example.image_id for example in data.examples("test")] == [f"{n}.png" for n in range(5)]
     assert len(data.examples("val")) == 4
     assert len(data.examples("train")) == 16
@@ -101,11 +101,11 @@ def test_drawn_splits_keep_the_share_of_every_label(tmp_path):
     random = np.random.default_rng(0)
     rows = [f"{n}.png,{int(random.random() < 0.5)},{int(random.random() < 0.1)}" for n in range(300)]
     root = make(tmp_path, "image,often,rarely", rows)
-    data = FolderLabels(root, captions_only=True, test_fraction=0.2)
+    data = FolderLabels(root=root, captions_only=True, test_fraction=0.2)
     share = {split: torch.tensor([example.labels for example in data.examples(split)]).mean(0) for split in SPLITS}
     for split in ("val", "test"):
         assert (share[split] - share["train"]).abs().max() < 0.05
-    folds = [FolderLabels(root, captions_only=True, folds=3, fold=fold).examples("test") for fold in range(3)]
+    folds = [FolderLabels(root=root, captions_only=True, folds=3, fold=fold).examples("test") for fold in range(3)]
     assert len({example.image_id for fold in folds for example in fold}) == 300
 
 
@@ -125,7 +125,7 @@ def test_drawn_splits_keep_the_share_of_every_label(tmp_path):
 )
 def test_what_is_wrong_is_named(tmp_path, header, rows, message):
     with pytest.raises(DataError, match=message):
-        FolderLabels(make(tmp_path, header, rows, pictures=2), val_fraction=0, test_fraction=0).examples("train")
+        FolderLabels(root=make(tmp_path, header, rows, pictures=2), val_fraction=0, test_fraction=0).examples("train")
 
 
 def test_wrong_arguments_are_named(tmp_path):
@@ -138,15 +138,17 @@ def test_wrong_arguments_are_named(tmp_path):
         ({"labels_file": "none.csv"}, "no such file"),
     ):
         with pytest.raises(DataError, match=message):
-            FolderLabels(root, **wrong).examples("train")
+            FolderLabels(root=root, **wrong).examples("train")
     with pytest.raises(DataError, match="root is empty"):
         FolderLabels().examples("train")
     make(tmp_path, "a", [], "dataset.csv")
     with pytest.raises(DataError, match="cannot tell the file of labels"):
-        FolderLabels(root).examples("train")
+        FolderLabels(root=root).examples("train")
 
 
 def test_the_real_cleaned_file_is_read_like_any_other(data_root):
-    data = FolderLabels(str(data_root / "socratis"), labels_file="cleaned_data.csv", val_fraction=0, test_fraction=0)
+    data = FolderLabels(
+        root=str(data_root / "socratis"), labels_file="cleaned_data.csv", val_fraction=0, test_fraction=0
+    )
     assert data.num_labels == 29
     assert len(data.examples("train")) == 2065

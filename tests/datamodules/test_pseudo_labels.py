@@ -8,8 +8,8 @@ import cli
 from callbacks.pseudo_labels import ShardWriter
 from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.loading.dataset import Example
 from datamodules.pseudo_labels import AUDIT_FILE, PseudoLabels
+from datamodules.readers.records import Example
 from datamodules.readers.socratis_cleaning import EMOTIONS
 from datamodules.scenes import SceneCaptions
 from datamodules.socratis import Socratis
@@ -36,7 +36,7 @@ class Source(CaptionDataModule):
 
     def load_examples(self, split):
         first = 0 if split == "train" else 1000
-        return [Example(f"i{first + n}", "", (f"word {n}",), self.own, "here") for n in range(self.count)]
+        return [Example(f"i{first + n}", None, (f"word {n}",), self.own, origin="here") for n in range(self.count)]
 
 
 def write(folder, values, names=NAMES):
@@ -113,7 +113,7 @@ def published_labels(count=20_000):
 
 @pytest.fixture(scope="module")
 def real(data_root):
-    data = Socratis(str(data_root / "socratis"), val_fraction=0, test_fraction=0, captions_only=True)
+    data = Socratis(root=str(data_root / "socratis"), val_fraction=0, test_fraction=0, captions_only=True)
     return np.array([example.labels for example in data.examples("train")])
 
 
@@ -170,7 +170,7 @@ def test_a_label_that_the_target_has_as_often_is_no_sign_of_a_collapse():
 
 
 def test_labels_replace_the_sources_own(folder, values):
-    data = PseudoLabels(Source(), folder, per_image=1)
+    data = PseudoLabels(source=Source(), labels=folder, per_image=1)
     found = examples(data)
     assert set(found) == {f"i{n}" for n in range(40)}
     for n in range(40):
@@ -182,19 +182,21 @@ def test_labels_replace_the_sources_own(folder, values):
     assert data.describe()["label_names"] == list(NAMES)
     batch = next(iter(data.train_dataloader()))
     assert batch["labels"].sum(1).tolist() == [1.0] * 4
-    assert PseudoLabels(Source(), folder.removesuffix("/pseudo_labels"), per_image=1).num_labels == 3
+    assert PseudoLabels(source=Source(), labels=folder.removesuffix("/pseudo_labels"), per_image=1).num_labels == 3
 
 
 def test_soft_targets_are_the_probabilities_of_all_labels(folder, values):
-    found = examples(PseudoLabels(Source(), folder, per_image=1, targets="soft"))
+    found = examples(PseudoLabels(source=Source(), labels=folder, per_image=1, targets="soft"))
     assert np.allclose(found["i7"].labels, values[7])
-    some = PseudoLabels(Source(), folder, per_image=None, threshold=0.9, targets="soft", on_collapse="error")
+    some = PseudoLabels(
+        source=Source(), labels=folder, per_image=None, threshold=0.9, targets="soft", on_collapse="error"
+    )
     assert set(examples(some)) == {f"i{n}" for n in range(40) if values[n].max() >= 0.9}
 
 
 def test_a_sample_is_seeded_and_has_the_asked_size(folder):
-    one, same = (PseudoLabels(Source(), folder, per_image=1, sample_fraction=0.5) for _ in range(2))
-    other = PseudoLabels(Source(), folder, per_image=1, sample_fraction=0.5, sample_seed=7)
+    one, same = (PseudoLabels(source=Source(), labels=folder, per_image=1, sample_fraction=0.5) for _ in range(2))
+    other = PseudoLabels(source=Source(), labels=folder, per_image=1, sample_fraction=0.5, sample_seed=7)
     assert len(examples(one)) == 20
     assert set(examples(one)) == set(examples(same)) != set(examples(other))
     assert one.audit.images == 20
@@ -204,22 +206,22 @@ def test_a_sample_is_seeded_and_has_the_asked_size(folder):
 
 
 def test_images_without_probabilities_are_left_out_and_counted(folder, caplog):
-    data = PseudoLabels(Source(count=60), folder, per_image=1)
+    data = PseudoLabels(source=Source(count=60), labels=folder, per_image=1)
     assert len(examples(data)) == 40
     assert "20 of 60 images have no probabilities" in caplog.text
 
 
 def test_what_does_not_fit_is_named(folder, tmp_path):
     with pytest.raises(DataError, match=r"none of its 40 images is in split 'val' of Source \(such as i1000\)"):
-        PseudoLabels(Source(), folder, split="val").examples("train")
+        PseudoLabels(source=Source(), labels=folder, split="val").examples("train")
     with pytest.raises(DataError, match="write them with python"):
-        PseudoLabels(Source(), str(tmp_path / "nothing")).examples("train")
+        PseudoLabels(source=Source(), labels=str(tmp_path / "nothing")).examples("train")
     with pytest.raises(UserError, match=r"sample_fraction=0"):
-        PseudoLabels(Source(), folder, sample_fraction=0)
+        PseudoLabels(source=Source(), labels=folder, sample_fraction=0)
     target = Source()
     target.label_names = ("a", "b", "c")
     with pytest.raises(UserError, match=r"the target Source has other labels \(a, b, c \.\.\.\)"):
-        PseudoLabels(Source(), folder, target=target).examples("train")
+        PseudoLabels(source=Source(), labels=folder, target=target).examples("train")
 
 
 def test_collapsed_labels_can_be_refused_and_are_told_loudly(tmp_path, caplog):
@@ -227,8 +229,8 @@ def test_collapsed_labels_can_be_refused_and_are_told_loudly(tmp_path, caplog):
     folder = write(tmp_path / "out", values)
     arguments = {"per_image": 2, "target": Source(labels=(1.0, 0.0, 0.0))}
     with pytest.raises(UserError, match=r"THE PSEUDO-LABELS HAVE COLLAPSED: calm on 100\.00%"):
-        PseudoLabels(Source(), folder, **arguments, on_collapse="error").setup("fit")
-    PseudoLabels(Source(), folder, **arguments).setup("fit")
+        PseudoLabels(source=Source(), labels=folder, **arguments, on_collapse="error").setup("fit")
+    PseudoLabels(source=Source(), labels=folder, **arguments).setup("fit")
     assert "THE PSEUDO-LABELS HAVE COLLAPSED" in caplog.text
 
 
@@ -245,7 +247,7 @@ def scene_labels(folder, count=40):
 def test_scenes_keep_their_pictures_and_workers_can_be_started(tmp_path):
     names = scene_labels(tmp_path)
     source = SceneCaptions(num_train=40, labels="none", num_workers=1, batch_size=8)
-    data = PseudoLabels(source, str(tmp_path), per_image=2)
+    data = PseudoLabels(source=source, labels=str(tmp_path), per_image=2)
     data.num_workers = 1
     batch = next(iter(data.val_dataloader()))
     assert batch["image"].shape[1:] == (3, 64, 64)

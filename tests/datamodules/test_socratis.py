@@ -12,8 +12,8 @@ from core.errors import DataError, UserError
 from datamodules.loading.dataset import Collate
 from datamodules.readers import socratis_cleaning as rules
 from datamodules.readers.records import fail
-from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation
-from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis, emotion_list
+from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation, emotion_list
+from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ def published(root):
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
     """The real data set, read once."""
-    data = Socratis(str(root), split_file=str(tmp_path_factory.mktemp("split") / "split.json"))
+    data = Socratis(root=str(root), split_file=str(tmp_path_factory.mktemp("split") / "split.json"))
     for split in SPLITS:
         data.examples(split)
     return data
@@ -167,12 +167,12 @@ def test_split_is_by_image_seeded_and_keeps_every_labels_share(whole, root):
     for split in ("val", "test"):  # 5 images of the rarest label in val: one more or less is 0.005
         assert np.abs(share[split] - share["train"]).max() < 0.05
         assert (share[split] > 0.6 * share["train"]).all()
-    again = Socratis(str(root))
+    again = Socratis(root=str(root))
     assert [example.image_id for example in again.examples("test")] == [e.image_id for e in parts["test"]]
 
 
 def test_synonyms_merge_into_26_labels(root, published):
-    data = Socratis(str(root), merge_synonyms=True, val_fraction=0, test_fraction=0)
+    data = Socratis(root=str(root), merge_synonyms=True, val_fraction=0, test_fraction=0)
     assert data.num_labels == 26
     assert not {"anger", "fear", "joy"} & set(data.label_names)
     row = {name: index for index, name in enumerate(data.label_names)}
@@ -183,20 +183,20 @@ def test_synonyms_merge_into_26_labels(root, published):
 
 
 def test_missing_pictures_make_it_captions_only_and_say_so_in_one_line(root, caplog):
-    data = Socratis(str(root), val_fraction=0, test_fraction=0)
-    assert all(example.image == "" for example in data.examples("train"))
+    data = Socratis(root=str(root), val_fraction=0, test_fraction=0)
+    assert all(example.image is None for example in data.examples("train"))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("Socratis: 2061 of 2065 pictures are not in ")
-    assert line.endswith("captions only, batches have no pictures")
+    assert line.startswith("cleaned_data.csv: 2061 of 2065 images are not in ")
+    assert line.endswith("captions only, batches have no images")
     batch = next(iter(data.train_dataloader()))
     assert "image" not in batch
     assert batch["labels"].shape == (64, 29)
     assert len(batch["caption_ids"]) == 64
     assert batch["caption_ids"].shape[1] <= 32
     with pytest.raises(DataError, match=r"no image file .*captions_only=true"):
-        Socratis(str(root), captions_only=False).examples("train")
+        Socratis(root=str(root), captions_only=False).examples("train")
     with pytest.raises(UserError, match="captions_only is true with encoder"):
-        Socratis(str(root), captions_only=True, encoder="small-conv")
+        Socratis(root=str(root), captions_only=True, encoder="small-conv")
 
 
 # folds, and files of our own
@@ -217,23 +217,23 @@ def small(tmp_path, count=40, pictures=True):
 
 def test_over_all_folds_every_picture_is_test_once(tmp_path):
     root = small(tmp_path)
-    rounds = [Socratis(str(root), folds=4, fold=fold) for fold in range(4)]
+    rounds = [Socratis(root=str(root), folds=4, fold=fold) for fold in range(4)]
     tested = Counter(example.image_id for data in rounds for example in data.examples("test"))
     assert set(tested.values()) == {1}
     assert len(tested) == 40
     for data in rounds:
         ids = [example.image_id for split in SPLITS for example in data.examples(split)]
         assert len(ids) == len(set(ids)) == 40
-    rest = Socratis(str(root), folds=4, fold=1, val_fraction=0)
+    rest = Socratis(root=str(root), folds=4, fold=1, val_fraction=0)
     assert len(rest.examples("train")) + len(rest.examples("test")) == 40
     assert rest.examples("val") == rest.examples("test")
     with pytest.raises(UserError, match="fold below folds"):
-        Socratis(str(root), folds=4, fold=4).examples("test")
+        Socratis(root=str(root), folds=4, fold=4).examples("test")
 
 
 def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
-    data = Socratis(str(small(tmp_path)))
-    assert all(example.image.endswith(".png") for split in SPLITS for example in data.examples(split))
+    data = Socratis(root=str(small(tmp_path)))
+    assert all(example.image_name.endswith(".png") for split in SPLITS for example in data.examples(split))
     item = Collate(0)([data._loader("val", data._sampler("val", False), None, False).dataset[0]])
     assert item["image"].shape == (1, 3, 224, 224)
 
@@ -241,19 +241,19 @@ def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
 def test_the_split_file_rules_over_seeds_and_says_what_is_wrong(tmp_path):
     root = small(tmp_path)
     path = tmp_path / "split.json"
-    first = Socratis(str(root), split_file=str(path))
+    first = Socratis(root=str(root), split_file=str(path))
     kept = [example.image_id for example in first.examples("test")]
-    other = Socratis(str(root), split_file=str(path), split_seed=5)
+    other = Socratis(root=str(root), split_file=str(path), split_seed=5)
     assert [example.image_id for example in other.examples("test")] == kept
-    drawn = Socratis(str(root), split_seed=5)
+    drawn = Socratis(root=str(root), split_seed=5)
     assert [example.image_id for example in drawn.examples("test")] != kept
     splits = json.loads(path.read_text())
     path.write_text(json.dumps({**splits, kept[0]: "nowhere"}))
     with pytest.raises(DataError, match=rf"split.json: image {kept[0]} has no split"):
-        Socratis(str(root), split_file=str(path)).examples("test")
+        Socratis(root=str(root), split_file=str(path)).examples("test")
     path.write_text("{")
     with pytest.raises(DataError, match="not a readable split file"):
-        Socratis(str(root), split_file=str(path)).examples("test")
+        Socratis(root=str(root), split_file=str(path)).examples("test")
 
 
 @pytest.mark.parametrize(
@@ -269,18 +269,18 @@ def test_the_split_file_rules_over_seeds_and_says_what_is_wrong(tmp_path):
 def test_broken_rows_are_named(tmp_path, row, message):
     (tmp_path / CLEANED_FILE).write_text(f"image_name,caption,emotions\na.jpg,one,['sad']\n{row}\n")
     with pytest.raises(DataError, match=message):
-        Socratis(str(tmp_path)).examples("train")
+        Socratis(root=str(tmp_path)).examples("train")
 
 
 def test_broken_raw_rows_and_missing_files_are_named(tmp_path):
     with pytest.raises(DataError, match=f"neither {RAW_FILE} nor {CLEANED_FILE} is there"):
-        Socratis(str(tmp_path)).examples("train")
+        Socratis(root=str(tmp_path)).examples("train")
     (tmp_path / RAW_FILE).write_text(json.dumps({"ID1": [["a.jpg", "x", "sad"]]}))
     with pytest.raises(DataError, match=r"id ID1, annotator 0: expected \[image name, caption"):
-        Socratis(str(tmp_path)).examples("train")
+        Socratis(root=str(tmp_path)).examples("train")
     (tmp_path / RAW_FILE).write_text("[]")
     with pytest.raises(DataError, match="is it the right file"):
-        Socratis(str(tmp_path)).examples("train")
+        Socratis(root=str(tmp_path)).examples("train")
 
 
 def test_data_check_compares_a_full_raw_file_with_the_published_counts(tmp_path, capsys):

@@ -8,7 +8,8 @@ from PIL import Image
 from cli import main
 from core.errors import DataError, UserError
 from datamodules.readers.images import open_image
-from datamodules.ucm_captions import UCM_CLASSES, UCMCaptions, ucm_name
+from datamodules.readers.ucm_names import UCM_CLASSES, ucm_name
+from datamodules.ucm_captions import UCMCaptions
 from metrics.baselines.captions import CEILINGS, FLOORS, NEAREST, PREDICTED_CLASS
 
 SPLITS = {"train": 1107, "val": 146, "test": 147}
@@ -16,7 +17,7 @@ SPLITS = {"train": 1107, "val": 146, "test": 147}
 
 @pytest.fixture(scope="module")
 def ucm(data_root):
-    return UCMCaptions(str(data_root / "ucm"))
+    return UCMCaptions(root=str(data_root / "ucm"))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_splits_are_the_data_sets_own(ucm, document):
 def test_pictures_are_found_under_another_ending(ucm, document):
     names = {image["imgid"]: image["filename"] for image in document["images"]}
     for example in ucm.examples("val"):
-        assert example.image.endswith(f"/imgs/{names[example.image_id].removesuffix('.tif')}.jpg")
+        assert example.image_name.endswith(f"/imgs/{names[example.image_id].removesuffix('.tif')}.jpg")
 
 
 def size(path):
@@ -71,7 +72,7 @@ def size(path):
 
 
 def test_pictures_of_other_sizes_become_tensors_of_one_size(ucm):
-    odd = [example for split in SPLITS for example in ucm.examples(split) if size(example.image) != (256, 256)]
+    odd = [example for split in SPLITS for example in ucm.examples(split) if size(example.image_name) != (256, 256)]
     assert len(odd) == 28
     for example in odd:
         assert ucm.transform(ucm.open_image(example)).shape == (3, 224, 224)
@@ -85,7 +86,7 @@ def test_every_image_has_its_five_captions_whole_and_clean(ucm):
 
 
 def test_the_two_forms_of_a_sentence_differ_and_tokens_have_fewer_misspellings(ucm, data_root):
-    raw = UCMCaptions(str(data_root / "ucm"), text="raw")
+    raw = UCMCaptions(root=str(data_root / "ucm"), text="raw")
     pairs = [
         (ours, theirs)
         for split in SPLITS
@@ -107,7 +108,7 @@ def test_capitals_are_left_to_the_tokeniser(ucm):
 
 
 def test_repeated_captions_are_kept_or_read_once_in_training(ucm, data_root):
-    once = UCMCaptions(str(data_root / "ucm"), repeated="once")
+    once = UCMCaptions(root=str(data_root / "ucm"), repeated="once")
     kept = {len({text.lower() for text in example.captions}) for example in ucm.examples("train")}
     assert min(kept) < 5
     for example, other in zip(once.examples("train"), ucm.examples("train"), strict=True):
@@ -124,7 +125,9 @@ def test_formula_index_and_labels_agree(ucm, data_root):
     assert list(classes) == list(ucm.references("train"))
     assert set(classes.values()) == set(UCM_CLASSES)
     by_file = {row[1]: row[3] for row in rows}
-    assert all(classes[str(e.image_id)] == by_file["imgs/" + e.image.rsplit("/", 1)[1]] for e in ucm.examples("train"))
+    assert all(
+        classes[str(e.image_id)] == by_file["imgs/" + e.image_name.rsplit("/", 1)[1]] for e in ucm.examples("train")
+    )
 
 
 def test_multilabels_are_those_of_the_file(ucm):
@@ -151,17 +154,17 @@ def test_a_folder_per_class_is_read_too(data_root, tmp_path, document):
         path = tmp_path / "Images" / name[:-2] / f"{name}.tif"
         path.parent.mkdir(parents=True, exist_ok=True)
         open_image(data_root / "ucm" / "imgs" / image["filename"].replace(".tif", ".jpg")).save(path)
-    data = UCMCaptions(str(tmp_path))
+    data = UCMCaptions(root=str(tmp_path))
     examples = data.examples("train")
     assert [example.image_id for example in examples] == [i["imgid"] for i in chosen if i["split"] == "train"]
-    assert all(f"/{data.classes('train')[str(example.image_id)]}/" in example.image for example in examples)
+    assert all(f"/{data.classes('train')[str(example.image_id)]}/" in example.image_name for example in examples)
     assert all(sum(example.labels) >= 1 for example in examples)
 
 
 def test_the_floors_of_val_are_in_order(ucm):
-    bounds = ucm.bounds("val")
+    bounds = ucm.baselines("val")
     assert list(bounds) == [row for row in (*FLOORS, *CEILINGS) if row not in (NEAREST, PREDICTED_CLASS)]
-    assert ucm.bounds("val") is bounds
+    assert ucm.baselines("val") is bounds
 
 
 # Sydney-Captions and RSICD
@@ -169,19 +172,19 @@ def test_the_floors_of_val_are_in_order(ucm):
 
 def test_sydney_without_images_is_an_error_that_names_the_way_out(data_root):
     with pytest.raises(DataError, match=r"none of its 497 images is in .* captions_only") as caught:
-        UCMCaptions(str(data_root / "sydney")).examples("train")
+        UCMCaptions(root=str(data_root / "sydney")).examples("train")
     assert "\n" not in str(caught.value)
 
 
 def test_sydney_serves_a_model_of_text(data_root):
-    data = UCMCaptions(str(data_root / "sydney"), captions_only=True, num_workers=0, batch_size=4)
+    data = UCMCaptions(root=str(data_root / "sydney"), captions_only=True, num_workers=0, batch_size=4)
     assert [len(data.examples(split)) for split in SPLITS] == [497, 58, 58]
     batch = next(iter(data.val_dataloader()))
     assert "image" not in batch
     assert len(batch["caption_lengths"]) == 20
     assert data.label_names == ()
     assert data.classes("train") == {}  # the number formula is UCM's alone
-    raw = UCMCaptions(str(data_root / "sydney"), captions_only=True, text="raw")
+    raw = UCMCaptions(root=str(data_root / "sydney"), captions_only=True, text="raw")
     assert any("industial" in text for example in raw.examples("train") for text in example.captions)
     assert not any("industial" in text for example in data.examples("train") for text in example.captions)
 
@@ -190,7 +193,7 @@ def test_sydneys_image_with_wrong_sentence_ids_has_its_own_captions(data_root):
     path = data_root / "sydney" / "dataset.json"
     image = next(i for i in json.loads(path.read_text())["images"] if i["filename"] == "363.tif")
     assert image["sentids"] != [sentence["sentid"] for sentence in image["sentences"]]
-    data = UCMCaptions(str(data_root / "sydney"), captions_only=True)
+    data = UCMCaptions(root=str(data_root / "sydney"), captions_only=True)
     captions = data.references(image["split"])[str(image["imgid"])]
     assert captions == [" ".join(sentence["tokens"]) for sentence in image["sentences"]]
 
@@ -202,7 +205,7 @@ def test_rsicd_classes_come_from_names_or_lists(tmp_path):
         picture(root / "RSICD_images" / file)
     (root / "txtclasses_rsicd").mkdir()
     (root / "txtclasses_rsicd" / "viaduct.txt").write_text("00623.jpg\n00624.jpg\n")
-    assert UCMCaptions(str(root)).classes("train") == {"0": "airport", "1": "viaduct"}
+    assert UCMCaptions(root=str(root)).classes("train") == {"0": "airport", "1": "viaduct"}
 
 
 # errors
@@ -212,8 +215,8 @@ def test_a_missing_image_is_named_and_can_be_skipped(tmp_path):
     root = write(tmp_path / "data", [("1.tif", "train", ["a ."]), ("2.tif", "train", ["b ."])])
     picture(root / "imgs" / "1.jpg")
     with pytest.raises(DataError, match=r"image 2\.tif: no image file 2\.tif in .*imgs.*on_bad_image=skip"):
-        UCMCaptions(str(root)).examples("train")
-    assert [e.image_id for e in UCMCaptions(str(root), on_bad_image="skip").examples("train")] == [0]
+        UCMCaptions(root=str(root)).examples("train")
+    assert [e.image_id for e in UCMCaptions(root=str(root), on_bad_image="skip").examples("train")] == [0]
 
 
 def test_broken_label_files_are_named(tmp_path):
@@ -221,13 +224,13 @@ def test_broken_label_files_are_named(tmp_path):
     picture(root / "imgs" / "1.jpg")
     labels = root / "multilabels.txt"
     labels.write_bytes(b"IMAGE\\LABEL\tcars\ttrees\r\nagricultural00\t0\t2\r\n")
-    with pytest.raises(DataError, match=r"row 2 \(agricultural00\): expected 2 times 0 or 1"):
-        UCMCaptions(str(root)).examples("train")
+    with pytest.raises(DataError, match=r"line 2 \(agricultural00\): expected 2 times 0 or 1"):
+        UCMCaptions(root=str(root)).examples("train")
     labels.write_bytes(b"IMAGE\\LABEL\tcars\ttrees\r\nagricultural01\t0\t1\r\n")
     with pytest.raises(DataError, match="no row for agricultural00"):
-        UCMCaptions(str(root)).examples("train")
+        UCMCaptions(root=str(root)).examples("train")
     labels.write_bytes(b"IMAGE\\LABEL\tcars\ttrees\r\nagricultural00\t0\t1\r\n")
-    assert UCMCaptions(str(root)).examples("train")[0].labels == (0, 1)
+    assert UCMCaptions(root=str(root)).examples("train")[0].labels == (0, 1)
 
 
 @pytest.mark.parametrize("name", ["multilabels.txt", "LandUse_Multilabeled.csv"])
@@ -237,23 +240,23 @@ def test_label_tables_may_be_text_or_csv(tmp_path, name, row, separator):
     root = write(tmp_path / "data", [("1.tif", "train", ["a ."])])
     picture(root / "imgs" / "1.jpg")
     (root / name).write_text(f"{row.format(separator)}\r\nagricultural00{separator}0{separator}1\r\n\r\n")
-    data = UCMCaptions(str(root))
+    data = UCMCaptions(root=str(root))
     assert data.label_names == ("cars", "trees")
     assert data.examples("train")[0].labels == (0, 1)
 
 
 def test_missing_annotations_and_splits_are_told(tmp_path):
     with pytest.raises(DataError, match=r"dataset\.json: no such file; expected"):
-        UCMCaptions(str(tmp_path)).examples("train")
+        UCMCaptions(root=str(tmp_path)).examples("train")
     root = write(tmp_path / "data", [("1.tif", "train", ["a ."])])
     picture(root / "imgs" / "1.jpg")
     with pytest.raises(DataError, match="no image in split 'test'"):
-        UCMCaptions(str(root)).examples("test")
+        UCMCaptions(root=str(root)).examples("test")
     (root / "dataset.json").rename(root / "dataset_a.json")
     shutil.copy(root / "dataset_a.json", root / "dataset_b.json")
     with pytest.raises(DataError, match=r"dataset_a\.json, dataset_b\.json may all be the annotations"):
-        UCMCaptions(str(root)).examples("train")
-    assert len(UCMCaptions(str(root), captions_file="dataset_b.json").examples("train")) == 1
+        UCMCaptions(root=str(root)).examples("train")
+    assert len(UCMCaptions(root=str(root), captions_file="dataset_b.json").examples("train")) == 1
 
 
 def test_captions_alone_contradict_what_needs_images():
@@ -284,5 +287,5 @@ def test_numbered_pictures_beside_the_table_of_labels_have_classes(tmp_path):
     (tmp_path / "LandUse_Multilabeled.txt").write_text(
         "IMAGE\tfield\tairplane\nagricultural00\t1\t0\nairplane01\t0\t1\n"
     )
-    labels = {e.image_id: e.labels for e in UCMCaptions(str(tmp_path), captions_only=True).examples("train")}
+    labels = {e.image_id: e.labels for e in UCMCaptions(root=str(tmp_path), captions_only=True).examples("train")}
     assert list(labels.values()) == [(1.0, 0.0), (0.0, 1.0)]

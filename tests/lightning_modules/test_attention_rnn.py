@@ -383,7 +383,7 @@ def test_supervised_pointing_is_logged_on_scenes(monkeypatch, tmp_path):
     run = tmp_path / "runs" / "uniform"
     fit(monkeypatch, path, run, *small, "--trainer.max_epochs=1", "--model.init_args.attention=uniform")
     data = SceneCaptions(num_train=64, num_val=8, num_test=8)
-    scenes = [example.image for example in data.examples("val")]
+    scenes = [example.image_name for example in data.examples("val")]
     captions = data.references("val").values()
     index = [number for number, texts in enumerate(captions) for _ in texts]
     places = named_places(scenes, index, [text for texts in captions for text in texts], (8, 8), torch.device("cpu"))

@@ -8,9 +8,11 @@ from PIL import Image
 from torch import nn
 
 from core.errors import UserError
-from datamodules.loading.dataset import CaptionDataset, Collate, Example
+from datamodules.loading.dataset import CaptionDataset, Collate
 from datamodules.loading.tokenization import WordTokenizer
+from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.images import ImageTransform
+from datamodules.readers.records import Example
 from lightning_modules import DualTransfer
 from lightning_modules.base import rate_factor
 from networks.losses.tokens import token_loss
@@ -19,14 +21,13 @@ CAPTIONS = ("a red square on a table", "two blue circles", "a dog")
 TOKENIZER = WordTokenizer.build(CAPTIONS, 1, 12)
 
 
-def open_plain(example):
-    return Image.new("RGB", (40, 40), example.image)
-
-
 @pytest.fixture
-def batch():
-    examples = [Example(0, "red", CAPTIONS[:2]), Example(1, "blue", CAPTIONS[2:])]
-    data = CaptionDataset(examples, open_plain, ImageTransform(32), TOKENIZER)
+def batch(tmp_path):
+    examples = []
+    for number, (colour, captions) in enumerate((("red", CAPTIONS[:2]), ("blue", CAPTIONS[2:]))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{colour}.png")
+        examples.append(Example(number, ImageFile(str(tmp_path / f"{colour}.png")), captions))
+    data = CaptionDataset(examples, ImageTransform(32), TOKENIZER)
     return Collate(TOKENIZER.pad_id)([data[0], data[1]])
 
 

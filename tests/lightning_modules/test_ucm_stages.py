@@ -165,7 +165,9 @@ def test_every_sentence_once_and_the_same_vocabulary(tmp_path):
         ]
     ]
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset": "other", "images": images}))
-    whole, distinct = (UCMCaptions(str(tmp_path), repeated=way, captions_only=True) for way in ("keep", "distinct"))
+    whole, distinct = (
+        UCMCaptions(root=str(tmp_path), repeated=way, captions_only=True) for way in ("keep", "distinct")
+    )
     assert [example.captions for example in distinct.examples("train")] == [("b b b a", "c a"), ("d d",)]
     assert [example.captions for example in distinct.examples("val")] == [("d d", "d d")]
     assert distinct.tokenizer.spec() == whole.tokenizer.spec()

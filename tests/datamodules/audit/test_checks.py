@@ -1,15 +1,10 @@
-import os
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 from core.errors import DataError
-from datamodules.audit.checks import check_data, leave_out_bad_images
+from datamodules.audit.checks import check_data
 from datamodules.coco import COCOCaptions
 from datamodules.folder_captions import FolderCaptions
-from datamodules.loading.dataset import Example
-from datamodules.readers.images import open_image
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ ROWS = [(number, f"picture {number}", split) for number, split in enumerate(["tr
 
 def test_a_sound_data_set_has_no_problems(folder):
     write(folder, [*ROWS, (0, "a second one", "train")])
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.problems == []
     assert findings.notes == []
     assert findings.splits["train"] == {
@@ -46,7 +41,7 @@ def test_everything_that_is_wrong_is_found_at_once(folder):
     write(folder, rows)
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:40])
     (folder / "8.png").write_bytes((folder / "0.png").read_bytes())
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.counts() == {"empty": 1, "record": 1, "leak": 2, "missing": 1, "undecodable": 1}
     messages = {problem.kind: problem.message for problem in findings.problems}
     assert "captions.csv, line 11" in messages["empty"]
@@ -54,102 +49,44 @@ def test_everything_that_is_wrong_is_found_at_once(folder):
     assert "4.png: image cannot be decoded" in messages["undecodable"]
     assert "(for " in messages["undecodable"]
     assert messages["leak"].endswith("keep it in one of them")
-    assert "8.png), split test: the same picture is in split train" in messages["leak"]
+    assert "8.png), split test: the same image is in split train" in messages["leak"]
 
 
 def test_caption_overlap_and_twins_inside_a_split_are_notes(folder):
     write(folder, [(number, caption if number != 6 else "Picture 0", split) for number, caption, split in ROWS])
     (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
-    findings = check_data(FolderCaptions(str(folder)))
+    findings = check_data(FolderCaptions(root=str(folder)))
     assert findings.problems == []
     assert findings.notes == [
-        "1 pictures of train have the same pixels as another one there",
-        "1 of 2 captions of val also stand in train, word by word",
+        "1 images of train have the same pixels as another one there",
+        "1 of 2 captions of val also stand in train, word for word",
     ]
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_and_no_crash(tmp_path):
-    findings = check_data(COCOCaptions(str(tmp_path / "gone")))
+    findings = check_data(COCOCaptions(root=str(tmp_path / "gone")))
     assert [problem.kind for problem in findings.problems] == ["file"]
     assert "no such folder" in findings.problems[0].message
 
 
 def test_real_data(data_root):
-    findings = check_data(COCOCaptions(str(data_root / "coco_mini"), image_size=32))
+    findings = check_data(COCOCaptions(root=str(data_root / "coco_mini"), image_size=32))
     assert findings.problems == []
     assert findings.splits["train"]["most_words"] == 41
-    assert any(note.startswith("val and test are the same pictures") for note in findings.notes)
-    findings = check_data(FolderCaptions(str(data_root / "ucm"), image_size=32))
+    assert any(note.startswith("val and test are the same images") for note in findings.notes)
+    findings = check_data(FolderCaptions(root=str(data_root / "ucm"), image_size=32))
     assert findings.problems == []
     # as published with the files: 397 of the 735 test sentences also stand in the train split
-    assert "397 of 735 captions of test also stand in train, word by word" in findings.notes
-    findings = check_data(FolderCaptions(str(data_root / "sydney")))
+    assert "397 of 735 captions of test also stand in train, word for word" in findings.notes
+    findings = check_data(FolderCaptions(root=str(data_root / "sydney")))
     assert findings.counts() == {"missing": 613}
-
-
-@pytest.fixture
-def counted(folder):
-    """Examples of the folder's pictures, the third broken, and a reader that notes what it opens."""
-    (folder / "2.png").write_bytes(b"broken")
-    examples = [Example(number, str(folder / f"{number}.png")) for number in range(9)]
-    opened = []
-
-    def read(example):
-        opened.append(example.image_id)
-        return open_image(example.image)
-
-    return examples, read, opened
-
-
-def test_bad_pictures_are_left_out_counted_listed_and_remembered(counted, tmp_path, caplog):
-    examples, read, opened = counted
-    good = leave_out_bad_images(examples, read, tmp_path / "cache")
-    assert [example.image_id for example in good] == [0, 1, 3, 4, 5, 6, 7, 8]
-    assert "1 of 9 pictures are left out" in caplog.text
-    assert "2.png: image cannot be decoded" in caplog.text
-    assert sorted(opened) == list(range(9))
-    opened.clear()
-    caplog.clear()
-    assert leave_out_bad_images(examples, read, tmp_path / "cache") == good
-    assert opened == []
-    assert "1 of 9 pictures are left out" in caplog.text
-
-
-def test_a_replaced_picture_is_looked_at_again(counted, tmp_path):
-    examples, read, opened = counted
-    leave_out_bad_images(examples, read, tmp_path / "cache")
-    opened.clear()
-    Image.new("RGB", (8, 8)).save(examples[2].image)
-    status = Path(examples[5].image).stat()
-    os.utime(examples[5].image, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    good = leave_out_bad_images(examples[1:], read, tmp_path / "cache")  # another split of the same folder
-    assert sorted(opened) == [2, 5]
-    assert good == examples[1:]
-
-
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"x": 3}', "3"])
-def test_a_broken_cache_is_made_again(counted, tmp_path, content):
-    examples, read, opened = counted
-    good = leave_out_bad_images(examples, read, tmp_path / "cache")
-    (file,) = (tmp_path / "cache").rglob("*.json")
-    file.write_text(content)
-    opened.clear()
-    assert leave_out_bad_images(examples, read, tmp_path / "cache") == good
-    assert len(opened) == 9
-
-
-def test_a_cache_that_cannot_be_written_is_only_a_warning(counted, tmp_path, caplog):
-    examples, read, _ = counted
-    (tmp_path / "file").touch()
-    assert len(leave_out_bad_images(examples, read, tmp_path / "file")) == 8
-    assert "cannot keep which pictures are good" in caplog.text
 
 
 def test_training_stops_at_the_first_bad_picture_by_default(folder):
     write(folder, ROWS)
     (folder / "0.png").write_bytes(b"broken")
-    data = FolderCaptions(str(folder), batch_size=5, num_workers=0, image_size=8)
+    data = FolderCaptions(root=str(folder), batch_size=5, num_workers=0, image_size=8)
     with pytest.raises(DataError, match=r"0\.png: image cannot be decoded"):
         next(iter(data.train_dataloader()))
-    skipping = FolderCaptions(str(folder), batch_size=5, num_workers=0, image_size=8, on_bad_image="skip")
+    skipping = FolderCaptions(root=str(folder), batch_size=5, num_workers=0, image_size=8, on_bad_image="skip")
     assert next(iter(skipping.train_dataloader()))["image"].shape == (4, 3, 8, 8)

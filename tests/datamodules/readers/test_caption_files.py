@@ -39,7 +39,7 @@ def write(tmp_path):
 
 
 def captions(path, **options):
-    return {record.file: list(record.captions) for record in read_records(path, **options)}
+    return {record.image_name: list(record.captions) for record in read_records(path, **options)}
 
 
 def fails(path, *parts, **options):
@@ -108,7 +108,7 @@ def test_ids_are_those_of_the_source_or_the_path(write):
     for image, number in zip(data["images"], (391895, 522418), strict=True):
         image["cocoid"], image["filepath"] = number, "val2014"
     records = read_records(write("c.json", data))
-    assert [(record.image_id, record.file) for record in records] == [
+    assert [(record.image_id, record.image_name) for record in records] == [
         (391895, "val2014/a.jpg"),
         (522418, "val2014/b.jpg"),
     ]
@@ -163,7 +163,7 @@ def test_columns_can_be_named(write):
         ("many.csv", 'image,caption\n\na.jpg,"two\nlines"\nb.jpg,\n', ["line 5", "b.jpg is empty"]),
         ("cut.json", json.dumps(coco())[:-20], ["cut off", "line 1, column"]),
         ("cut2.json", json.dumps(coco(), indent=1)[:60], ["cut off", "line 7"]),
-        ("comma.json", '{"images": [], "annotations": [1,]}', ["line 1, column 34", "mend the file"]),
+        ("comma.json", '{"images": [], "annotations": [1,]}', ["line 1, column 34", "correct the file"]),
         ("other.json", '{"info": 1,\n "data": 2}', ["keys info, data", "expected COCO"]),
         ("number.json", "[1, 2]", ["record 0", "expected an object"]),
         ("none.json", {"images": [], "annotations": []}, ["no usable record"]),
@@ -206,7 +206,7 @@ def test_a_collector_sees_all_defects_and_keeps_the_rest(write):
     )
     problems: list[Problem] = []
     records = read_records(write("a.json", data), report=problems.append)
-    assert [record.file for record in records] == ["a.jpg", "c.jpg"]
+    assert [record.image_name for record in records] == ["a.jpg", "c.jpg"]
     assert [problem.kind for problem in problems] == ["duplicate", "duplicate", "record", "empty", "empty"]
     text = 'image,caption\na.jpg,x\nb.jpg,\n,y\nc.jpg,x,y\nd.jpg,"[]"\n'
     problems.clear()

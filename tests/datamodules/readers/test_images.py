@@ -120,7 +120,7 @@ def test_a_picture_that_was_cut_off_names_the_file_and_the_ways_out(tmp_path, ph
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(
-        DataError, match=r"cut\.\w+: image cannot be decoded \(.*mend the file.*on_bad_image=skip"
+        DataError, match=r"cut\.\w+: image cannot be decoded \(.*correct the file.*on_bad_image=skip"
     ) as error:
         open_image(path)
     assert "\n" not in str(error.value)

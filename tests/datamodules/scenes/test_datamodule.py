@@ -1,4 +1,4 @@
-"""The data module of the scenes, its bounds, and that it travels to spawned workers."""
+"""The data module of the scenes, its rows, and that it travels to spawned workers."""
 
 import multiprocessing
 import pickle
@@ -8,13 +8,13 @@ import pytest
 
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
-from datamodules.scenes.bounds import CEILING, FLOOR, TYPICAL, typical_caption
+from datamodules.scenes.baselines import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND, typical_caption
 from datamodules.scenes.emotions import EMOTION_NAMES
+from datamodules.scenes.fact_f1 import FactF1
+from datamodules.scenes.facts import caption_fact_f1
 from datamodules.scenes.generator import LABEL_NAMES, Scene
 from datamodules.scenes.grammar import GRAMMAR_WORDS
 from datamodules.scenes.render import render_array
-from datamodules.scenes.truth import caption_truth
-from datamodules.scenes.truth_metric import SceneTruth
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,10 @@ def data():
 
 def test_examples(data):
     example = data.examples("val")[3]
-    scene = Scene.from_json(example.image)
+    scene = Scene.from_json(example.image_name)
     assert example.image_id == "val-000003"
     assert len(set(example.captions)) == 5
-    assert all(caption_truth(caption, scene) == 1.0 for caption in example.captions)
+    assert all(caption_fact_f1(caption, scene) == 1.0 for caption in example.captions)
     assert len(example.labels) == len(LABEL_NAMES) == data.num_labels
     assert np.array_equal(np.asarray(data.open_image(example)), render_array(scene))
 
@@ -44,24 +44,24 @@ def test_facts(data):
 def test_batches(data):
     batch = next(iter(data.val_dataloader()))
     assert batch["image"].shape == (4, 3, 64, 64)
-    assert batch["scene"] == [example.image for example in data.examples("val")[:4]]
+    assert batch["scene"] == [example.image_name for example in data.examples("val")[:4]]
     assert batch["labels"].shape == (4, 24)
     assert len(batch["caption_ids"]) == 20
 
 
-def test_bounds(data):
-    bounds = data.bounds("test")
-    assert bounds[CEILING]["truth"] == bounds[TYPICAL]["truth"] == 1.0
-    for metric in ("bleu4", "truth"):
-        assert bounds[FLOOR][metric] <= 0.5 * bounds[CEILING][metric]
-    assert bounds[TYPICAL]["bleu4"] > 0.9 * bounds[CEILING]["bleu4"]
-    assert data.bounds("test") is bounds
+def test_rows(data):
+    rows = data.baselines("test")
+    assert rows[UPPER_BOUND]["fact_f1"] == rows[MODAL_TEMPLATE]["fact_f1"] == 1.0
+    for metric in ("bleu4", "fact_f1"):
+        assert rows[LANGUAGE_ONLY][metric] <= 0.5 * rows[UPPER_BOUND][metric]
+    assert rows[MODAL_TEMPLATE]["bleu4"] > 0.9 * rows[UPPER_BOUND]["bleu4"]
+    assert data.baselines("test") is rows
 
 
 def test_typical_captions_are_true(data):
     for example in data.examples("val"):
-        scene = Scene.from_json(example.image)
-        assert caption_truth(typical_caption(scene), scene) == 1.0
+        scene = Scene.from_json(example.image_name)
+        assert caption_fact_f1(typical_caption(scene), scene) == 1.0
 
 
 def _first_image(data):
@@ -87,8 +87,8 @@ def test_bad_arguments_are_refused(arguments):
         SceneCaptions(**arguments)
 
 
-def test_truth_metric_reads_the_scenes(data):
-    metric = SceneTruth(data.scenes("val"))
+def test_fact_f1_reads_the_scenes(data):
+    metric = FactF1(data.scenes("val"))
     references = data.references("val")
     metric.update(list(references), [captions[0] for captions in references.values()])
     assert metric.compute() == 1.0

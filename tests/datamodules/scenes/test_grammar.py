@@ -1,8 +1,8 @@
 """Laws of the captions: true, different, complete, and their words point at the right objects."""
 
+from datamodules.scenes.facts import check_caption, parse_caption
 from datamodules.scenes.generator import SPLITS, Scene, SceneObject, make_scene
 from datamodules.scenes.grammar import GRAMMAR_WORDS, PLURALS, fresh_caption, grounded_captions, scene_captions
-from datamodules.scenes.truth import check_caption, parse_caption
 
 SCENES = [make_scene(split, index, 1, max_groups=3, max_objects=5) for split in SPLITS for index in range(150)]
 
@@ -68,7 +68,7 @@ def test_groundings_point_at_the_objects_they_name():
 
 def test_fresh_captions_are_true_and_not_the_references():
     fresh = [fresh_caption(scene) for scene in SCENES]
-    assert all(check_caption(text, scene).truth == 1.0 for text, scene in zip(fresh, SCENES, strict=True))
+    assert all(check_caption(text, scene).f1 == 1.0 for text, scene in zip(fresh, SCENES, strict=True))
     copies = sum(text in scene_captions(scene) for text, scene in zip(fresh, SCENES, strict=True))
     assert copies < 0.35 * len(SCENES)
     assert fresh_caption(SCENES[0], 1) == fresh_caption(SCENES[0], 1)
@@ -77,4 +77,4 @@ def test_fresh_captions_are_true_and_not_the_references():
 
 def test_a_scene_with_one_object_has_captions_too():
     scene = Scene((SceneObject("circle", "red", "small", 100, 100, 20),), 0)
-    assert all(check_caption(caption, scene).truth == 1.0 for caption in scene_captions(scene))
+    assert all(check_caption(caption, scene).f1 == 1.0 for caption in scene_captions(scene))

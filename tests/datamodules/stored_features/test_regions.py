@@ -9,7 +9,9 @@ from PIL import Image
 import cli
 from core.errors import DataError, UserError
 from datamodules.folder_labels import FolderLabels
-from datamodules.loading.dataset import Collate, Example, averaged_ids, stack_features
+from datamodules.loading.dataset import Collate, averaged_ids, stack_features
+from datamodules.readers.image_refs import ImageFile
+from datamodules.readers.records import Example
 from datamodules.stored_features.regions import TsvRegions, names_of, open_regions
 
 COUNTS = [3, 5, 1, 4, 2, 5, 3, 1, 2, 4]
@@ -41,7 +43,7 @@ def write_npz(folder, key="x"):
 
 
 def examples(count=10):
-    return [Example(f"{index}.jpg", "", ("text",), (1.0,), f"record {index}") for index in range(count)]
+    return [Example(f"{index}.jpg", None, ("text",), (1.0,), origin=f"record {index}") for index in range(count)]
 
 
 @pytest.fixture(params=["tsv", "lxmert", "npz", "feat", "npy"])
@@ -78,7 +80,7 @@ def test_batches_have_the_longest_image_of_their_own_and_a_mask(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["image,caption,odd", *rows]))
     write_tsv(tmp_path / "regions.tsv")
     data = FolderLabels(
-        str(tmp_path), regions="regions.tsv", batch_size=2, num_workers=0, val_fraction=0, test_fraction=0
+        root=str(tmp_path), regions="regions.tsv", batch_size=2, num_workers=0, val_fraction=0, test_fraction=0
     )
     assert (data.feature_dim, data.feature_grid) == (WIDTH, (1, 3))
     assert data.describe()["regions"] == {"files": "regions.tsv", "width": WIDTH}
@@ -102,11 +104,11 @@ def test_a_detectors_boxes_go_through_the_store_with_their_mask(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["image,odd", *(f"{n}.png,{n % 2}" for n in range(3))]))
     encoder = "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn"
     data = FolderLabels(
-        str(tmp_path), encoder=encoder, image_size=64, num_workers=0, batch_size=3, val_fraction=0, test_fraction=0
+        root=str(tmp_path), encoder=encoder, image_size=64, num_workers=0, batch_size=3, val_fraction=0, test_fraction=0
     )
     dataset = [data.features("train").regions(index) for index in range(3)]
     batch = Collate(None)([{"features": row, "references": [], "image_id": ""} for row in dataset])
-    tower = data._frozen().encoder.build()
+    tower = data.feature_source.frozen().encoder.build()
     pictures = torch.stack([data.transform(data.open_image(example)) for example in data.examples("train")])
     expected, mask = tower.regions(pictures)
     most = int(mask.sum(1).max())
@@ -119,12 +121,12 @@ def test_coco_numbers_file_names_and_ids_with_endings_are_found(tmp_path):
     write_tsv(tmp_path / "r.tsv", names=["391895", "000000000042", "news__a", *(f"x{n}" for n in range(7))])
     files = open_regions("r.tsv", tmp_path, tmp_path)
     pictures = [
-        Example(391895, "train2017/000000391895.jpg"),
-        Example(42, "train2017/000000000042.jpg"),
-        Example("news__a.jpg", ""),
+        Example(391895, ImageFile("train2017/000000391895.jpg")),
+        Example(42, ImageFile("train2017/000000000042.jpg")),
+        Example("news__a.jpg"),
     ]
     assert [files._name(example) for example in pictures] == ["391895", "000000000042", "news__a"]
-    assert names_of(Example("0", "")) == ["0"]
+    assert names_of(Example("0")) == ["0"]
 
 
 def test_lines_are_found_again_without_reading_the_file_and_a_changed_file_is_read_anew(tmp_path, monkeypatch):
@@ -192,8 +194,8 @@ def test_data_check_names_images_without_regions(tmp_path, capsys):
 
 
 def test_regions_beside_an_encoder_are_refused(tmp_path):
-    with pytest.raises(UserError, match="region features replace the pictures"):
-        FolderLabels(str(tmp_path), regions="r.tsv", encoder="small-conv")
+    with pytest.raises(UserError, match="region features replace the images"):
+        FolderLabels(root=str(tmp_path), regions="r.tsv", encoder="small-conv")
 
 
 def test_averaged_token_ids_are_the_published_defect():

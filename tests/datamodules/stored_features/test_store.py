@@ -4,7 +4,8 @@ import os
 import pickle
 import resource
 import signal
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from PIL import Image
 
 from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.loading.dataset import Example
-from datamodules.readers.images import ImageTransform, open_image
+from datamodules.readers.image_refs import ImageFile
+from datamodules.readers.images import ImageTransform
+from datamodules.readers.records import Example
+from datamodules.scenes.image import SceneImage
 from datamodules.stored_features import files as feature_files
 from datamodules.stored_features import store as feature_store
 from datamodules.stored_features.files import FeatureStore, RowWriter, write_store
-from datamodules.stored_features.store import EncoderSpec, FrozenFeatures, StoreSpec, image_stamp
+from datamodules.stored_features.store import EncoderSpec, FrozenFeatures, StoreSpec
 from networks.encoders.build import build_encoder
 
 COCO = 118_287
@@ -32,11 +35,26 @@ def make_pictures(folder: Path, count: int) -> list[Example]:
     noise = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     for index, pixels in enumerate(noise):
         Image.fromarray(pixels).save(folder / f"{index}.png")
-    return [Example(index, str(folder / f"{index}.png"), (f"picture {index}",)) for index in range(count)]
+    return [Example(index, ImageFile(str(folder / f"{index}.png")), (f"picture {index}",)) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class Watched(ImageFile):
+    """A file that calls a function with its number when it is opened."""
+
+    opened: Callable[[int], object]
+
+    def open(self, min_side=0):
+        self.opened(int(Path(self.path).stem))
+        return ImageFile.open(self, min_side)
+
+
+def watched(examples: list[Example], opened: Callable[[int], object]) -> list[Example]:
+    return [replace(example, image=Watched(example.image.path, opened)) for example in examples]
 
 
 def read(example: Example) -> Image.Image:
-    return open_image(example.image)
+    return example.image.open()
 
 
 def frozen(cache: Path, workers: int = 0) -> FrozenFeatures:
@@ -58,7 +76,7 @@ def anonymous_memory() -> int:
 def test_rows_are_what_the_encoder_says_in_half_precision(tmp_path, workers):
     examples = make_pictures(tmp_path / "pictures", 40)
     features = frozen(tmp_path / "cache", workers)
-    store = features.store(examples, read, image_stamp)
+    store = features.store(examples)
     images = torch.stack([features.transform(read(example)) for example in examples])
     with torch.no_grad():
         expected = features.encoder.build().grid(images)
@@ -74,14 +92,14 @@ def test_vectors_are_one_region(tmp_path):
     images = torch.stack([features.transform(read(example)) for example in examples])
     with torch.no_grad():
         expected = features.encoder.build().vector(images)
-    store = features.store(examples, read, image_stamp)
+    store = features.store(examples)
     assert features.shape() == (512, (1, 1))
     assert store.shape == (3, 1, 512)
     assert (store[:, 0].float() - expected).abs().max() < 1e-3
 
 
 def test_a_row_is_a_piece_of_the_file_and_no_copy(tmp_path):
-    store = frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 3), read, image_stamp)
+    store = frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 3))
     assert store[2].data_ptr() - store[0].data_ptr() == 2 * 4 * 128 * 2
     assert store[2].untyped_storage().data_ptr() == store[0].untyped_storage().data_ptr()
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(store.folder) in line]
@@ -94,16 +112,16 @@ def test_a_row_is_a_piece_of_the_file_and_no_copy(tmp_path):
 
 def test_a_second_opening_computes_nothing(tmp_path, monkeypatch):
     examples = make_pictures(tmp_path / "pictures", 3)
-    first = frozen(tmp_path / "cache").store(examples, read, image_stamp)
+    first = frozen(tmp_path / "cache").store(examples)
 
     def refuse(*_):
         raise AssertionError("must not be called")
 
     monkeypatch.setattr(feature_store, "build_encoder", refuse)
-    second = frozen(tmp_path / "cache").store(examples, refuse, image_stamp)
+    second = frozen(tmp_path / "cache").store(watched(examples, refuse))
     assert torch.equal(first[:], second[:])
     index = json.loads((second.folder / "index.json").read_text())
-    assert index["images"][1].startswith(examples[1].image)
+    assert index["images"][1].startswith(examples[1].image.path)
     assert index["shape"] == [3, 4, 128]
 
 
@@ -136,14 +154,27 @@ def test_whatever_the_features_depend_on_changes_the_key(tmp_path):
 def test_a_replaced_or_touched_picture_misses(tmp_path):
     examples = make_pictures(tmp_path / "pictures", 3)
     features = frozen(tmp_path / "cache")
-    before = features.store(examples, read, image_stamp)
-    Image.new("RGB", (SIZE, SIZE), "red").save(examples[1].image)
-    after = features.store(examples, read, image_stamp)
+    before = features.store(examples)
+    Image.new("RGB", (SIZE, SIZE), "red").save(examples[1].image.path)
+    after = features.store(examples)
     assert before.folder != after.folder
     assert not torch.equal(before[1], after[1])
     assert torch.equal(before[2], after[2])
-    os.utime(examples[2].image, ns=(1, 1))
-    assert features.store(examples, read, image_stamp).folder not in (before.folder, after.folder)
+    os.utime(examples[2].image.path, ns=(1, 1))
+    assert features.store(examples).folder not in (before.folder, after.folder)
+
+
+def test_stores_of_the_version_before_are_found(tmp_path):
+    """The key of a store and the texts that stand for images, as the version before computed them."""
+    path = tmp_path / "1.png"
+    Image.new("RGB", (2, 2)).save(path)
+    status = path.stat()
+    assert ImageFile(str(path)).stamp() == f"{path.absolute()}\t{status.st_size}\t{status.st_mtime_ns}"
+    scene = '{"objects":[["circle","red","small",9,9,5]],"background":1}'
+    assert SceneImage(scene, 64).stamp() == scene
+    transform = {**ImageTransform(32, "imagenet").spec(), "min_side": ImageTransform(32, "imagenet").min_side}
+    spec = StoreSpec(EncoderSpec("timm/resnet18", "x", "0" * 64), transform, "grid", ("/data/1.png\t10\t20", scene))
+    assert replace(spec, encoder=replace(spec.encoder, name="small-conv")).key() == "bb5fb8fa8ca2c5cade9c921a49b7b2d8"
 
 
 def test_random_weights_are_always_the_same_and_leave_the_random_state_alone():
@@ -157,26 +188,20 @@ def test_random_weights_are_always_the_same_and_leave_the_random_state_alone():
 
 def test_killed_in_the_middle_it_goes_on_behind_the_last_flush(tmp_path):
     examples = make_pictures(tmp_path / "pictures", 600)
-    whole = frozen(tmp_path / "whole").store(examples, read, image_stamp)
+    whole = frozen(tmp_path / "whole").store(examples)
 
-    def deadly(example):
-        if example.image_id == 560:
+    def deadly(number):
+        if number == 560:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(example)
 
     features = frozen(tmp_path / "cache")
-    child = multiprocessing.get_context("fork").Process(target=features.store, args=(examples, deadly, image_stamp))
+    child = multiprocessing.get_context("fork").Process(target=features.store, args=(watched(examples, deadly),))
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     assert not (features.cache_dir / whole.folder.name).exists()  # nobody takes it for a finished one
-    opened = []
-
-    def counted(example):
-        opened.append(example.image_id)
-        return read(example)
-
-    store = features.store(examples, counted, image_stamp)
+    opened: list[int] = []
+    store = features.store(watched(examples, opened.append))
     assert opened == list(range(512, 600))
     assert torch.equal(store[:], whole[:])
 
@@ -185,14 +210,13 @@ def test_of_two_processes_one_computes_and_both_see_the_finished_store(tmp_path)
     examples = make_pictures(tmp_path / "pictures", 64)
     log = tmp_path / "log"
 
-    def counted(example):
+    def counted(number):
         with log.open("a") as file:
             file.write("x")
-        return read(example)
 
     features = frozen(tmp_path / "cache")
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=features.store, args=(examples, counted, image_stamp)) for _ in range(2)]
+    children = [context.Process(target=features.store, args=(watched(examples, counted),)) for _ in range(2)]
     for child in children:
         child.start()
     for child in children:
@@ -204,26 +228,25 @@ def test_of_two_processes_one_computes_and_both_see_the_finished_store(tmp_path)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_picture_is_named_in_one_line(tmp_path, workers):
     examples = make_pictures(tmp_path / "pictures", 3)
-    Path(examples[1].image).write_bytes(b"no picture")
+    Path(examples[1].image.path).write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"1\.png: image cannot be decoded") as caught:
-        frozen(tmp_path / "cache", workers).store(examples, read, image_stamp)
+        frozen(tmp_path / "cache", workers).store(examples)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_picture_is_named_before_anything_is_computed(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png: no such image file \(for record 7\)"):
-        frozen(tmp_path / "cache").store([Example(0, "gone.png", origin="record 7")], read, image_stamp)
+        frozen(tmp_path / "cache").store([Example(0, ImageFile("gone.png"), origin="record 7")])
 
 
 def test_a_picture_that_changes_meanwhile_is_an_error_and_leaves_nothing(tmp_path):
     examples = make_pictures(tmp_path / "pictures", 3)
 
-    def changing(example):
-        os.utime(examples[0].image, ns=(1, 1))
-        return read(example)
+    def changing(number):
+        os.utime(examples[0].image.path, ns=(1, 1))
 
     with pytest.raises(DataError, match="changed while its features were computed"):
-        frozen(tmp_path / "cache").store(examples, changing, image_stamp)
+        frozen(tmp_path / "cache").store(watched(examples, changing))
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
@@ -255,11 +278,11 @@ def test_values_beyond_half_precision_are_refused(tmp_path, monkeypatch):
         encoder.layers[3][1].weight.fill_(1e9)
     monkeypatch.setattr(feature_store, "build_encoder", lambda *_: encoder)
     with pytest.raises(UserError, match=r"'small-conv' gives values up to .* beyond half precision"):
-        frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 2), read, image_stamp)
+        frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 2))
 
 
 def test_a_cut_off_store_says_what_to_do(tmp_path):
-    store = frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 3), read, image_stamp)
+    store = frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 3))
     path = store.folder / "features.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"is damaged .* remove the folder"):

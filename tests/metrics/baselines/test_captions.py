@@ -30,7 +30,7 @@ def rounded(bound):
 
 @pytest.fixture(scope="module")
 def raw(data_root):
-    return UCMCaptions(str(data_root / "ucm"), text="raw")
+    return UCMCaptions(root=str(data_root / "ucm"), text="raw")
 
 
 # the real data; expected values are those of the data set's description
@@ -66,7 +66,7 @@ def test_the_rows_of_ucm_that_look_at_pictures(data_root):
     data = UCMCaptions(
         str(data_root / "ucm"), text="raw", encoder="torchvision/squeezenet1_0", encoder_weights=str(weights)
     )
-    bounds = data.bounds("test")
+    bounds = data.baselines("test")
     assert bounds[floors.PREDICTED_CLASS]["bleu4"] == pytest.approx(0.733, abs=0.02)
     assert bounds[floors.PREDICTED_CLASS]["cider_d"] == pytest.approx(3.50, abs=0.1)
     assert bounds[floors.NEAREST]["bleu4"] == pytest.approx(0.6, abs=0.05)
@@ -81,7 +81,7 @@ def test_the_rows_of_ucm_that_look_at_pictures(data_root):
 def test_features_of_pictures_tell_the_class(data_root):
     """The same on a few real pictures, quickly."""
     weights = next((data_root / "weights").glob("squeezenet*.pth"))
-    data = UCMCaptions(str(data_root / "ucm"))
+    data = UCMCaptions(root=str(data_root / "ucm"))
     encoder = build_encoder("torchvision/squeezenet1_0", str(weights)).eval()
     classes = data.classes("train")
     chosen = [e for e in data.examples("train") if classes[str(e.image_id)] in ("beach", "harbor", "forest")]

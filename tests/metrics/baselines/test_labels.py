@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from datamodules.audit.label_bounds import label_bounds_of
+from datamodules.audit.label_baselines import label_baselines_of
 from datamodules.ucm_captions import UCMCaptions
 from metrics.baselines.labels import (
     FEATURES,
@@ -76,6 +76,6 @@ def test_floors_that_are_not_beaten():
 
 def test_labels_of_the_true_class_on_ucm(data_root):
     data = UCMCaptions(root=str(data_root / "ucm"), captions_only=True)
-    rows = label_bounds_of(data, "test", reads_text=False)
+    rows = label_baselines_of(data, "test", reads_text=False)
     assert list(rows) == [PRIOR, TRUE_CLASS]
     assert rows[TRUE_CLASS]["micro_f1"] == pytest.approx(0.803, abs=0.001)

@@ -1,30 +1,20 @@
-"""Floors and ceilings of a labelled data set."""
-
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+"""Baselines and upper bounds of a labelled data set."""
 
 import numpy as np
 
-from datamodules.base import CaptionDataModule, Split
+from datamodules.base import CaptionDataModule
+from datamodules.readers.records import Split
 
 
-@runtime_checkable
-class HasClasses(Protocol):
-    """A data set whose pictures also have one class each."""
-
-    def classes(self, split: Split) -> Mapping[str, str]:
-        """Class of every image of a split by its id."""
-
-
-def label_bounds_of(data: CaptionDataModule, split: Split, reads_text: bool) -> dict[str, dict[str, float]]:
+def label_baselines_of(data: CaptionDataModule, split: Split, reads_text: bool) -> dict[str, dict[str, float]]:
     """Scores of the rows that `metrics.baselines.labels.label_bounds` can make of a data set.
 
-    Rows that look at pictures use the mean features of the frozen encoder, and are absent without one.
+    Rows that look at images use the mean features of the frozen encoder, and are absent without one.
 
     Args:
         data: the data module.
         split: what is scored; the rows are made from train.
-        reads_text: whether captions may be read; they are no floor of a model that sees pictures alone.
+        reads_text: whether captions may be read; they are no baseline of a model that sees images alone.
     """
     from metrics.baselines.labels import label_bounds  # scikit-learn is only needed here
 
@@ -34,10 +24,9 @@ def label_bounds_of(data: CaptionDataModule, split: Split, reads_text: bool) -> 
     stores = [data.features(name) for name in ("train", split)]
     means = [None if store is None else store.means() for store in stores]
     classes: list[list[str]] = []
-    if isinstance(data, HasClasses):
-        found = [data.classes(name) for name in ("train", split)]
-        if all(found):
-            classes = [[found[i].get(str(e.image_id), "") for e in examples[n]] for i, n in enumerate(("train", split))]
+    found = [data.classes(name) for name in ("train", split)]
+    if all(found):
+        classes = [[found[i].get(str(e.image_id), "") for e in examples[n]] for i, n in enumerate(("train", split))]
     words = reads_text and any(texts[0])
     return label_bounds(
         targets[0],

@@ -2,8 +2,8 @@
 
 import pytest
 
+from datamodules.scenes.facts import caption_fact_f1, check_caption, parse_caption
 from datamodules.scenes.generator import Scene, SceneObject
-from datamodules.scenes.truth import caption_truth, check_caption, parse_caption
 
 # two small red circles in the left column; a large blue square at the right; a small green cross in between, low
 SCENE = Scene(
@@ -59,11 +59,11 @@ def test_counts_by_hand(caption, stated, true, found):
 
 def test_truth_is_the_harmonic_mean():
     # precision 6/7, recall 3/4
-    assert caption_truth("two red circles right of a blue square", SCENE) == pytest.approx(
+    assert caption_fact_f1("two red circles right of a blue square", SCENE) == pytest.approx(
         2 * 6 / 7 * 3 / 4 / (6 / 7 + 3 / 4)
     )
-    assert caption_truth("", SCENE) == 0.0
-    assert caption_truth("a yellow triangle", SCENE) == 0.0
+    assert caption_fact_f1("", SCENE) == 0.0
+    assert caption_fact_f1("a yellow triangle", SCENE) == 0.0
 
 
 def test_case_and_punctuation_do_not_matter():

@@ -1,10 +1,10 @@
-"""What captions of scenes can reach: the ceiling of a captioner that sees everything, the floor of one that is blind.
+"""What captions of scenes can reach: upper bounds that know the scene, and a baseline that sees no image.
 
-* **ceiling**: a captioner that knows the scene and draws a fresh caption from the grammar, scored against the five
-  references. Its truth is 1; its n-gram scores are what the grammar's randomness leaves.
-* **typical phrasing**: the same knowledge, but of 12 fresh captions the one most like the other 11 is kept. A model
-  that decodes greedily prefers frequent phrasings too and so can exceed the ceiling; this row says how far.
-* **image-blind floor**: for each metric, the one fixed caption that is best on training scenes (the most frequent
+* **upper bound**: a captioner that knows the scene and draws a fresh caption from the grammar, scored against the five
+  references. Its fact F1 is 1; its n-gram scores are what the grammar's randomness leaves.
+* **modal-template oracle**: the same knowledge, but of 12 fresh captions the one most like the other 11 is kept. A
+  model that decodes greedily prefers frequent wordings too and so can exceed the upper bound; this row says how far.
+* **language-only baseline**: for each metric, the one fixed caption that is best on training scenes (the most frequent
   training caption is among the candidates), given to every scene of the split.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from datamodules.scenes.facts import caption_fact_f1
 from datamodules.scenes.generator import Scene
 from datamodules.scenes.grammar import fresh_caption
-from datamodules.scenes.truth import caption_truth
 from metrics.captions import SCORES, ImageScores, References, ngram_counts
 
-CEILING = "ceiling"
-TYPICAL = "typical phrasing"
-FLOOR = "image-blind floor"
+UPPER_BOUND = "upper bound"
+MODAL_TEMPLATE = "modal-template oracle"
+LANGUAGE_ONLY = "language-only baseline"
 
 _SPEAKERS = 12
 _CANDIDATES = 24
@@ -36,11 +36,11 @@ def scene_scores(captions: Sequence[str], scenes: Mapping[str, Scene], reference
         references: their captions, with the same ids.
 
     Returns:
-        "bleu1" .. "bleu4", "rouge_l", "cider_d" and "truth".
+        "bleu1" .. "bleu4", "rouge_l", "cider_d" and "fact_f1".
     """
     scored: ImageScores = references.score(dict(zip(scenes, captions, strict=True)))
-    truth = [caption_truth(caption, scene) for caption, scene in zip(captions, scenes.values(), strict=True)]
-    return {**scored.corpus(), "truth": float(np.mean(truth))}
+    facts = [caption_fact_f1(caption, scene) for caption, scene in zip(captions, scenes.values(), strict=True)]
+    return {**scored.corpus(), "fact_f1": float(np.mean(facts))}
 
 
 def typical_caption(scene: Scene) -> str:
@@ -53,7 +53,7 @@ def typical_caption(scene: Scene) -> str:
     return captions[int(np.argmax(scores))]
 
 
-def image_blind_captions(train_scenes: Sequence[Scene], train_captions: Sequence[Sequence[str]]) -> dict[str, str]:
+def language_only_captions(train_scenes: Sequence[Scene], train_captions: Sequence[Sequence[str]]) -> dict[str, str]:
     """Finds, for each metric, the fixed caption that scores best on training scenes.
 
     Args:
@@ -69,7 +69,7 @@ def image_blind_captions(train_scenes: Sequence[Scene], train_captions: Sequence
         caption: scene_scores([caption] * len(scenes), scenes, references)
         for caption in _likely_captions(train_captions)
     }
-    return {name: max(table, key=lambda text: table[text][name]) for name in (*SCORES, "truth")}
+    return {name: max(table, key=lambda text: table[text][name]) for name in (*SCORES, "fact_f1")}
 
 
 def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
@@ -88,25 +88,25 @@ def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
     return [counts.most_common(1)[0][0], *(text for texts in best.values() for text in texts[:per_length])]
 
 
-def scene_bounds(
-    scenes: Mapping[str, Scene], references: Mapping[str, Sequence[str]], blind: Mapping[str, str]
+def scene_baselines(
+    scenes: Mapping[str, Scene], references: Mapping[str, Sequence[str]], fixed: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
     """Computes the rows that a captioner's scores on these scenes must be read against.
 
     Args:
         scenes: the scenes by image id.
         references: the captions of each.
-        blind: metric to the fixed caption of the floor, from `image_blind_captions`.
+        fixed: metric to the fixed caption of the language-only baseline, from `language_only_captions`.
 
     Returns:
-        Row name to "bleu1" .. "bleu4", "rouge_l", "cider_d" and "truth".
+        Row name to "bleu1" .. "bleu4", "rouge_l", "cider_d" and "fact_f1".
     """
     prepared = References(references)
     rows = {
-        CEILING: [fresh_caption(scene) for scene in scenes.values()],
-        TYPICAL: [typical_caption(scene) for scene in scenes.values()],
+        UPPER_BOUND: [fresh_caption(scene) for scene in scenes.values()],
+        MODAL_TEMPLATE: [typical_caption(scene) for scene in scenes.values()],
     }
-    bounds = {name: scene_scores(captions, scenes, prepared) for name, captions in rows.items()}
-    fixed = {text: scene_scores([text] * len(scenes), scenes, prepared) for text in set(blind.values())}
-    bounds[FLOOR] = {metric: fixed[text][metric] for metric, text in blind.items()}
-    return bounds
+    scored = {name: scene_scores(captions, scenes, prepared) for name, captions in rows.items()}
+    by_text = {text: scene_scores([text] * len(scenes), scenes, prepared) for text in set(fixed.values())}
+    scored[LANGUAGE_ONLY] = {metric: by_text[text][metric] for metric, text in fixed.items()}
+    return scored

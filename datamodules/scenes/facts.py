@@ -1,9 +1,9 @@
-"""What a caption states about a scene, and how much of it is true.
+"""What a caption states about a scene, and how much of it holds: fact F1.
 
 Any word sequence is read; words that are not understood are skipped, so nonsense states nothing. A **mention** is a
 noun of the scenes ("circle", "circles") with the count, size and colour words right before it. It states facts:
 
-* object: something of that shape is in the picture;
+* object: something of that shape is in the scene;
 * colour: something of that shape and colour is;
 * size: something of that shape, colour and size is;
 * count: exactly so many match the mention as a whole ("a" and "one" state 1; no number word states no count).
@@ -12,9 +12,9 @@ A **relation** states that all objects of one mention stand so to all objects of
 and C", "A between B and C", "A with B on its left", "A with B below it". A fact stated twice counts once.
 
 * precision = stated facts that hold / stated facts (0 when none is stated);
-* recall = objects of the picture that are stated / objects of the picture. An object is stated by a mention of its
+* recall = objects of the scene that are stated / objects of the scene. An object is stated by a mention of its
   shape and its colour with no word against it; "a red circle" states one object even when there are two;
-* truth = 2 * precision * recall / (precision + recall), 0 when both are 0 and so for an empty caption.
+* fact F1 = 2 * precision * recall / (precision + recall), 0 when both are 0 and so for an empty caption.
 """
 
 import re
@@ -56,7 +56,7 @@ class Mention:
     sizes: set[str] = field(default_factory=set)
 
     def matches(self, scene: Scene) -> tuple[int, ...]:
-        """Returns the indices of the objects that fit all words of the mention."""
+        """Returns the indices of the objects that match all words of the mention."""
         return tuple(
             index
             for index, item in enumerate(scene.objects)
@@ -83,13 +83,13 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class TruthCounts:
-    """Counts that truth is made of.
+class FactCounts:
+    """Counts that fact F1 is made of.
 
     Attributes:
         stated: different facts stated.
         true: those of them that hold.
-        objects: objects in the picture.
+        objects: objects in the scene.
         found: those of them that are stated.
     """
 
@@ -105,11 +105,11 @@ class TruthCounts:
 
     @property
     def recall(self) -> float:
-        """Share of the picture's objects that are stated."""
+        """Share of the scene's objects that are stated."""
         return self.found / self.objects if self.objects else 0.0
 
     @property
-    def truth(self) -> float:
+    def f1(self) -> float:
         """Harmonic mean of precision and recall."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
@@ -190,25 +190,25 @@ def _joined(words: list[str], mentions: list[Mention], position: int) -> bool:
     return words[mentions[position].end : mentions[position + 1].start] == ["and"]
 
 
-def check_caption(caption: str, scene: Scene) -> TruthCounts:
+def check_caption(caption: str, scene: Scene) -> FactCounts:
     """Checks a caption against a scene.
 
     Args:
         caption: any text.
-        scene: what the picture shows.
+        scene: what the image shows.
 
     Returns:
-        The counts, whose `truth` is the score.
+        The counts, whose `f1` is the score.
     """
     statement = parse_caption(caption)
     facts = dict(_facts(statement, scene))
     found = _stated_objects(statement, scene)
-    return TruthCounts(len(facts), sum(facts.values()), len(scene.objects), found)
+    return FactCounts(len(facts), sum(facts.values()), len(scene.objects), found)
 
 
-def caption_truth(caption: str, scene: Scene) -> float:
-    """Returns the truth of a caption, in [0, 1]."""
-    return check_caption(caption, scene).truth
+def caption_fact_f1(caption: str, scene: Scene) -> float:
+    """Returns the fact F1 of a caption, in [0, 1]."""
+    return check_caption(caption, scene).f1
 
 
 def _facts(statement: Statement, scene: Scene) -> Iterator[tuple[tuple[object, ...], bool]]:

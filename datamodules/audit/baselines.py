@@ -1,24 +1,36 @@
-"""Floors and ceilings of a data set of real pictures."""
+"""Baselines and upper bounds of a data set of real images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from datamodules.base import CaptionDataModule, Split
+from datamodules.readers.records import Split
+from datamodules.stored_features.files import FeatureStore
 
-Classes = Callable[[Split], Mapping[str, str]]
+
+class CaptionedData(Protocol):
+    """What baselines are made of; every data module has it."""
+
+    def references(self, split: Split) -> Mapping[str, Sequence[str]]:
+        """All captions of every image by its id."""
+
+    def classes(self, split: Split) -> Mapping[str, str]:
+        """Class of every image by its id; empty when there are none."""
+
+    def features(self, split: Split) -> FeatureStore | None:
+        """Stored features of the images in the same order, if there are any."""
 
 
-class Bounds:
+class CaptionBaselines:
     """The rows that `metrics.baselines.captions` can make of a data set, each split computed once.
 
-    Rows that look at pictures use the mean features of the frozen encoder, and are absent without one.
+    Rows that look at images use the mean features of the frozen encoder, and are absent without one.
 
     Args:
         data: the data module; the rows are made from its training split.
-        classes: class of every image of a split by image id, where the data has classes.
     """
 
-    def __init__(self, data: CaptionDataModule, classes: Classes | None = None) -> None:
-        self.data, self.classes = data, classes
+    def __init__(self, data: CaptionedData) -> None:
+        self.data = data
         self._captions: dict[Split, dict[str, dict[str, str]]] = {}
         self._scores: dict[Split, dict[str, dict[str, float]]] = {}
 
@@ -32,8 +44,8 @@ class Bounds:
             self._captions[split] = floor_captions(
                 data.references("train"),
                 data.references(split),
-                train_classes=self.classes("train") if self.classes else None,
-                classes=self.classes(split) if self.classes else None,
+                train_classes=data.classes("train"),
+                classes=data.classes(split),
                 train_features=None if train_store is None else train_store.means(),
                 features=None if store is None else store.means(),
             )

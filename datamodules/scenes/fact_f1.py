@@ -1,4 +1,4 @@
-"""Truth of captions of synthetic scenes as a torchmetrics class."""
+"""Fact F1 of captions of synthetic scenes as a torchmetrics class."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from core.errors import UserError
+from datamodules.scenes.facts import caption_fact_f1
 from datamodules.scenes.generator import Scene
-from datamodules.scenes.truth import caption_truth
 
 
-class SceneTruth(Metric):
-    """Mean truth of one caption per scene: F1 of how much of the caption holds and how much of the picture it states.
+class FactF1(Metric):
+    """Mean fact F1 of one caption per scene: how much of the caption holds, and how much of the scene it states.
 
-    The score of a caption is that of `datamodules.scenes.truth`. The state is one number per scene, -1 while it has
+    The score of a caption is that of `datamodules.scenes.facts`. The state is one number per scene, -1 while it has
     no caption, reduced across processes by the maximum: a scene that two processes have seen counts once, so the
     result is exact however the scenes are shared out.
 
@@ -46,7 +46,7 @@ class SceneTruth(Metric):
         for image_id, caption in zip(image_ids, captions, strict=True):
             if image_id not in self._row:
                 raise UserError(f"image id {image_id!r} is not among the {len(self._row)} scenes of this metric")
-            self.rows[self._row[image_id]] = caption_truth(caption, self._scenes[image_id])
+            self.rows[self._row[image_id]] = caption_fact_f1(caption, self._scenes[image_id])
 
     def compute(self) -> Tensor:
         """Returns the mean over the scenes that have a caption, a float32 scalar; NaN when none has."""

@@ -1,0 +1,48 @@
+"""Tables of annotations as pandas frames of text, with the line of every row."""
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+
+
+def read_frame(text: str, path: Path, separator: str = ",") -> "pd.DataFrame":
+    """Reads a table with a header.
+
+    Args:
+        text: content of the file.
+        path: the file, for messages.
+        separator: what stands between cells.
+
+    Returns:
+        The rows that are not blank, all cells as text; cells that a row lacks are empty. The index is the line on
+        which a row ends.
+
+    Raises:
+        DataError: a row has more cells than the header, or a quote is never closed.
+    """
+    import pandas as pd  # half a second, which only those wait for who read tables
+
+    body = text.lstrip("\r\n")
+    first = len(_NEWLINE.findall(text[: len(text) - len(body)]))
+    try:
+        frame = pd.read_csv(
+            io.StringIO(body), sep=separator, header=None, dtype=object, keep_default_na=False, skip_blank_lines=False
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().rpartition("C error: ")[2]
+        raise DataError(
+            f"{path}: not a valid table ({reason}); check the separators and double quotes there"
+        ) from error
+    # a quoted cell may have several lines; pandas counts rows
+    extra = frame.map(lambda cell: len(_NEWLINE.findall(cell))).sum(axis=1)
+    frame.index = pd.Index(range(1, len(frame) + 1)) + first + extra.cumsum().to_numpy()
+    rows = frame.iloc[1:].set_axis(frame.iloc[0].str.strip().tolist(), axis=1)
+    return rows[rows.map(lambda cell: bool(cell.strip())).any(axis=1)]
