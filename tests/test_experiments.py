@@ -8,7 +8,7 @@ from lightning import Trainer
 
 import cli
 import datamodules.base as base
-import networks.emotion.students
+import networks.emotion.bert_resnet
 import networks.emotion.visual_bert
 from datamodules.loading.tokenization import WordTokenizer
 from datamodules.pseudo_labels import PseudoLabels
@@ -62,7 +62,7 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(base, "build_tokenizer", lambda *args, **kwargs: words)
     monkeypatch.setattr(base.CaptionDataModule, "examples", lambda self, split: [])
     monkeypatch.setattr(PseudoLabels, "label_names", ("joy", "fear"))
-    for module in (networks.emotion.visual_bert, networks.emotion.students):  # twelve layers take seconds
+    for module in (networks.emotion.visual_bert, networks.emotion.bert_resnet):  # twelve layers take seconds
         monkeypatch.setattr(module, "build_bert", shallow_bert)
     return built
 

@@ -17,6 +17,7 @@ from commands import recipe
 from commands.arguments import Parser
 from commands.data import DATA_MODULES
 from commands.recipes import document
+from commands.recipes.reading import read_document
 from commands.trainer import train
 from core import renamed
 from tests.conftest import ROOT
@@ -252,7 +253,7 @@ def docstring_recipe(tmp_path: Path) -> Path:
 def test_recipe_that_is_shown_is_accepted(parse, monkeypatch, tmp_path, source):
     monkeypatch.chdir(ROOT)
     path = recipe_of(ROOT / "docs" / "recipes.md", tmp_path) if source == "page" else docstring_recipe(tmp_path)
-    stages = document.resolve(document.read_document(path), path, {}, tmp_path / "runs").stages
+    stages = document.resolve(read_document(path), path, {}, tmp_path / "runs").stages
     assert len(stages) > 10
     config = {}
     for stage in stages:

@@ -171,8 +171,8 @@ def test_scheduled_sampling_grows_by_epoch(data, monkeypatch):
         ({"image_encoder": None}, "there is no image encoder"),
         ({"feature_dim": 5}, "the data module has an encoder, too"),
         ({"image_encoder": None, "feature_dim": 5}, "unfreeze_epoch is given without an image_encoder"),
-        ({"heads": 3, "attention": "multi_head"}, "cannot be shared among heads=3"),
-        ({"attention": "hard"}, "'hard' is unknown; give uniform, bahdanau"),
+        ({"heads": 3, "attention": "multi_head"}, "not divisible by heads=3"),
+        ({"attention": "hard"}, "'hard' is unknown; choose uniform, bahdanau"),
     ],
 )
 def test_wrong_settings(data, changes, message):
