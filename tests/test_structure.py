@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 
@@ -39,6 +40,13 @@ def test_limit_holds(measured, name):
     item = measured[name]
     limit = max(item.limit, KNOWN_BROKEN.get(name, item.limit))
     assert item.value <= limit, "\n".join(item.found)
+
+
+def test_linter_checks_the_same_layers():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    assert [*reversed(layers), "cli"] == list(structure.LAYERS)
+    assert set(settings["root_packages"]) == set(layers)
 
 
 @pytest.fixture
