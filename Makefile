@@ -55,9 +55,10 @@ test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
 
-lint: $(VENV)/.installed ## ruff, formatting, spelling, workflows, issue forms
+lint: $(VENV)/.installed ## ruff, formatting, layers, spelling, workflows, issue forms
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/codespell
 	@$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml

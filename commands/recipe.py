@@ -31,7 +31,8 @@ A recipe is a YAML file (experiments/recipes/NAME.yaml)::
       metrics: [macro_ap, top1, lift_over_prior]
       compare: [[test_A0B, test_A2B+]]     # paired bootstrap on their predictions
 
-``command`` holds words of this command line, as a text or a list. Its run folder, ``runs/RECIPE/seed-N/STAGE``, is
+``command`` holds words of this command line, as a text or a list. What stages or recipes share stands once, by
+``groups`` and ``extends`` (docs/recipes.md). Its run folder, ``runs/RECIPE/seed-N/STAGE``, is
 given to fit, validate, test and predict as ``--run_dir``; other commands, and these, can place it themselves with
 ``${run}``. ``${NAME}`` is a variable, ``${oc.env:NAME,default}`` one of the environment, ``$${`` a plain ``${``.
 Paths are those of the folder from which python cli.py is started.

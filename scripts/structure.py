@@ -310,7 +310,7 @@ def file_measures(root: Path, sources: Sequence[Source]) -> list[Measure]:
             packages[source.path.parent] += 1
     largest = sorted(packages, key=lambda item: -packages[item])
     tests = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("*.py")}
-    stray = [f"tests/{folder}" for folder in sorted(tests) if folder != Path() and folder not in packages]
+    stray = [f"tests/{folder}" for folder in sorted(tests) if not any((root / folder).glob("*.*"))]
     return [
         count_measure(f"files over {MAX_FILE} lines", long),
         Measure(
@@ -319,7 +319,7 @@ def file_measures(root: Path, sources: Sequence[Source]) -> list[Measure]:
             9,
             found=tuple(f"{folder}: {packages[folder]} files" for folder in largest),
         ),
-        count_measure("test packages that mirror no package", stray),
+        count_measure("test folders that mirror no folder", stray),
     ]
 
 

@@ -5,19 +5,18 @@ import contextlib
 import importlib
 import io
 import re
+import shutil
 from pathlib import Path
 
 import jsonargparse
 import pytest
-import yaml
 
 import cli
 import lightning_modules
 from commands import recipe
 from commands.arguments import Parser
 from commands.data import DATA_MODULES
-from commands.recipes import document
-from commands.recipes.reading import read_document
+from commands.recipes import document, reading
 from commands.trainer import train
 from core import renamed
 from tests.conftest import ROOT
@@ -233,11 +232,13 @@ def test_options_of_benchmarks_exist():
         assert not missing, f"{text.place}: {match[0]}"
 
 
-def recipe_of(page: Path, tmp_path: Path) -> Path:
-    """The recipe that a page shows, as a file."""
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+def recipe_of(page: Path, number: int, tmp_path: Path) -> Path:
+    """One of the two recipes that a page shows, as a file; the second extends a recipe of ours."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    assert len(blocks) == 2
     path = tmp_path / "recipe.yaml"
-    path.write_text(block)
+    path.write_text(blocks[number])
+    shutil.copy(ROOT / "experiments" / "recipes" / "emotion_source.yaml", tmp_path)
     return path
 
 
@@ -249,12 +250,14 @@ def docstring_recipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("source", ["page", "docstring"])
+@pytest.mark.parametrize("source", ["page", "groups", "docstring"])
 def test_recipe_that_is_shown_is_accepted(parse, monkeypatch, tmp_path, source):
     monkeypatch.chdir(ROOT)
-    path = recipe_of(ROOT / "docs" / "recipes.md", tmp_path) if source == "page" else docstring_recipe(tmp_path)
-    stages = document.resolve(read_document(path), path, {}, tmp_path / "runs").stages
-    assert len(stages) > 10
+    page = ROOT / "docs" / "recipes.md"
+    path = docstring_recipe(tmp_path) if source == "docstring" else recipe_of(page, int(source == "groups"), tmp_path)
+    shown = document.resolve(reading.read_document(path), path, {}, tmp_path / "runs")
+    stages = shown.stages
+    assert len(stages) > (5 if source == "groups" else 10)
     config = {}
     for stage in stages:
         words = list(stage.command)
@@ -264,4 +267,4 @@ def test_recipe_that_is_shown_is_accepted(parse, monkeypatch, tmp_path, source):
             run = Path(words[words.index("--ckpt_path") + 1])
             words = ["test", "--config", config[run.name], *words[1:]]
         assert parse([word.replace(f"{tmp_path}", "") for word in words]) is None, stage.name
-    assert yaml.safe_load(path.read_text())["summary"]
+    assert shown.summary.metrics

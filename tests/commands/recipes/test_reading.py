@@ -1,0 +1,148 @@
+"""Recipe files: what recipes extend and what stages inherit, and the recipes of this repository."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from commands.recipes.document import resolve
+from commands.recipes.reading import read_document
+from core.errors import UserError
+from tests.conftest import ROOT
+
+RECIPES = sorted((ROOT / "experiments" / "recipes").rglob("*.yaml"))
+BASE = """
+vars: {seed: 1, lr: 0.1}
+groups:
+  train:
+    command: fit --config a.yaml --lr=${lr}
+    inputs: [a.csv]
+stages:
+  first:
+    extends: train
+summary: {metrics: [bleu4], rows: [first]}
+"""
+RECIPE = """
+extends: base.yaml
+vars: {lr: 0.2}
+groups:
+  slow:
+    extends: train
+    command: --slow=true --run=${first.run}
+  listed:
+    command: [fit, --text, "a b"]
+stages:
+  ${name}:
+    extends: slow
+    for: {name: [x, y]}
+    command: --name=${name}
+    inputs: [b.csv]
+  as_it_is:
+    extends: slow
+  words:
+    extends: listed
+    command: --more 1
+summary: {rows: [x]}
+"""
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(BASE)
+    Path("r.yaml").write_text(RECIPE)
+
+
+def commands(path="r.yaml", **given):
+    """Name to words, without --run_dir."""
+    recipe = resolve(read_document(Path(path)), Path(path), given, Path("runs"))
+    return {stage.name: list(stage.key) for stage in recipe.stages}
+
+
+@pytest.mark.usefixtures("files")
+def test_words_of_the_group_come_before_those_of_the_stage():
+    first, slow = ["fit", "--config", "a.yaml", "--lr=0.2"], ["--slow=true", "--run=RECIPE/first"]
+    assert commands() == {
+        "first": first,
+        "x": [*first, *slow, "--name=x"],
+        "y": [*first, *slow, "--name=y"],
+        "as_it_is": [*first, *slow],
+        "words": ["fit", "--text", "a b", "--more", "1"],
+    }
+    assert commands(lr="3")["x"][3] == "--lr=3"
+    assert commands("base.yaml") == {"first": ["fit", "--config", "a.yaml", "--lr=0.1"]}
+
+
+@pytest.mark.usefixtures("files")
+def test_own_entries_replace_inherited_ones():
+    recipe = resolve(read_document(Path("r.yaml")), Path("r.yaml"), {}, Path("runs"))
+    inputs = {stage.name: stage.inputs for stage in recipe.stages}
+    assert inputs == {"first": ("a.csv",), "x": ("b.csv",), "y": ("b.csv",), "as_it_is": ("a.csv",), "words": ()}
+    assert (recipe.summary.rows, recipe.summary.metrics) == (("x",), ("bleu4",))
+
+
+@pytest.mark.usefixtures("files")
+def test_group_is_filled_in_with_the_stages_of_the_recipe_that_extends_it():
+    Path("r.yaml").write_text("extends: base.yaml\ngroups: {train: {command: test --ckpt_path RUN}}\n")
+    assert commands() == {"first": ["test", "--ckpt_path", "RUN"]}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("extends: listed", "extends: listd", "r.yaml: stage 'words': extends: there is no group 'listd': did you"),
+        ("extends: train", "extends: trian", "r.yaml: group 'slow': extends: there is no group 'trian': did you"),
+        ("extends: train", "extends: slow", "r.yaml: group 'slow': groups extend each other in a circle: slow -> slow"),
+        ("extends: base.yaml", "extends: bas.yaml", "there is no recipe 'bas.yaml'"),
+        ("extends: base.yaml", "extends: r.yaml", "r.yaml: extends: recipes extend each other in a circle"),
+        ("extends: base.yaml", "extends: [base.yaml]", "r.yaml: extends: expected the file of a recipe"),
+        ("command: [fit,", "comand: [fit,", "r.yaml: group 'listed': 'comand' is unknown: did you mean 'command'?"),
+        ('[fit, --text, "a b"]', "{fit: 1}", "r.yaml: stage 'words': command: expected a text or a list of texts"),
+        ('[fit, --text, "a b"]', '"fit \'a"', "r.yaml: stage 'words': command: cannot be split into words"),
+        (
+            "  listed:\n    command:",
+            "  listed: 3\n  o:\n    command:",
+            "r.yaml: group 'listed': expected a 'command'",
+        ),
+        ("groups:", "groups: 3\nvars:", "is there twice"),
+    ],
+)
+def test_mistakes_name_file_and_place_in_one_line(old, new, expected):
+    assert old in RECIPE
+    Path("r.yaml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(UserError) as error:
+        commands()
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("files")
+def test_stage_without_any_command_is_refused():
+    Path("r.yaml").write_text("groups: {empty: {inputs: [a]}}\nstages: {a: {extends: empty}}\n")
+    with pytest.raises(UserError, match="stage 'a': expected a 'command'"):
+        commands()
+
+
+def test_recipes_are_there():
+    names = {str(path.relative_to(ROOT / "experiments" / "recipes")) for path in RECIPES}
+    online = {name for name in names if "/" not in name}
+    assert {f"offline/{name}" for name in online} - names <= {"offline/ucm_attention_rnn.yaml"}
+    assert {name.removeprefix("offline/") for name in names - online} <= online
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+def test_recipe_resolves_and_names_files_that_exist(path):
+    for words in commands(path).values():
+        for before, word in itertools.pairwise(words):
+            if before == "--config":
+                assert (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "scale:" in path.read_text()], ids=lambda path: path.stem)
+def test_scale_is_one_variable(path):
+    assert "cpu" in str(commands(path))
+    large = commands(path, scale="gpu")
+    assert "cpu" not in str(large)
+    configs = {word for words in large.values() for word in words if word.startswith("experiments/overlays/")}
+    assert all((ROOT / config).is_file() for config in configs)
