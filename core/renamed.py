@@ -77,6 +77,26 @@ def old_options(settings: Mapping[str, Any]) -> dict[str, str]:
     return found | {name: "scheduled_sampling, _start and _epochs" for name in settings if name in _SAMPLING}
 
 
+def renamed_data_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a data module, and of those inside it, with the names of this version.
+
+    Args:
+        settings: name to value, with old or new names.
+
+    >>> renamed_data_options({"average_token_ids": True, "root": "x"})
+    {'root': 'x', 'captions_per_image': 'average'}
+    """
+    result = {name: _inner(value) for name, value in settings.items() if name != "average_token_ids"}
+    return result | {"captions_per_image": "average"} if settings.get("average_token_ids") else result
+
+
+def _inner(value: Any) -> Any:
+    """A data module among the options of another one."""
+    if isinstance(value, Mapping) and isinstance(value.get("init_args"), Mapping):
+        return {**value, "init_args": renamed_data_options(value["init_args"])}
+    return value
+
+
 def renamed_tensor(name: str) -> str:
     """Name of a tensor of a state dict in this version.
 

@@ -109,8 +109,7 @@ PUBLISHED = {
         "model.weights": "uclanlp/visualbert-vqa-coco-pre",
         "data.tokenizer": "google-bert/bert-base-uncased",
         "data.max_tokens": 32,
-        "data.captions_per_image": None,
-        "data.average_token_ids": True,
+        "data.captions_per_image": "average",
     },
     "emotion_student": {
         "trainer.max_epochs": 1,
@@ -131,8 +130,7 @@ PUBLISHED = {
         "data.sample_seed": 42,
         "data.source.max_tokens": 32,
         "data.source.batch_size": 64,
-        "data.source.captions_per_image": None,
-        "data.source.average_token_ids": True,
+        "data.source.captions_per_image": "average",
         **ADAM,
     },
     "emotion_transfer": {

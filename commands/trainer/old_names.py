@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from core.renamed import old_options, renamed_options
+from core.renamed import old_options, renamed_data_options, renamed_options
 
 _SECTIONS = ("model.init_args.", "model.")
 
@@ -69,13 +69,16 @@ class NewNames:
             content = yaml.safe_load(Path(name).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return name  # the parser says what is wrong
-        model = content.get("model") if isinstance(content, dict) else None
-        options = model.get("init_args") if isinstance(model, dict) else None
-        if not isinstance(model, dict) or not isinstance(options, dict) or not old_options(options):
+        if not isinstance(content, dict):
             return name
-        _note(name, options)
-        model["init_args"] = renamed_options(options)
-        return self._write(name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        before = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        for section, rename in (("model", renamed_options), ("data", renamed_data_options)):
+            part = content.get(section)
+            if isinstance(part, dict) and isinstance(part.get("init_args"), dict):
+                _note(name, part["init_args"] if section == "model" else {})
+                part["init_args"] = rename(part["init_args"])
+        after = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return name if after == before else self._write(name, after)
 
     def _write(self, name: str, text: str) -> str:
         """Writes a copy below folders of the same names, since runs are named after them."""
@@ -105,4 +108,5 @@ def _flow(value: Any) -> str:
 
 def _note(place: str, options: Mapping[str, Any]) -> None:
     names = ", ".join(f"{old} is now {new}" for old, new in old_options(options).items())
-    print(f"note: {place}: {names}; old names are read until the next version")
+    if names:
+        print(f"note: {place}: {names}; old names are read until the next version")

@@ -349,7 +349,7 @@ def test_stages_of_ucm_see_the_same_features():
     assert (
         len(
             {
-                str(stage["model"]["init_args"]["hidden_dims"]) + stage["model"]["init_args"]["pooling"]
+                str(stage["model"]["init_args"].get("hidden_dims", [512])) + stage["model"]["init_args"]["pooling"]
                 for stage in stages
             }
         )

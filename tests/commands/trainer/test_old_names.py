@@ -96,3 +96,14 @@ def test_the_old_schedule_of_sampling_gives_the_same_shares(old, shares):
         new.get("scheduled_sampling_epochs", 0),
     )
     assert [scheduled_share(*values, epoch) for epoch in range(3)] == pytest.approx(shares)
+
+
+def test_old_options_of_data_modules_are_read(tmp_path):
+    source = {"class_path": "x", "init_args": {"average_token_ids": True, "root": "y"}}
+    content = {"data": {"class_path": "z", "init_args": {"average_token_ids": False, "source": source}}}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with NewNames() as names:
+        read = yaml.safe_load(Path(names.arguments(["test", "--config", str(file)])[2]).read_text())
+    inner = {"class_path": "x", "init_args": {"captions_per_image": "average", "root": "y"}}
+    assert read["data"]["init_args"] == {"source": inner}
