@@ -81,8 +81,8 @@ def test_skipped_pictures_are_not_told_to_be_skipped(fit, tmp_path, caplog):
     root = make_folder(tmp_path / "data", 12)
     for picture in (root / "images").iterdir():
         picture.write_bytes(b"x")
-    assert "no usable picture in split 'train'" in fit("--data.init_args.on_bad_image=skip", root=root)
-    assert "7 of 7 pictures are left out" in caplog.text
+    assert "no usable image in split 'train'" in fit("--data.init_args.on_bad_image=skip", root=root)
+    assert "7 of 7 images are skipped" in caplog.text
     assert "pass on_bad_image" not in caplog.text
 
 
@@ -178,7 +178,7 @@ def test_mixed_precision_with_clipped_gradients(monkeypatch, tmp_path, folder):
 def test_a_model_of_another_size(monkeypatch, capsys, finished):
     monkeypatch.chdir(ROOT)
     line = error_of(capsys, ["test", "--ckpt_path", str(finished), "--model.init_args.language_dim=32"])
-    assert "the checkpoint does not fit this model" in line
+    assert "the checkpoint does not match this model" in line
 
 
 def test_training_goes_on_from_the_last_checkpoint_only(finished, tmp_path, monkeypatch):

@@ -1,17 +1,20 @@
 """Run folders: where a run is written, which checkpoint is meant, what is noted about it."""
 
+import contextlib
 import itertools
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from core.checkpoints import find_checkpoint
 from core.errors import UserError
 from core.files import write_json
+from core.locks import FolderLock, make_new_folder
 from reporting.loggers import read_facts
 
 _CHILD = "CAPTION_RUN_DIR"
@@ -35,23 +38,58 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
         UserError: the folder is taken, or there is no such checkpoint.
     """
     checkpoint = _checkpoint(subcommand, run_dir, ckpt_path)
-    if subcommand != "fit":
-        return _evaluation_folder(subcommand, run_dir, checkpoint, configs), checkpoint
-    if checkpoint is not None and checkpoint.name == "last.ckpt" and run_dir is None:
-        run_dir = str(_run_of(checkpoint) or "") or None
     starter, _, announced = os.environ.get(_CHILD, "").partition(":")
     # a rank alone is no proof: Lightning leaves LOCAL_RANK behind in the process that started the others
     if starter == str(os.getppid()) and os.environ.get("LOCAL_RANK", "0") != "0":
         return Path(announced), checkpoint
-    folder = Path(run_dir) if run_dir else _new_folder(configs)
-    goes_on = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
-    if not goes_on and (folder / "config.yaml").exists():
-        raise UserError(
-            f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or go on "
-            f"with it: python cli.py resume {folder}"
-        )
+    if subcommand == "fit":
+        folder = _training_folder(run_dir, checkpoint, configs)
+    else:
+        folder = _evaluation_folder(subcommand, run_dir, checkpoint, configs)
     os.environ[_CHILD] = f"{os.getpid()}:{folder}"
     return folder, checkpoint
+
+
+def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list[str]) -> Path:
+    if checkpoint is not None and checkpoint.name == "last.ckpt" and run_dir is None:
+        run_dir = str(_run_of(checkpoint) or "") or None
+    folder = _own(Path(run_dir)) if run_dir else _own_new(_new_folder(configs))
+    resumes = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
+    if not resumes and (folder / "config.yaml").exists():
+        raise UserError(
+            f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or resume "
+            f"it: python cli.py resume {folder}"
+        )
+    return folder
+
+
+_owned: list[FolderLock] = []
+"""Folders of the command that is running."""
+
+
+@contextlib.contextmanager
+def ownership() -> Iterator[None]:
+    """Gives up at its end the folders that the command inside has taken."""
+    before = len(_owned)
+    try:
+        yield
+    finally:
+        while len(_owned) > before:
+            _owned.pop().release()
+
+
+def _own(folder: Path) -> Path:
+    """Takes a folder for this process; of several processes of one run the first one takes it for all."""
+    if all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID")):
+        _owned.append(FolderLock(folder))
+    return folder
+
+
+def _own_new(folder: Path) -> Path:
+    """Makes a folder of this name, or with a number behind it, and takes it."""
+    own, made = make_new_folder(folder)
+    _owned.append(FolderLock(own, made))
+    return own
 
 
 def interrupted_message() -> str:
@@ -141,8 +179,7 @@ def _run_of(checkpoint: Path) -> Path | None:
 def _new_folder(configs: list[str]) -> Path:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("under torchrun every process must know the run folder: pass --run_dir PATH")
-    base = Path("runs") / _experiment(configs) / time.strftime("%Y-%m-%d_%H-%M-%S")
-    return _unused(base)
+    return Path("runs") / _experiment(configs) / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def _experiment(configs: list[str]) -> str:
@@ -161,20 +198,11 @@ def _evaluation_folder(subcommand: str, run_dir: str | None, checkpoint: Path | 
     if run_dir is not None and not (Path(run_dir) / "config.yaml").exists():
         if any((Path(run_dir) / name).exists() for name in ("predictions.json", "metrics.json")):
             raise UserError(f"--run_dir {run_dir} holds results already, which are never overwritten: choose another")
-        return Path(run_dir)
+        return _own(Path(run_dir))
     run = _run_of(checkpoint) if run_dir is None else Path(run_dir)
     if run is None:
-        return _unused(Path("runs") / _experiment(configs) / subcommand)
-    return _unused(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
-
-
-def _unused(folder: Path) -> Path:
-    """The folder itself, or the same with -2, -3 ... when it exists."""
-    candidate, number = folder, 1
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+        return _own_new(Path("runs") / _experiment(configs) / subcommand)
+    return _own_new(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
 
 
 def _commit() -> str | None:

@@ -212,11 +212,13 @@ def main(args: Sequence[str]) -> int:
     if any(".dict_kwargs" in arg for arg in args):
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    with NewNames() as names, own_wandb_run():
+    with runs.ownership(), NewNames() as names, own_wandb_run():
         try:
             cli = _run(names.arguments(runs.with_saved_config(args)))
         except UserError as error:
-            raise UserError(names.original(str(error))) from error
+            if (text := names.original(str(error))) == str(error):
+                raise
+            raise UserError(text) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
         print(f"run folder: {cli.run_dir}")
     return 130 if cli.trainer.interrupted else 0

@@ -1,0 +1,145 @@
+"""Folders that belong to one process at a time."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from core.errors import UserError
+from core.files import write_json
+
+LOCK, OWNER = ".lock", ".owner"
+_WAIT = 10.0
+"""Seconds that a lock may outlive its dead owner, on file systems of other machines."""
+
+
+class FolderLock:
+    """Ownership of a folder by this process until `release` or its end, however it ends.
+
+    A record lock (POSIX `lockf`) on a file in the folder: unlike `flock`, loader processes do not inherit it, so a
+    killed run leaves nothing locked; NFS version 4 and Lustre (mounted with `flock`) pass it on to other machines.
+    Where a file system has no locks, or on Windows, ownership is only noted, not enforced.
+
+    Args:
+        folder: made if it does not exist.
+        made: topmost folder that was made for this process, see `make_new_folder`.
+
+    Raises:
+        UserError: another process has it; the message names it.
+    """
+
+    def __init__(self, folder: Path, made: Path | None = None) -> None:
+        self.folder = folder
+        self._made = made or _missing(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] | None = (folder / LOCK).open("a")
+        until = time.monotonic() + _WAIT
+        while not _locked(self._file):
+            owner = read_owner(folder)
+            if _lives(owner) or time.monotonic() > until:
+                self._file.close()
+                raise UserError(
+                    f"folder '{folder}' is in use by {_described(owner)}: wait for its end, or choose another --run_dir"
+                )
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            write_json(folder / OWNER, _this_process())
+
+    def release(self) -> None:
+        """Gives the folder up; folders that were made for the lock and are still empty go."""
+        if self._file is None:
+            return
+        for name in (OWNER, LOCK):
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
+        self._file.close()
+        self._file = None
+        for empty in (self.folder, *self.folder.parents) if self._made else ():
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+            if empty == self._made:
+                break
+
+
+def make_new_folder(folder: Path) -> tuple[Path, Path]:
+    """Makes a folder that nobody has: the given one, or the same with -2, -3 ... when it exists.
+
+    Of several processes that ask at the same time each gets its own.
+
+    Returns:
+        The folder, and the topmost one that was made for it.
+    """
+    candidate, number = folder, 1
+    above = _missing(folder.parent)
+    while True:
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
+        else:
+            return candidate, above or candidate
+
+
+def _missing(folder: Path) -> Path | None:
+    """The topmost folder of a path that does not exist."""
+    gone = [part for part in (folder, *folder.parents) if not part.exists()]
+    return gone[-1] if gone else None
+
+
+def read_owner(folder: Path) -> dict[str, Any]:
+    """What the owner of a folder has noted of itself; empty when nothing is known."""
+    try:
+        owner = json.loads((folder / OWNER).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _described(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}"
+
+
+def _lives(owner: dict[str, Any]) -> bool:
+    """Whether the owner is known to live; on another machine it is taken to."""
+    pid = owner.get("pid")
+    if owner.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return bool(owner)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _locked(file: IO[str]) -> bool:
+    """Takes the lock on an open file if it is free; true as well where there are no locks."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # the file system has no locks
+        return True
+    return True

@@ -1,0 +1,60 @@
+"""A folder belongs to one living process."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.errors import UserError
+from core.locks import FolderLock, make_new_folder, read_owner
+from tests.conftest import ROOT
+
+HOLD = """
+import sys
+from pathlib import Path
+from core.locks import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("mine", flush=True)
+sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="record locks are POSIX")
+
+
+def holder(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_living_owner_is_named_and_a_dead_one_is_replaced(tmp_path):
+    run = tmp_path / "run"
+    with holder(run) as process:
+        with pytest.raises(UserError, match=rf"in use by process {process.pid} on .* choose another --run_dir"):
+            FolderLock(run)
+        process.kill()
+        process.wait()
+        lock = FolderLock(run)
+    assert read_owner(run)["pid"] == os.getpid()
+    lock.release()
+
+
+def test_nothing_is_left_of_a_lock(tmp_path):
+    run = tmp_path / "a" / "b"
+    FolderLock(run).release()
+    assert not (tmp_path / "a").exists()
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("x")
+    FolderLock(run).release()
+    assert [file.name for file in run.iterdir()] == ["config.yaml"]
+
+
+def test_everybody_gets_a_folder_of_their_own(tmp_path):
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: make_new_folder(tmp_path / "runs" / "now")[0], range(64)))
+    assert len(set(found)) == 64
+    assert all(folder.is_dir() for folder in found)
