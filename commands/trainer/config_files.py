@@ -5,23 +5,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.errors import UserError
+from core.safe_yaml import read_yaml
+from core.trust import check_trusted, is_own
 
 _OPTION = re.compile(r"[Oo]ption '([\w.]+)'")
 
 
-def check_files(files: list[str]) -> None:
+def check_files(files: list[str], trust: bool = False) -> None:
     """Looks at every experiment file by itself.
 
+    Args:
+        files: of a command line, those of runs included.
+        trust: configurations of runs may name anybody's classes.
+
     Raises:
-        UserError: one is not YAML with keys such as model, data and trainer, or has keys that nothing would check.
+        UserError: one is not YAML with keys such as model, data and trainer, has keys that nothing would check, or
+            comes with a run and names code of others.
     """
     for name in files:
         if not Path(name).is_file():
             continue  # the parser says so
-        content = _read(Path(name))
+        content = read_yaml(Path(name))
         if not isinstance(content, dict):
             found = "nothing" if content is None else f"{content!r:.60}"
             raise UserError(f"{name}: expected keys such as model, data and trainer, found {found}")
@@ -33,6 +38,13 @@ def check_files(files: list[str]) -> None:
                     raise UserError(f"{name}: {section}.{key} is not accepted; arguments go below {section}.init_args")
         for place in _places_of("dict_kwargs", content, ""):
             raise UserError(f"{name}: {place} is not accepted, since nobody checks its keys; use init_args")
+        if not trust and _comes_with_a_run(Path(name)) and not is_own(Path(name)):
+            check_trusted(content, name)
+
+
+def _comes_with_a_run(path: Path) -> bool:
+    """Whether a file is the saved configuration of a run folder."""
+    return path.name == "config.yaml" and any((path.parent / name).exists() for name in ("run.json", "checkpoints"))
 
 
 def location(message: str, files: list[str]) -> str:
@@ -47,18 +59,6 @@ def location(message: str, files: list[str]) -> str:
                 if key.search(line):
                     return f" in {name}, line {number}"
     return ""
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{place}: not valid YAML ({reason}); mend the file there or just above") from error
 
 
 def _places_of(key: str, value: Any, place: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ from callbacks.report import RunReport
 from commands.trainer import config_files, runs
 from commands.trainer.old_names import NewNames
 from core.errors import UserError
+from core.trust import remember
 from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
 
@@ -62,6 +63,7 @@ class SaveRunConfig(SaveConfigCallback):
             temporary = folder / "config.tmp.yaml"
             self.parser.save(self.config, temporary, skip_unset=False, overwrite=True)
             temporary.replace(folder / "config.yaml")  # whole or not at all
+            remember(folder / "config.yaml")
             wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
             runs.write_facts(folder, None if wandb is None else wandb.version)
 
@@ -82,6 +84,7 @@ class TrainerCLI(LightningCLI):
         add("--wandb_project", type=str, default="captioners", help="W&B project")
         add("--tensorboard", type=bool, default=False, help="also write TensorBoard files")
         add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
+        add("--trust", action="store_true", help="let the configuration of a run name classes of anybody")
         add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
         parser.set_defaults({"trainer.log_every_n_steps": 10})
         for fact in DATA_FACTS:
@@ -104,6 +107,7 @@ class TrainerCLI(LightningCLI):
         )
         # the saved configuration is that of an experiment, wherever it runs
         config["run_dir"] = None
+        config["trust"] = False
         config["ckpt_path"] = None if checkpoint is None else str(checkpoint)
         self._saved_config = config.clone()
         self._saved_config["ckpt_path"] = None
@@ -207,14 +211,15 @@ def main(args: Sequence[str]) -> int:
         UserError: an option, a file or a value is wrong.
     """
     _quiet()
-    args = list(args)
-    config_files.check_files(runs.config_files(args))
+    trust = "--trust" in args
+    args = runs.with_saved_config(list(args))
+    config_files.check_files(runs.config_files(args), trust)
     if any(".dict_kwargs" in arg for arg in args):
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     with runs.ownership(), NewNames() as names, own_wandb_run():
         try:
-            cli = _run(names.arguments(runs.with_saved_config(args)))
+            cli = _run(names.arguments(args))
         except UserError as error:
             if (text := names.original(str(error))) == str(error):
                 raise

@@ -1,0 +1,55 @@
+"""Configurations that come with a run name classes of this project, Lightning and torch alone."""
+
+import shutil
+
+import pytest
+import yaml
+
+import cli
+from core.errors import UserError
+from core.trust import check_trusted
+from tests.conftest import ROOT
+
+OURS = {
+    "model": {"class_path": "lightning_modules.DualTransfer", "init_args": {"image_weights": "photo.jpg"}},
+    "trainer": {"callbacks": ["callbacks.samples.CaptionSamples", {"class_path": "lightning.pytorch.callbacks.Timer"}]},
+}
+
+
+def test_what_is_ours_is_accepted():
+    check_trusted(OURS, "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"model": {"class_path": "subprocess.Popen"}}, "model.class_path"),
+        ({"data": "shutil.rmtree"}, "data"),
+        ({"trainer": {"callbacks": ["os.path.join"]}}, "trainer.callbacks.0"),
+        ({"data": {"init_args": {"source": {"class_path": "tests.conftest.X"}}}}, "data.init_args.source.class_path"),
+    ],
+)
+def test_code_of_others_is_refused_by_its_place(content, place):
+    with pytest.raises(UserError, match=rf"config.yaml: {place} names '.*pass --trust"):
+        check_trusted(content, "config.yaml")
+
+
+def test_a_strangers_run_does_not_run_its_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run, mark = tmp_path / "run", tmp_path / "mark"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    (tmp_path / "stranger_module.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Model: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    content = {
+        "model": {"class_path": "stranger_module.Model"},
+        "data": {"class_path": "datamodules.scenes.SceneCaptions"},
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    for args in (["resume", str(run)], ["test", "--ckpt_path", str(run)], ["predict", "--ckpt_path", str(run)]):
+        assert cli.main(args) == 1
+        assert "model.class_path names 'stranger_module.Model'" in capsys.readouterr().err
+        assert not mark.exists()
+    assert cli.main(["resume", str(run), "--trust"]) == 1
+    assert mark.exists(), "trusted, it is imported"
+    shutil.rmtree(run)
