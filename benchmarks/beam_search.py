@@ -26,6 +26,7 @@ from dual_transfer_step import Published
 from torch import Tensor
 
 from core.batch import Batch
+from networks.captioners.base import TokenIds
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.generation.search import DecodingSettings, Hypotheses, decode
 from networks.layers.sequences import Memory, State
@@ -78,8 +79,8 @@ def caption(arm: DualTransferCaptioner, image: Tensor, settings: DecodingSetting
 def build_arms() -> dict[str, DualTransferCaptioner]:
     """The arms with the same weights, loud enough that captions depend on the picture and never end."""
     torch.manual_seed(0)
-    shape = (VOCABULARY, BOS, EOS, PAD)
-    ours = DualTransferCaptioner(*shape).eval()
+    token_ids = TokenIds(vocab_size=VOCABULARY, bos_id=BOS, eos_id=EOS, pad_id=PAD)
+    ours = DualTransferCaptioner(**token_ids).eval()
     with torch.no_grad():
         for parameter in ours.merging.parameters():
             parameter.mul_(5)
@@ -87,12 +88,13 @@ def build_arms() -> dict[str, DualTransferCaptioner]:
         table = ours.language.network.get_input_embeddings().weight
         table[EOS] = 0
         table.mul_(8)
-    small = {"layers": 1, "heads": 1, "width": 8, "encoder": "small-conv"}  # replaced by the shared networks
+    # replaced by the shared networks
+    small = {"language_layers": 1, "language_heads": 1, "language_dim": 8, "image_encoder": "small-conv"}
     arms = {
         "ours": ours,
-        "no cache, our towers": WithoutCache(*shape, **small),
-        "no cache": WithoutCachePlain(*shape, **small),
-        "no reuse": WithoutReuse(*shape, **small),
+        "no cache, our towers": WithoutCache(**token_ids, **small),
+        "no cache": WithoutCachePlain(**token_ids, **small),
+        "no reuse": WithoutReuse(**token_ids, **small),
     }
     plain = Published(ours).eval()
     for arm in arms.values():

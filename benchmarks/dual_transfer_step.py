@@ -51,7 +51,7 @@ class Published(nn.Module):
         self.language_tower = GPT2Model(GPT2Config(vocab_size=VOCABULARY))
         self.language_tower.load_state_dict(ours.language.network.state_dict())
         assert isinstance(ours.merging, MLPMerging)
-        self.merging = MLPMerging(image_dim=ours.encoder.vector_dim, hidden_dim=ours.language.width)
+        self.merging = MLPMerging(image_dim=ours.encoder.vector_dim, hidden_dim=ours.language.hidden_dim)
         self.merging.load_state_dict(ours.merging.state_dict())
 
     def forward(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

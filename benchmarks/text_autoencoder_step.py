@@ -55,7 +55,7 @@ def stacked(rnn: nn.LSTM, word: Tensor, state: list[tuple[Tensor, Tensor]], drop
 def plain_loss(model: TextAutoencoder, ids: Tensor, lengths: Tensor, scheduled_sampling: float) -> Tensor:
     """Mean loss per real token, word by word."""
     encoder, decoder = model.encoder, model.decoder
-    zero = torch.zeros(len(ids), decoder.state_dim)
+    zero = torch.zeros(len(ids), decoder.hidden_dim)
     state = [(zero, zero) for _ in range(decoder.layers)]
     for step in range(1, ids.shape[1]):
         before = list(state)

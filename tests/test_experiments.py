@@ -47,7 +47,7 @@ def test_offline_twin_runs(monkeypatch, path):
     assert cli.main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", *small]) == 0
 
 
-def shallow_bert(config, gradient_checkpointing):
+def shallow_bert(config, *, gradient_checkpointing):
     config.num_hidden_layers = 1
     return build_bert(config, gradient_checkpointing=gradient_checkpointing)
 

@@ -1,1 +1,1 @@
-"""Networks that predict the emotions that pictures and captions evoke."""
+"""Networks that predict the emotions that images and captions evoke."""

@@ -30,7 +30,7 @@ class EmotionNetwork(Classifier):
     def __init__(self) -> None:
         super().__init__()
         self.encoder: ImageEncoder | None = None
-        """CNN that makes regions of images; None: there is none."""
+        """CNN that computes the regions or vectors of images; None: there is none."""
 
     @abstractmethod
     def blocks(self) -> list[Block]:

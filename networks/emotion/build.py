@@ -83,7 +83,7 @@ def build_emotion_network(
         return TextClassifier(num_labels=num_labels, buckets=buckets), None
     feature_dim = feature_dim if use_image else None
     if architecture == "light":
-        light = LightStudent(
+        return LightStudent(
             num_labels=num_labels,
             vocab_size=vocab_size,
             pad_id=pad_id,
@@ -95,11 +95,8 @@ def build_emotion_network(
             use_image=use_image,
             feature_dim=feature_dim,
             gradient_checkpointing=gradient_checkpointing,
-        )
-        return light, None
-    encoder: ImageEncoder | None = None
-    if use_image and image_encoder is not None:
-        encoder = build_encoder(image_encoder, None, gradient_checkpointing=gradient_checkpointing)
+        ), None
+    encoder = _encoder(image_encoder if use_image else None, gradient_checkpointing)
     config = bert_config(
         "visual_bert" if architecture == "visual_bert" else "bert",
         weights,
@@ -165,6 +162,11 @@ def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
     if isinstance(network, (VisualBertClassifier, BertResNetStudent)):
         return load_bert(network.body, weights)
     raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
+
+
+def _encoder(name: str | None, gradient_checkpointing: bool) -> ImageEncoder | None:
+    """The image encoder of a name with random weights, or None."""
+    return None if name is None else build_encoder(name, None, gradient_checkpointing=gradient_checkpointing)
 
 
 def _plain(value: object) -> bool:

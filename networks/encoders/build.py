@@ -31,7 +31,7 @@ def build_encoder(
 
     Args:
         name: "efficientnet-b0" .. "efficientnet-b7", "timm/NAME", "torchvision/NAME" (convolutional networks),
-            "torchvision/fasterrcnn_..." for the boxes of a detector (see `networks.encoders.detectors`), or
+            "torchvision/fasterrcnn_NAME" for the boxes of a detector (see `networks.encoders.detectors`), or
             "small-conv". The prefix "eight-views/" averages over the dihedral transforms of an image (see
             `networks.encoders.views`).
         weights: None for random weights; a state-dict file (.pth, .pt, .safetensors); or, depending on the kind of

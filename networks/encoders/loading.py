@@ -9,8 +9,8 @@ def load_encoder_weights(encoder: nn.Module | None, name: str | None, weights: s
     """Loads weights by name or from a file into an encoder; nothing happens without an encoder or weights.
 
     Args:
-        encoder: as `build_encoder` made it.
-        name: of the encoder.
+        encoder: from `build_encoder`.
+        name: its name.
         weights: see `build_encoder`.
 
     Raises:

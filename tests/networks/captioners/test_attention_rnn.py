@@ -21,13 +21,13 @@ NAMES: list[AttentionName] = ["uniform", "bahdanau", "dot", "multi_head"]
 VARIANTS = [
     *({"name": name, "cell": cell} for name, cell in itertools.product(NAMES, ["gru", "lstm"])),
     *({"name": name, "gated": True, "positions": True} for name in NAMES),
-    {"name": "bahdanau", "tied": True},
+    {"name": "bahdanau", "tied_embeddings": True},
 ]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 
 
 def build(name: AttentionName = "bahdanau", **options) -> AttentionRNNCaptioner:
-    options = {"embedding_dim": 12, "dropout": 0.0} | options
+    options = {"word_dim": 12, "dropout": 0.0} | options
     attention = build_attention(name, region_dim=8, hidden_dim=16, attention_dim=8, heads=2)
     return AttentionRNNCaptioner(
         attention=attention, vocab_size=V, feature_dim=C, bos_id=BOS, eos_id=EOS, pad_id=PAD, **options
@@ -220,8 +220,8 @@ def test_scheduled_sampling(name):
     memory = captioner.encode(features())
     ids, lengths = captions(LENGTHS)
     plain = captioner(memory, ids, lengths, IMAGES)
-    assert torch.equal(captioner(memory, ids, lengths, IMAGES, sampling_probability=0.0).logits, plain.logits)
-    drawn = captioner(memory, ids, lengths, IMAGES, sampling_probability=1.0)
+    assert torch.equal(captioner(memory, ids, lengths, IMAGES, scheduled_sampling=0.0).logits, plain.logits)
+    drawn = captioner(memory, ids, lengths, IMAGES, scheduled_sampling=1.0)
     first = torch.tensor([0, 3, 9, 10, 16])  # the first word of a caption is read after BOS: nothing to draw
     torch.testing.assert_close(drawn.logits[first], plain.logits[first])
     assert not torch.allclose(drawn.logits, plain.logits)
@@ -236,7 +236,7 @@ def test_draws_come_from_the_model_and_are_read_next():
     memory = captioner.encode(features())
     ids, lengths = captions([6, 4])
     images = torch.tensor([1, 0])
-    output = captioner(memory, ids, lengths, images, sampling_probability=1.0)
+    output = captioner(memory, ids, lengths, images, scheduled_sampling=1.0)
     expected = []
     for length, image in zip([6, 4], [1, 0], strict=True):
         own = {name: tensor[image : image + 1] for name, tensor in memory.items()}
@@ -258,8 +258,8 @@ def test_half_precision(name):
     expected = captioner(captioner.encode(batch), ids, lengths, IMAGES).logits
     batch["features"] = batch["features"].half()  # as the store has them
     with torch.autocast("cpu", torch.bfloat16):
-        output = captioner(captioner.encode(batch), ids, lengths, IMAGES, sampling_probability=0.0)
-        captioner(captioner.encode(batch), ids, lengths, IMAGES, sampling_probability=0.5)
+        output = captioner(captioner.encode(batch), ids, lengths, IMAGES, scheduled_sampling=0.0)
+        captioner(captioner.encode(batch), ids, lengths, IMAGES, scheduled_sampling=0.5)
         F.cross_entropy(output.logits, output.targets).backward()
     torch.testing.assert_close(output.logits.float(), expected, rtol=0.1, atol=0.05)
 
@@ -286,10 +286,10 @@ def test_positions_change_what_is_seen():
     batch = features()
     moved: Batch = {"features": batch["features"].roll(1, 1)}
     state = {"hidden": torch.randn(3, 16)}
-    placed, elsewhere = (captioner.decoder._look(captioner.encode(one), state)[1] for one in (batch, moved))
+    placed, elsewhere = (captioner.decoder._attend(captioner.encode(one), state)[1] for one in (batch, moved))
     assert not torch.allclose(placed.roll(1, 1), elsewhere, atol=1e-3)
     captioner.positions = False
-    here, there = (captioner.decoder._look(captioner.encode(one), state)[1] for one in (batch, moved))
+    here, there = (captioner.decoder._attend(captioner.encode(one), state)[1] for one in (batch, moved))
     torch.testing.assert_close(here.roll(1, 1), there)
 
 
@@ -300,17 +300,17 @@ def test_the_forget_gate_starts_open():
 
 def test_errors_say_what_to_do():
     captioner = build()
-    with pytest.raises(UserError, match="no features and the captioner no image encoder"):
+    with pytest.raises(UserError, match="no features and the network no image encoder"):
         captioner.encode({"image": torch.zeros(1, 3, 8, 8)})
-    with pytest.raises(UserError, match="features have 7 channels and the captioner expects 10; set feature_dim"):
+    with pytest.raises(UserError, match="features have 7 channels and the network expects 10; set feature_dim"):
         captioner.encode({"features": torch.zeros(1, 4, 7)})
     with pytest.raises(UserError, match="feature_mask hides every region"):
         captioner.encode({"features": torch.zeros(1, 4, C), "feature_mask": torch.zeros(1, 4, dtype=torch.bool)})
-    with pytest.raises(UserError, match="8 regions are no square grid"):
+    with pytest.raises(UserError, match="8 regions are not a square grid"):
         build(positions=True).encode({"features": torch.zeros(1, 8, C)})
     with pytest.raises(UserError, match="feature_dim=10, but the encoder's map has 128 channels"):
         build(encoder=SmallConvEncoder(num_outputs=16))
-    with pytest.raises(UserError, match="cell 'rnn' is unknown; give gru or lstm"):
+    with pytest.raises(UserError, match="cell 'rnn' is unknown; choose gru or lstm"):
         build(cell="rnn")
 
 

@@ -14,7 +14,6 @@ from networks.decoders.code import CodeDecoder, WordReader
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.attention import build_attention
 from networks.layers.sequences import target_mask
-from networks.losses.distillation import code_distance
 
 PAD, BOS, EOS, WORDS = 0, 1, 2, 12
 
@@ -31,7 +30,7 @@ def captions(seed=0, count=5):
 
 def make(**changes):
     torch.manual_seed(0)
-    settings = {"word_dim": 6, "state_dim": 8, "dropout": 0.0, "bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+    settings = {"word_dim": 6, "hidden_dim": 8, "dropout": 0.0, "bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
     return TextAutoencoder(vocab_size=WORDS, **{**settings, **changes})
 
 
@@ -39,9 +38,9 @@ VARIANTS = [
     {},
     {"cell": "gru"},
     {"code": "output"},
-    {"words": "one_hot", "layers": 1},
-    {"backwards": True},
-    {"layers": 3, "cell": "gru", "code": "output", "backwards": True, "gradient_checkpointing": True},
+    {"word_input": "one_hot", "layers": 1},
+    {"reverse_input": True},
+    {"layers": 3, "cell": "gru", "code": "output", "reverse_input": True, "gradient_checkpointing": True},
 ]
 
 
@@ -110,7 +109,7 @@ def test_with_own_words_only_the_decoder_never_reads_the_caption():
 
 @pytest.mark.parametrize("scheduled_sampling", [0.0, 0.5])
 def test_loss_starts_near_log_vocabulary_and_captions_come_back(scheduled_sampling):
-    model = make(state_dim=32, word_dim=16)
+    model = make(hidden_dim=32, word_dim=16)
     ids, lengths = captions()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     losses = []
@@ -129,22 +128,6 @@ def test_loss_starts_near_log_vocabulary_and_captions_come_back(scheduled_sampli
     assert [row[: n - 1] for row, n in zip(found.tolist(), lengths.tolist(), strict=True)] == [
         row[1:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)
     ]
-
-
-def test_distances_by_hand():
-    image, text = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
-    assert code_distance(image, text, "mse", False).item() == pytest.approx((4 + 16) / 2)
-    assert code_distance(image, text, "mse", True).item() == pytest.approx(2 - 2 * 0.6)
-    assert code_distance(image, text, "cosine", False).item() == pytest.approx(1 - 0.6)
-    p, q = text[0].softmax(0), image[0].softmax(0)
-    assert code_distance(image, text, "kl", False).item() == pytest.approx((p * (p / q).log()).sum().item(), rel=1e-5)
-    assert code_distance(text, text, "kl", True).item() == pytest.approx(0, abs=1e-6)
-    # with lengths set to one, only directions count
-    for kind in ("mse", "cosine", "kl"):
-        ours, theirs = (code_distance(scale * image, text, kind, True).item() for scale in (1.0, 7.0))
-        assert ours == pytest.approx(theirs, rel=1e-5)
-    with pytest.raises(UserError, match="expected mse, cosine or kl"):
-        code_distance(image, text, "dot", True)
 
 
 def captioner(attention=None, entry="state", of_the_rnn=False):
@@ -172,7 +155,15 @@ def captioner(attention=None, entry="state", of_the_rnn=False):
         RegionProjection(feature_dim=4, region_dim=10, pooled_side=None, dropout=0.0) if attention == "dot" else None
     )
     return CodeCaptioner(
-        coder=coder, decoder=decoder, regions=regions, summary=summary, entry=entry, bos_id=BOS, eos_id=EOS, pad_id=PAD
+        coder=coder,
+        decoder=decoder,
+        regions=regions,
+        summary=summary,
+        entry=entry,
+        vocab_size=WORDS,
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_id=PAD,
     )
 
 
@@ -245,11 +236,12 @@ def test_the_rnns_decoder_starts_from_the_code():
     state = model.start(memory["code"])
     torch.testing.assert_close(state["hidden"], hidden)
     torch.testing.assert_close(state["cell"], cell)
-    with pytest.raises(UserError, match="takes a code as its initial state alone"):
+    with pytest.raises(UserError, match="takes a code as its initial state only"):
         CodeCaptioner(
             coder=ImageCoder(code_dim=6, num_labels=3, encoder=None, feature_dim=5, hidden_dims=(4,)),
             decoder=model.decoder,
             entry="first_word",
+            vocab_size=WORDS,
             bos_id=BOS,
             eos_id=EOS,
             pad_id=PAD,
@@ -271,9 +263,9 @@ def test_a_classifiers_head_is_taken_over_as_far_as_there_is_one():
     theirs, unlabelled = coder(3, (4,)), coder(0, (4,))
     unlabelled.load_classifier(theirs.classifier.state_dict(), "RUN")
     assert torch.equal(unlabelled.classifier.head[1].weight, theirs.classifier.head[1].weight)
-    with pytest.raises(UserError, match="'RUN' has 3 labels, this data 2: give data with the same labels"):
+    with pytest.raises(UserError, match="'RUN' has 3 labels, this data set 2: use data with the same labels"):
         coder(2, (4,)).load_classifier(theirs.classifier.state_dict(), "RUN")
-    with pytest.raises(UserError, match="'RUN' does not fit"):
+    with pytest.raises(UserError, match="'RUN' does not match"):
         coder(3, (5,)).load_classifier(theirs.classifier.state_dict(), "RUN")
 
 
@@ -288,11 +280,11 @@ def test_new_attention_leaves_the_decoder_as_it_was():
 
 
 def test_wrong_widths_say_so():
-    with pytest.raises(UserError, match="the code has 5 numbers, the decoder takes 16 or 8"):
+    with pytest.raises(UserError, match="the code has width 5, the decoder expects 16 or 8"):
         make().decoder.start(torch.zeros(1, 5))
     with pytest.raises(UserError, match="expected states or output"):
         make(code="mean")
     with pytest.raises(UserError, match="expected embedding or one_hot"):
-        make(words="letters")
+        make(word_input="letters")
     with pytest.raises(UserError, match="expected lstm or gru"):
         make(cell="rnn")

@@ -12,7 +12,7 @@ from networks.layers.sequences import select_rows
 
 def tiny(vocab_size: int = 30, **changes) -> LanguageModel:
     torch.manual_seed(0)
-    arguments = {"layers": 2, "heads": 2, "width": 16, "dropout": 0.0} | changes
+    arguments = {"layers": 2, "heads": 2, "hidden_dim": 16, "dropout": 0.0} | changes
     return build_language_model("gpt2", None, vocab_size=vocab_size, **arguments)
 
 
@@ -158,15 +158,15 @@ def test_another_family_of_models():
 
 def test_errors_name_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"'no/such-model' is unknown here.*go online once"):
+    with pytest.raises(UserError, match=r"'no/such-model' is unknown: give one of.*go online once"):
         build_language_model("no/such-model", None, vocab_size=30)
     with pytest.raises(UserError, match=r"'\./missing' do not exist.*existing folder"):
         build_language_model("gpt2", "./missing", vocab_size=30)
     with pytest.raises(UserError, match=r"cannot be reached; go online once.*local file or folder.*null"):
         build_language_model("gpt2", str(tmp_path), vocab_size=30)
-    with pytest.raises(UserError, match="leave them out or set weights null"):
+    with pytest.raises(UserError, match="remove them, or set language_weights to null"):
         build_language_model("gpt2", "pretrained", vocab_size=30, layers=2)
-    with pytest.raises(UserError, match="width=10 cannot be shared among heads=3"):
+    with pytest.raises(UserError, match="language_dim=10 is not divisible by language_heads=3"):
         build_language_model("gpt2", None, vocab_size=30, hidden_dim=10, heads=3)
     old = tiny(vocab_size=30)
     old.network.save_pretrained(tmp_path / "saved")

@@ -146,5 +146,5 @@ def test_step_batch_norm_with_few_captions_falls_back_on_what_it_knows():
 
 
 def test_unknown_variant_is_named():
-    with pytest.raises(UserError, match="merging 'sum' is unknown; give mlp"):
+    with pytest.raises(UserError, match="merging 'sum' is unknown; choose mlp"):
         build_merging("sum", image_dim=7, hidden_dim=6)

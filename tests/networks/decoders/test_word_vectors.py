@@ -44,7 +44,7 @@ def test_nothing_found(tmp_path):
 def test_errors_name_file_line_and_way_out(tmp_path):
     with pytest.raises(UserError, match=r"file of word vectors 'nowhere.txt' does not exist"):
         read_word_vectors("nowhere.txt", WORDS, 2)
-    with pytest.raises(UserError, match=r"vectors.txt has 3 numbers for each word, but embedding_dim=2; set it to 3"):
+    with pytest.raises(UserError, match=r"vectors.txt has 3 numbers for each word, but word_dim=2; set it to 3"):
         read_word_vectors(written(tmp_path, "the 1 2 3\n"), WORDS, 2)
     with pytest.raises(UserError, match="set it to 300"):
         read_word_vectors(written(tmp_path, "400000 300\nthe 1 2\n"), WORDS, 2)

@@ -138,7 +138,7 @@ def test_missing_pictures_and_contradicting_encoders_are_named():
         build_emotion_network(
             "visual_bert", num_labels=5, vocab_size=20, pad_id=0, image_encoder="small-conv", feature_dim=7
         )
-    with pytest.raises(UserError, match="nothing to look at"):
+    with pytest.raises(UserError, match="neither an image encoder nor features"):
         build_emotion_network("visual_bert", num_labels=5, vocab_size=20, pad_id=0, layers=1, heads=1, bert_dim=4)
 
 
@@ -188,23 +188,23 @@ def test_light_student_takes_the_word_embeddings(folder):
     network = make_network("light", word_dim=16)
     load_word_embeddings(network.words, path)
     assert torch.equal(network.words.weight, model.embeddings.word_embeddings.weight)
-    with pytest.raises(UserError, match=r"are \(20, 16\), wanted are \(20, 12\)"):
+    with pytest.raises(UserError, match=r"are \(20, 16\), expected \(20, 12\)"):
         load_word_embeddings(make_network("light").words, path)
 
 
 def test_wrong_weights_are_one_line(folder, tmp_path):
     path, _ = folder
     network = make_network("visual_bert", feature_dim=7)
-    with pytest.raises(UserError, match=r"do not fit: \d+ tensors differ"):
+    with pytest.raises(UserError, match=r"do not match: \d+ tensors differ"):
         load_bert(network.body, path)
     with pytest.raises(UserError, match="cannot be reached"):
         load_bert(network.body, "nobody/nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no readable config\.json"):
         bert_config("visual_bert", str(tmp_path / "empty"), vocab_size=20, pad_id=0)
-    with pytest.raises(UserError, match="know 20 tokens, the tokenizer has 30"):
+    with pytest.raises(UserError, match="have 20 tokens, the tokenizer 30"):
         bert_config("visual_bert", path, vocab_size=30, pad_id=0)
-    with pytest.raises(UserError, match="cannot be shared among 5 heads"):
+    with pytest.raises(UserError, match="bert_dim=16 is not divisible by heads=5"):
         bert_config("bert", None, vocab_size=30, pad_id=0, bert_dim=16, heads=5)
     with pytest.raises(UserError, match="no published weights"):
         load_published(make_network("text"), path)

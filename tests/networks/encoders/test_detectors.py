@@ -88,7 +88,7 @@ def test_weights_of_a_file_with_other_classes_and_another_number_of_boxes(tmp_pa
     ("name", "weights", "message"),
     [
         ("torchvision/fasterrcnn_resnet9_fpn", None, "expected one of .*fasterrcnn_resnet50_fpn"),
-        (f"{NAME}@0", None, "with @N behind it"),
+        (f"{NAME}@0", None, "with @N appended"),
         (NAME, "visual-genome", 'neither "coco" nor an existing file'),
     ],
 )

@@ -53,8 +53,7 @@ class Bigram(Captioner):
     """Scores the next token from the last one alone, by a fixed table."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = 9, 1, EOS, PAD
+        super().__init__(vocab_size=9, bos_id=1, eos_id=EOS, pad_id=PAD)
         self.table = torch.randn(9, 9, generator=torch.Generator().manual_seed(3)) * 2
 
     def encode(self, batch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metrics.captions import score_captions
-from networks.generation.consensus import _likeness, consensus_order
+from networks.generation.consensus import _retrieval_agreement, consensus_order
 from networks.generation.retrieval import RetrievalIndex, RetrievedCaptions
 
 EOS = 2
@@ -69,7 +69,7 @@ def test_tipping_point_by_hand():
         assert consensus_order(tokens, log_prob, torch.tensor([[3, 3]]), EOS, voices, share)[0, 0] == first
 
 
-def test_likeness_is_corpus_bleu_against_all_captions_of_a_picture():
+def test_retrieval_agreement_is_corpus_bleu_against_all_captions_of_a_picture():
     """Two pictures of shares .75 and .25; the metric is asked for four pictures, three of the first kind."""
     said = [["4 5 6 7 8", "4 5 9 9"], ["9 9 4 5 6", "3"]]
     table = torch.zeros(1, 2, 2, 5, dtype=torch.long)
@@ -84,6 +84,6 @@ def test_likeness_is_corpus_bleu_against_all_captions_of_a_picture():
     references = {str(k): said[0 if k < 3 else 1] for k in range(4)}
     for text in candidates[:2]:
         expected = score_captions(dict.fromkeys(references, text), references)["bleu4"]
-        assert _likeness([tuple(map(int, text.split()))], voices, 0) == pytest.approx([expected])
+        assert _retrieval_agreement([tuple(map(int, text.split()))], voices, 0) == pytest.approx([expected])
     short = score_captions(dict.fromkeys(references, "3"), references)["bleu1"]
-    assert _likeness([(3,), ()], voices, 0) == pytest.approx([short, 0.0])
+    assert _retrieval_agreement([(3,), ()], voices, 0) == pytest.approx([short, 0.0])

@@ -20,9 +20,8 @@ class TableCaptioner(Captioner):
     """The next token depends on the image, the step and the last token: a table that can be searched exhaustively."""
 
     def __init__(self, table: Tensor, eos: int = EOS) -> None:
-        super().__init__()
+        super().__init__(vocab_size=table.shape[-1], bos_id=BOS, eos_id=eos, pad_id=PAD)
         self.table = table  # (B, steps, V, V)
-        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = table.shape[-1], BOS, eos, PAD
         self.rows_seen: list[int] = []
 
     def encode(self, batch: Batch) -> Memory:
@@ -63,9 +62,8 @@ class GPT2Captioner(TableCaptioner):
     """The same network behind our interface."""
 
     def __init__(self, network: HuggingFace) -> None:
-        Captioner.__init__(self)
+        Captioner.__init__(self, vocab_size=network.config.vocab_size, bos_id=BOS, eos_id=EOS, pad_id=PAD)
         self.network = network
-        self.vocab_size, self.bos_id, self.eos_id, self.pad_id = network.config.vocab_size, BOS, EOS, PAD
         self.rows_seen = []
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:

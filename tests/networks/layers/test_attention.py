@@ -170,13 +170,13 @@ def test_softmax_without_mask_is_softmax():
 
 
 def test_wrong_settings_say_what_to_do():
-    with pytest.raises(UserError, match="attention 'additive' is unknown; give uniform, bahdanau, dot or multi_head"):
+    with pytest.raises(UserError, match="attention 'additive' is unknown; choose uniform, bahdanau, dot or multi_head"):
         build_attention("additive", region_dim=E, hidden_dim=H)
-    with pytest.raises(UserError, match="feature_dim=8 cannot be shared among heads=3"):
+    with pytest.raises(UserError, match="region_dim=8 is not divisible by heads=3"):
         build_attention("multi_head", region_dim=E, hidden_dim=H, attention_dim=6, heads=3)
     with pytest.raises(UserError, match="width=6 of a 2-D positional encoding is not a multiple of 4"):
         sinusoidal_grid(2, 2, 6)
-    with pytest.raises(UserError, match="50 regions are no square grid"):
+    with pytest.raises(UserError, match="50 regions are not a square grid"):
         square_side(50)
 
 
