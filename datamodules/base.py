@@ -233,9 +233,9 @@ class CaptionDataModule(LightningDataModule):
     def tokenizer(self) -> WordTokenizer | BPETokenizer:
         """The caption tokenizer; a word vocabulary is built from the training captions on first access."""
         if self._tokenizer is None:
-            captions = self.vocabulary_captions() if self.tokenizer_name == "word" else []
+            cache = default_cache_dir() / "vocabularies"
             self._tokenizer = build_tokenizer(
-                self.tokenizer_name, captions, self.min_count, self.max_tokens, default_cache_dir() / "vocabularies"
+                self.tokenizer_name, self.vocabulary_captions, self.min_count, self.max_tokens, cache
             )
         return self._tokenizer
 

@@ -35,7 +35,7 @@ class PseudoLabels(CaptionDataModule):
 
     Args:
         source: the data module of the pictures, with its own arguments.
-        labels: folder of the probabilities, or the run folder of ``predict``.
+        labels: folder of the probabilities, or the run folder of ``predict``; must be given.
         split: split of the source whose images are used.
         per_image: most labels of an image; null: no limit.
         threshold: least probability of a label; null: none.
@@ -56,7 +56,7 @@ class PseudoLabels(CaptionDataModule):
         self,
         *,
         source: CaptionDataModule,
-        labels: str,
+        labels: str = "",
         split: Split = "train",
         per_image: int | None = 4,
         threshold: float | None = None,
@@ -150,6 +150,8 @@ class PseudoLabels(CaptionDataModule):
 
     def _matched(self) -> tuple[list[Example], tuple[str, ...], Any]:
         """The sampled examples of the source that have probabilities, and these, `(n, C)`."""
+        if not self.labels:
+            raise UserError("labels is empty: give the run folder of predict (data.init_args.labels=RUN)")
         found = read_probabilities(self.labels)
         places = {image_id: place for place, image_id in enumerate(found.image_ids)}
         whole = self.source.examples(self.split)

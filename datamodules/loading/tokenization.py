@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -213,7 +213,11 @@ def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
 
 
 def build_tokenizer(
-    name: Literal["word"] | str, captions: Sequence[str], min_count: int, max_tokens: int, cache_dir: Path
+    name: Literal["word"] | str,
+    read_captions: Callable[[], Sequence[str]],
+    min_count: int,
+    max_tokens: int,
+    cache_dir: Path,
 ) -> WordTokenizer | BPETokenizer:
     """Makes the tokeniser of a data module.
 
@@ -223,7 +227,7 @@ def build_tokenizer(
     Args:
         name: "word" for a vocabulary of the training captions; a run folder or checkpoint, to have exactly that run's
             tokeniser, `max_tokens` included; else a hub id or local folder of a tokeniser.
-        captions: the training captions.
+        read_captions: gives the training captions; called for a word vocabulary only.
         min_count: words seen less often are unknown (word vocabulary only).
         max_tokens: longest caption in tokens with BOS and EOS.
         cache_dir: folder for vocabulary files.
@@ -232,6 +236,7 @@ def build_tokenizer(
         return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
     if name != "word":
         return BPETokenizer.load(name, max_tokens)
+    captions = read_captions()
     digest = hashlib.blake2b(json.dumps([min_count, captions]).encode(), digest_size=8).hexdigest()
     path = cache_dir / f"vocabulary-{digest}.json"
     if path.is_file():
