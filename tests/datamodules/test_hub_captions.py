@@ -217,16 +217,18 @@ def karpathy_rows(address):
 def write_hub_folder(folder, splits):
     folder.mkdir()
     for split, rows in splits.items():
-        datasets.Dataset.from_list(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        datasets.Dataset.from_list(rows).to_parquet(folder / f"{split}.parquet")
+    files = [{"split": split, "path": f"{split}.parquet"} for split in splits]
+    configs = json.dumps([{"config_name": "default", "data_files": files}])
+    (folder / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
     return str(folder)
 
 
 def assert_images(data, pictures, splits=("train", "val")):
     for split in splits:
         for example in data.examples(split):
-            assert np.array_equal(
-                data.open_image(example), Image.open(pictures[example.image_id - 1000]).convert("RGB")
-            )
+            with Image.open(pictures[example.image_id - 1000]) as expected:
+                assert np.array_equal(data.open_image(example), expected.convert("RGB"))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -273,7 +275,9 @@ def test_karpathy_of_the_hub_with_restval(tmp_path, pictures, address, streaming
 
 
 def test_streamed_images_are_kept_in_the_cache(tmp_path, pictures):
-    table(pictures, caption=[f"picture {number}" for number in range(12)]).to_parquet(tmp_path / "data.parquet")
+    rows = {"image": [path.read_bytes() for path in pictures], "caption": [f"picture {n}" for n in range(12)]}
+    embedded = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    embedded.to_parquet(tmp_path / "data.parquet")
     data = HubCaptions(root=str(tmp_path / "data.parquet"), streaming=True, max_images=9, val_fraction=0.2)
     assert sizes(data) == [6, 2, 1]
     assert_same_pictures(data, pictures[:9])
@@ -283,12 +287,8 @@ def test_streamed_images_are_kept_in_the_cache(tmp_path, pictures):
 def test_an_address_that_gives_no_image_is_one_line(tmp_path, address):
     rows = list(coco_rows(address))[:3]
     rows[0]["coco_url"] += ".gone"
-    data = HubCaptions(
-        root=write_hub_folder(tmp_path / "hub", {"train": rows}),
-        image_column="coco_url",
-        val_fraction=0,
-        test_fraction=0,
-    )
+    root = write_hub_folder(tmp_path / "hub", {"train": rows})
+    data = HubCaptions(root=root, image_column="coco_url", val_fraction=0, test_fraction=0)
     with pytest.raises(DataError, match=r"gone: image cannot be fetched \(.*set image_folder"):
         data.open_image(data.examples("train")[0])
     with pytest.raises(UserError, match="max_images is 0: expected at least 1"):
