@@ -233,9 +233,9 @@ class CaptionDataModule(LightningDataModule):
     def tokenizer(self) -> WordTokenizer | BPETokenizer:
         """The caption tokenizer; a word vocabulary is built from the training captions on first access."""
         if self._tokenizer is None:
-            captions = self.vocabulary_captions() if self.tokenizer_name == "word" else []
+            cache = default_cache_dir() / "vocabularies"
             self._tokenizer = build_tokenizer(
-                self.tokenizer_name, captions, self.min_count, self.max_tokens, default_cache_dir() / "vocabularies"
+                self.tokenizer_name, self.vocabulary_captions, self.min_count, self.max_tokens, cache
             )
         return self._tokenizer
 
@@ -256,7 +256,7 @@ class CaptionDataModule(LightningDataModule):
 
     @property
     def pad_id(self) -> int:
-        """Padding behind captions."""
+        """Padding after captions."""
         return self.tokenizer.pad_id
 
     def describe(self) -> dict[str, Any]:
@@ -267,21 +267,15 @@ class CaptionDataModule(LightningDataModule):
 
     def shared_options(self) -> dict[str, Any]:
         """Options for another data module that reads the same images and captions."""
-        source = self.feature_source
+        own = ("min_count", "max_tokens", "batch_size", "num_workers", "augment")
         return {
             "root": str(self.root),
             "tokenizer": self.tokenizer_name,
-            "min_count": self.min_count,
-            "max_tokens": self.max_tokens,
-            "batch_size": self.batch_size,
             "captions_per_image": "average" if self.average_token_ids else self.captions_per_image,
-            "num_workers": self.num_workers,
             "image_size": self.transform.size,
             "normalization": self.transform.normalization,
-            "augment": self.augment,
-            "encoder": source.encoder,
-            "encoder_weights": source.encoder_weights,
-            "regions": source.regions,
+            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.feature_source, name) for name in ("encoder", "encoder_weights", "regions")},
         }
 
     # stored features

@@ -214,7 +214,8 @@ class HubCaptions(CaptionDataModule):
                 if images == self.max_images:
                     break
                 images += 1
-                found[str(example.image_id)] = example
+                ref = self._image_ref(name, row, values, columns, example.origin)
+                found[str(example.image_id)] = replace(example, image=ref)
         return list(found.values())
 
     def _rows(self, table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -227,7 +228,7 @@ class HubCaptions(CaptionDataModule):
         yield from enumerate(table)
 
     def _example(self, split: str, row: int, values: Mapping[str, Any], columns: _Columns) -> Example | None:
-        """One row; None when it was reported."""
+        """One row without its image; None when it was reported."""
         origin = f"{self.source}, split {split}, row {row}"
         image_id = f"{split}/{row}" if columns.id is None else values[columns.id]
         if not isinstance(image_id, int | str):
@@ -237,7 +238,7 @@ class HubCaptions(CaptionDataModule):
         texts = _row_texts(values[columns.caption], columns.caption, origin, self.report)
         if not texts:
             return None
-        return Example(image_id, self._image_ref(split, row, values, columns, origin), tuple(texts), origin=origin)
+        return Example(image_id, captions=tuple(texts), origin=origin)
 
     def _image_ref(self, split: str, row: int, values: Mapping[str, Any], columns: _Columns, origin: str) -> ImageRef:
         if columns.url is not None and columns.url != columns.image:

@@ -1,4 +1,4 @@
-"""Training on what a teacher said: the pictures of any data module with pseudo-labels."""
+"""Training on a teacher's predictions: the images of any data module with pseudo-labels."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class PseudoLabels(CaptionDataModule):
-    """Pictures and captions of another data module, labels from a teacher's probabilities.
+    """Images and captions of another data module, labels from a teacher's probabilities.
 
     The probabilities come from ``predict`` with the callback `callbacks.pseudo_labels.PseudoLabelWriter`. Of an image
     with several captions they are the mean over its captions. Images without probabilities, and those that no label is
-    chosen for, are left out.
+    chosen for, are skipped.
 
     Before training, an audit of the labels is printed and written as ``pseudo_label_audit.json`` into the run folder:
     how often each label is given, beside the target's share, and a loud warning when they have collapsed, as the
@@ -34,8 +34,8 @@ class PseudoLabels(CaptionDataModule):
     Defaults are the published choice: 4 labels an image, since the target has 3.98, no threshold, no limit per label.
 
     Args:
-        source: the data module of the pictures, with its own arguments.
-        labels: folder of the probabilities, or the run folder of ``predict``.
+        source: the data module of the images, with its own arguments.
+        labels: folder of the probabilities, or the run folder of ``predict``; must be given.
         split: split of the source whose images are used.
         per_image: most labels of an image; null: no limit.
         threshold: least probability of a label; null: none.
@@ -56,7 +56,7 @@ class PseudoLabels(CaptionDataModule):
         self,
         *,
         source: CaptionDataModule,
-        labels: str,
+        labels: str = "",
         split: Split = "train",
         per_image: int | None = 4,
         threshold: float | None = None,
@@ -150,6 +150,8 @@ class PseudoLabels(CaptionDataModule):
 
     def _matched(self) -> tuple[list[Example], tuple[str, ...], Any]:
         """The sampled examples of the source that have probabilities, and these, `(n, C)`."""
+        if not self.labels:
+            raise UserError("labels is empty: give the run folder of predict (data.init_args.labels=RUN)")
         found = read_probabilities(self.labels)
         places = {image_id: place for place, image_id in enumerate(found.image_ids)}
         whole = self.source.examples(self.split)
@@ -162,7 +164,7 @@ class PseudoLabels(CaptionDataModule):
             )
         if len(examples) < len(whole):
             _log.warning(
-                "pseudo-labels: %d of %d images have no probabilities in %s and are left out",
+                "pseudo-labels: %d of %d images have no probabilities in %s and are skipped",
                 len(whole) - len(examples), len(whole), self.labels,
             )  # fmt: skip
         if self.sample_fraction < 1:

@@ -33,7 +33,7 @@ class UCMCaptions(CaptionDataModule):
 
     The two forms of each sentence, ``raw`` and ``tokens``, disagree in one of 40 sentences of UCM and one of 20 of
     Sydney, because corrections were put sometimes in one and sometimes in the other. Nearly all went into ``tokens``
-    (raw: "white foasm", "residentail area"), therefore it is the default. Capitals are left to the tokeniser. The full
+    (raw: "white foasm", "residentail area"), therefore it is the default. Capitals are left to the tokenizer. The full
     stop at the end, which only ``raw`` has everywhere, is taken off in both.
 
     Args:
@@ -236,10 +236,10 @@ def parts_of(root: Path) -> dict[str, tuple[str, str]]:
     if captions:
         files = UCMCaptions(root=str(root), captions_only=True).image_files()
         there = [path for path in files if path]
-        pictures = str(there[0]) if there and len(there) == len(files) else ""
+        images = str(there[0]) if there and len(there) == len(files) else ""
         share = f"{len(there)} of {len(files)} are there. "
     else:
-        pictures = found(*(f"{name}/{ending}" for name in FOLDERS for ending in endings), *endings)
+        images = found(*(f"{name}/{ending}" for name in FOLDERS for ending in endings), *endings)
     return {
         "captions": (
             captions,
@@ -247,7 +247,7 @@ def parts_of(root: Path) -> dict[str, tuple[str, str]]:
             "2018), who also offer Sydney-Captions and RSICD in the same form.",
         ),
         "images": (
-            pictures,
+            images,
             f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
             "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
         ),

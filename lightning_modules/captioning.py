@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
+from core.spread import spread
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.records import Split
 from datamodules.scenes.fact_f1 import FactF1
@@ -254,9 +255,4 @@ def evenly_spread(references: Mapping[str, list[str]], limit: int | None) -> dic
     >>> list(evenly_spread({"a": [], "b": [], "c": [], "d": []}, 2))
     ['a', 'c']
     """
-    if limit is None or limit >= len(references):
-        return dict(references)
-    names = list(references)
-    return {
-        names[index * len(names) // limit]: references[names[index * len(names) // limit]] for index in range(limit)
-    }
+    return {name: references[name] for name in spread(list(references), limit)}

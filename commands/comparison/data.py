@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.renamed import renamed_data_options
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -51,7 +52,9 @@ def build_data(section: Section) -> "CaptionDataModule":
     Raises:
         UserError: the settings do not fit the program.
     """
-    return _build(json.dumps(section, sort_keys=True))
+    options = section.get("init_args")
+    renamed = {**section, "init_args": renamed_data_options(options)} if isinstance(options, dict) else section
+    return _build(json.dumps(renamed, sort_keys=True))
 
 
 @functools.cache

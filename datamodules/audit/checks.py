@@ -41,7 +41,7 @@ def check_data(
     in train, equal images inside a split, val and test being the same images.
 
     Args:
-        data: the data module; its ``on_bad_image`` must be "error", so that nothing is left out.
+        data: the data module; its ``on_bad_image`` must be "error", so that nothing is skipped.
         progress: wraps the examples, given their number, and shows how far it is.
     """
     findings = Findings()
@@ -105,14 +105,14 @@ def _compare_splits(examples: dict[str, list[Example]], digests: dict[ImageRef, 
                 keys.append(("file", example.image_name))
             if example.image in digests:
                 keys.append(("image", digests[example.image]))
-            told = False
+            reported = False
             for kind, key in keys:
                 other_split, other = seen.setdefault((kind, key), (split, example))
-                if other_split != split and not told:
+                if other_split != split and not reported:
                     what = f"the same {kind} is in split {other_split}: {other.origin or other.image_name}"
                     message = f"{example.origin or example.image_name}, split {split}: {what}; keep it in one of them"
                     findings.problems.append(Problem("leak", message))
-                    told = True  # an equal file has equal pixels: one line is enough
+                    reported = True  # an equal file has equal pixels: one line is enough
                 elif other is not example and kind == "image" and other_split == split:
                     twins[split] += 1
     for split, count in twins.items():

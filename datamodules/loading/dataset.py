@@ -91,7 +91,7 @@ class Collate:
     """Makes a batch of items: captions flat, padded to the longest caption of the batch.
 
     Attributes:
-        pad_id: filling behind captions; None when there are no captions.
+        pad_id: padding after captions; None when there are no captions.
         average_token_ids: merges the captions of an image into one by averaging token ids, as published code did (a
             defect: the mean of two ids is the id of an unrelated word).
     """

@@ -11,7 +11,7 @@ class LateLoader(DataLoader[Any]):
     """A loader that starts reading at its first batch.
 
     Lightning makes an iterator as soon as somebody asks how many batches there are, and workers would then fetch
-    their first batches before the place where a run goes on has been restored.
+    their first batches before the position of a resumed run has been restored.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # only its `next` is used
@@ -28,7 +28,7 @@ def batches_begun(trainer: Trainer) -> int:
 
 
 def training_position(trainer: Trainer | None, batches_per_epoch: int) -> tuple[int, int]:
-    """Finds the place where training stands, or goes on after a resume.
+    """Finds the position of training, also after a resume.
 
     Args:
         trainer: the trainer that asks for a loader; None outside of training.

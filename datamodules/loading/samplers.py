@@ -1,4 +1,4 @@
-"""Order of the training images as a pure function of (seed, epoch), so that a run can go on exactly where it stopped.
+"""Order of the training images as a pure function of (seed, epoch), so that a run resumes exactly where it stopped.
 
 Nothing random is saved in a checkpoint: the order, the captions drawn and the augmentation are computed again from
 the seed, the epoch and the index.
@@ -36,7 +36,7 @@ class EpochSampler(Sampler[IndexInEpoch]):
         self.position: Callable[[], tuple[int, int]] | None = None
         """Gives (epoch, images of this rank already seen in it), asked at the start of every iteration.
 
-        A function, since Lightning may ask for the loader before it has restored the place where a run goes on.
+        A function, since Lightning may ask for the loader before it has restored the position of a resumed run.
         """
 
     def set_epoch(self, epoch: int) -> None:

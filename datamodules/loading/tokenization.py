@@ -1,4 +1,4 @@
-"""Caption tokenisers. Both kinds keep BOS, EOS and PAD apart and travel inside a checkpoint as plain JSON.
+"""Caption tokenizers. Both kinds keep BOS, EOS and PAD apart and travel inside a checkpoint as plain JSON.
 
 Letters: V vocabulary, T tokens of a caption with BOS and EOS.
 """
@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +28,7 @@ class CaptionTokenizer(Protocol):
         vocab_size: number of ids V, special ones included.
         bos_id: first token of every caption.
         eos_id: last token of every caption.
-        pad_id: filling behind a caption, never inside one.
+        pad_id: padding after a caption, never inside one.
         max_tokens: longest caption in tokens with BOS and EOS; longer ones are cut.
     """
 
@@ -42,10 +42,10 @@ class CaptionTokenizer(Protocol):
         """Returns BOS, the caption's tokens (cut to `max_tokens` in all) and EOS."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of token ids up to the first EOS, special tokens left out."""
+        """Returns the text of token ids up to the first EOS, special tokens omitted."""
 
     def spec(self) -> Spec:
-        """Describes the tokeniser as plain JSON; `tokenizer_from_spec` builds it again."""
+        """Describes the tokenizer as plain JSON; `tokenizer_from_spec` builds it again."""
 
 
 def split_words(text: str) -> list[str]:
@@ -113,7 +113,7 @@ class BPETokenizer:
     """A byte-pair encoding, BERT's word pieces, or any other of the `tokenizers` library, with PAD and BOS of its own.
 
     GPT-2 has one special token, `<|endoftext|>`, which marks both ends in its pretraining. Here it stays the end;
-    `<|bos|>` and `<|pad|>` are added behind the vocabulary where the tokeniser has none, so that no id has two
+    `<|bos|>` and `<|pad|>` are added behind the vocabulary where the tokenizer has none, so that no id has two
     meanings. The embedding grows by as many rows. BERT has all three: captions are ``[CLS] ... [SEP]``, filled with
     ``[PAD]``, and its vocabulary stays as it is.
 
@@ -145,7 +145,7 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, source: str, max_tokens: int) -> "BPETokenizer":
-        """Reads a tokeniser from a local folder or from the hub.
+        """Reads a tokenizer from a local folder or from the hub.
 
         Raises:
             UserError: neither a readable folder nor a hub name that can be reached.
@@ -186,7 +186,7 @@ class BPETokenizer:
         return str(self._tokenizer.decode(kept)).strip()
 
     def spec(self) -> Spec:
-        """Describes the tokeniser as plain JSON; the whole encoding is in it (about 3 MB for GPT-2)."""
+        """Describes the tokenizer as plain JSON; the whole encoding is in it (about 3 MB for GPT-2)."""
         return {
             "kind": "bpe",
             "tokenizer": self._tokenizer.to_str(),
@@ -198,7 +198,7 @@ class BPETokenizer:
 
 
 def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
-    """Builds the tokeniser that `spec` describes.
+    """Builds the tokenizer that `spec` describes.
 
     Raises:
         UserError: the description is of no known kind.
@@ -213,17 +213,21 @@ def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
 
 
 def build_tokenizer(
-    name: Literal["word"] | str, captions: Sequence[str], min_count: int, max_tokens: int, cache_dir: Path
+    name: Literal["word"] | str,
+    read_captions: Callable[[], Sequence[str]],
+    min_count: int,
+    max_tokens: int,
+    cache_dir: Path,
 ) -> WordTokenizer | BPETokenizer:
-    """Makes the tokeniser of a data module.
+    """Makes the tokenizer of a data module.
 
     A word vocabulary is kept in a file named by what it was made from, so that it can be looked at and every run on
     the same captions has the same ids.
 
     Args:
         name: "word" for a vocabulary of the training captions; a run folder or checkpoint, to have exactly that run's
-            tokeniser, `max_tokens` included; else a hub id or local folder of a tokeniser.
-        captions: the training captions.
+            tokenizer, `max_tokens` included; else a hub id or local folder of a tokenizer.
+        read_captions: gives the training captions; called for a word vocabulary only.
         min_count: words seen less often are unknown (word vocabulary only).
         max_tokens: longest caption in tokens with BOS and EOS.
         cache_dir: folder for vocabulary files.
@@ -232,6 +236,7 @@ def build_tokenizer(
         return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
     if name != "word":
         return BPETokenizer.load(name, max_tokens)
+    captions = read_captions()
     digest = hashlib.blake2b(json.dumps([min_count, captions]).encode(), digest_size=8).hexdigest()
     path = cache_dir / f"vocabulary-{digest}.json"
     if path.is_file():
@@ -245,7 +250,7 @@ def build_tokenizer(
 
 
 def _loaded(source: str) -> Any:
-    """The tokeniser of a folder or hub id as transformers has it.
+    """The tokenizer of a folder or hub id as transformers has it.
 
     Raises:
         OSError: it is not there.

@@ -1,1 +1,1 @@
-"""Readers of pictures and annotation files."""
+"""Readers of images and annotation files."""

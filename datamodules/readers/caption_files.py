@@ -1,4 +1,4 @@
-"""Caption files of every common format, told apart by their content.
+"""Caption files of every common format, detected by their content.
 
 Formats: COCO captions JSON, Karpathy JSON, tables with a header (CSV, TSV), JSON lines and JSON lists. All are UTF-8,
 with or without byte order mark.
@@ -23,12 +23,12 @@ def read_records(
 
     Args:
         path: the file.
-        file_format: ``auto``, or one format for files that are told wrongly.
+        file_format: ``auto``, or one format for files that are detected wrongly.
         columns: names of columns or keys, for tables and lines.
         report: what is done with defects of single records.
 
     Returns:
-        The pictures in the order of the file, each with all its captions.
+        The images in the order of the file, each with all its captions.
 
     Raises:
         DataError: the file as a whole cannot be used, or `report` raises.
@@ -47,7 +47,7 @@ def read_records(
         document = parse_json(text, path) if document is None else document
         records = (read_coco if file_format == "coco" else read_karpathy)(path, document, report)
     if not records:
-        raise DataError(f"{path}: no usable record with a picture and a caption; is it the right file?")
+        raise DataError(f"{path}: no usable record with an image and a caption; is it the right file?")
     return records
 
 

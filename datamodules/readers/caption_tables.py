@@ -1,4 +1,4 @@
-"""Tables with a header (CSV, TSV) and JSON lines: rows with a picture and a caption, or several of them."""
+"""Tables with a header (CSV, TSV) and JSON lines: rows with an image and a caption, or several of them."""
 
 import csv
 import io
@@ -28,9 +28,9 @@ from datamodules.readers.records import (
 
 
 def table_records(text: str, path: Path, columns: Columns, report: Report) -> list[Example]:
-    """Reads a table (CSV, TSV, or with semicolons or bars), one or several rows per picture.
+    """Reads a table (CSV, TSV, or with semicolons or bars), one or several rows per image.
 
-    The first line names the columns. Without it, two columns whose first is a picture are taken as image and caption.
+    The first line names the columns. Without it, two columns whose first is an image are taken as image and caption.
 
     Args:
         text: content of the file.
@@ -39,7 +39,7 @@ def table_records(text: str, path: Path, columns: Columns, report: Report) -> li
         report: what is done with defects of single rows.
 
     Returns:
-        The pictures in the order in which they first appear; the id is the path as written.
+        The images in the order in which they first appear; the id is the path as written.
 
     Raises:
         DataError: a column is not found, or the quoting is broken.
@@ -50,7 +50,7 @@ def table_records(text: str, path: Path, columns: Columns, report: Report) -> li
 def json_records(
     text: str, path: Path, columns: Columns, report: Report, document: list[Any] | None = None
 ) -> list[Example]:
-    """Reads JSON lines, or the objects of a JSON list, one or several per picture.
+    """Reads JSON lines, or the objects of a JSON list, one or several per image.
 
     Args:
         text: content of the file.
@@ -60,7 +60,7 @@ def json_records(
         document: the list, if the file is a JSON list.
 
     Returns:
-        The pictures in the order in which they first appear; the id is the path as written.
+        The images in the order in which they first appear; the id is the path as written.
 
     Raises:
         DataError: a key is not found in the first record.
@@ -70,7 +70,7 @@ def json_records(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row of a table or one JSON line, before rows of the same picture are put together."""
+    """One row of a table or one JSON line, before rows of the same image are put together."""
 
     file: str
     captions: list[str]
@@ -170,7 +170,7 @@ def _row(image: object, caption: object, split: object, where: str, report: Repo
 
 
 def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
-    """Puts the rows of each picture together, in the order of first appearance."""
+    """Puts the rows of each image together, in the order of first appearance."""
     groups: dict[str, list[_Row]] = {}
     for row in rows:
         group = groups.setdefault(row.file, [])
@@ -180,7 +180,7 @@ def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
         group.append(row)
     for file, group in groups.items():
         captions = tuple(text for row in group for text in row.captions)
-        if captions:  # pictures with nothing but empty ones were reported
+        if captions:  # images with nothing but empty ones were reported
             yield Example(file, ImageFile(file), captions, split=group[0].split, origin=f"{group[0].origin} ({file})")
 
 

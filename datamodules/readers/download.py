@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, and the files of COCO 2017."""
+"""Downloads that resume where they stopped, and the files of COCO 2017."""
 
 import errno
 import http.client
@@ -22,7 +22,7 @@ COCO_URL = "http://images.cocodataset.org"
 """Where COCO's files are; a mirror must have the same paths and files."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is going on, how much is done and how much there is, in bytes or files."""
+"""Called with what is being done, how much of it is done and how much there is, in bytes or files."""
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
@@ -96,7 +96,7 @@ def prepare(
         archives: what to fetch.
         base_url: address before each archive's path.
         keep_archives: leave the zip files in the root.
-        progress: told about every step.
+        progress: called at every step.
 
     Returns:
         For each archive a line on what was done.
@@ -165,7 +165,7 @@ def fetch(
         path: where the file goes; nothing is done when it is there with the right size and checksum.
         size: bytes that the file must have; None: what the server says.
         md5: checksum; None: not checked.
-        progress: told about the bytes.
+        progress: called with the bytes.
 
     Raises:
         DataError: the server has no such file or another one, the checksum is wrong, or the connection stays away.
@@ -184,7 +184,7 @@ def fetch(
             failures = 0 if after > before else failures + 1
             if failures >= _ATTEMPTS:
                 raise DataError(_unreachable(url, part, error)) from error
-            _log.info("%s: connection lost at %d bytes (%s); going on", url, after, error)
+            _log.info("%s: connection lost at %d bytes (%s); continuing", url, after, error)
             time.sleep(_pause(failures))
     if md5 is not None:
         if progress:
@@ -250,7 +250,7 @@ def _request(url: str, part: Path, start: int, tag_file: Path) -> http.client.HT
     if start:
         headers["Range"] = f"bytes={start}-"
         if tag_file.exists():
-            headers["If-Range"] = tag_file.read_text()  # a file changed on the server starts anew
+            headers["If-Range"] = tag_file.read_text()  # a file that changed on the server starts again
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=_TIMEOUT
@@ -259,7 +259,7 @@ def _request(url: str, part: Path, start: int, tag_file: Path) -> http.client.HT
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # nothing behind our last byte: not the same file
             part.unlink()
-            raise ConnectionError("the server refuses to go on; starting anew") from error
+            raise ConnectionError("the server refuses to continue; starting again") from error
         if error.code in (408, 429) or error.code >= 500:
             raise
         raise DataError(

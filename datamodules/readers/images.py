@@ -1,4 +1,4 @@
-"""Reading pictures of any kind as RGB, finding them, and turning them into tensors.
+"""Reading images of any kind as RGB, finding them, and turning them into tensors.
 
 Letters: H, W height and width of the tensor in pixels.
 """
@@ -17,10 +17,10 @@ from torch import Tensor
 from core.errors import DataError, UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Endings of the files that count as pictures, in the order in which `find_image` tries them."""
+"""Endings of the files that count as images, in the order in which `find_image` tries them."""
 
 MAX_PIXELS = 178_956_970
-"""More pixels than this in one picture are refused: a small file may claim any size and fill the memory."""
+"""More pixels than this in one image are refused: a small file may claim any size and fill the memory."""
 
 Normalization = Literal["advprop", "imagenet", "clip", "none"]
 Resize = Literal["crop", "squash"]
@@ -45,25 +45,25 @@ _ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 WAYS_OUT = "correct the file, or remove it and its captions, or pass on_bad_image=skip"
-"""What can be done about a bad picture of a data set, at the end of messages."""
+"""What can be done about a bad image of a data set, at the end of messages."""
 
 
 def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_side: int = 0) -> Image.Image:
-    """Reads a picture as RGB, upright, its first frame if it moves.
+    """Reads an image as RGB, upright, its first frame if it moves.
 
     Transparency is laid on white, 16-bit grey is scaled to 8 bits (not clipped), an EXIF rotation is carried out.
 
     Args:
         source: path of the file, its bytes, or a file opened for reading bytes.
-        name: what error messages call the picture; by default its path.
+        name: what error messages call the image; by default its path.
         min_side: JPEG files that are much larger may be decoded at a half, a quarter or an eighth as long as the
             shorter side keeps at least this many pixels, which is several times faster; 0 decodes all of them.
 
     Raises:
         DataError: the file is missing, cannot be read or decoded, is cut off, has more than `MAX_PIXELS` pixels or
-            values that are not a picture's.
+            values that are not an image's.
     """
-    name = name or (str(source) if isinstance(source, str | Path) else "picture given as bytes")
+    name = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return _decode(image, name, min_side)
@@ -86,8 +86,8 @@ def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_sid
         raise DataError(f"{name}: image cannot be decoded ({reason}); {WAYS_OUT}") from error
 
 
-def to_rgb(image: Image.Image, name: str = "picture") -> Image.Image:
-    """Turns a decoded picture of any mode into RGB: transparency on white, 16-bit grey and floats scaled.
+def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """Turns a decoded image of any mode into RGB: transparency on white, 16-bit grey and floats scaled.
 
     Raises:
         DataError: 32-bit values beyond 16 bits, floats beyond 255, or a mode without a way to RGB.
@@ -105,7 +105,7 @@ def to_rgb(image: Image.Image, name: str = "picture") -> Image.Image:
 
 
 def find_image(root: str | Path, name: str) -> Path | None:
-    """Finds a picture by the name that an annotation file gives it.
+    """Finds an image by the name that an annotation file gives it.
 
     Data sets are often passed on in another format than their annotations name: when ``root/name`` does not exist,
     files with the same name and another ending are tried, in the order of `IMAGE_SUFFIXES`.
@@ -132,7 +132,7 @@ def find_image(root: str | Path, name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Turns an RGB picture into a normalised square tensor.
+    """Turns an RGB image into a normalised square tensor.
 
     Attributes:
         size: height and width of the result, pixels.
@@ -142,7 +142,7 @@ class ImageTransform:
             up the proportions.
         interpolation: filter, always with antialiasing.
         min_scale: smallest share of the area that `augment` may keep.
-        flip: whether `augment` mirrors half of the pictures; off by default, since captions say left and right.
+        flip: whether `augment` mirrors half of the images; off by default, since captions say left and right.
 
     Raises:
         UserError: an attribute outside its range.
@@ -171,10 +171,10 @@ class ImageTransform:
         return math.ceil(2 * self.size / math.sqrt(self.min_scale))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Resizes and normalises a picture for evaluation.
+        """Resizes and normalises an image for evaluation.
 
         Args:
-            image: RGB picture of any size.
+            image: RGB image of any size.
 
         Returns:
             `(3, size, size)`, float32.
@@ -187,12 +187,12 @@ class ImageTransform:
         return self._finish(image, (left, top, left + side, top + side))
 
     def augment(self, image: Image.Image, generator: torch.Generator) -> Tensor:
-        """Takes a random crop of nearly the picture's proportions, mirrored or not, and normalises it.
+        """Takes a random crop of nearly the image's proportions, mirrored or not, and normalises it.
 
         Everything random comes from `generator`, so equal seeds give equal tensors.
 
         Args:
-            image: RGB picture of any size.
+            image: RGB image of any size.
             generator: source of randomness, on the CPU.
 
         Returns:
@@ -206,7 +206,7 @@ class ImageTransform:
         crop_width = min(float(width), whole_width * math.sqrt(area * ratio))
         crop_height = min(float(height), whole_height * math.sqrt(area / ratio))
         left, top = across * (width - crop_width), down * (height - crop_height)
-        # min: the sum may exceed the picture by a rounding error, which Pillow refuses
+        # min: the sum may exceed the image by a rounding error, which Pillow refuses
         box = (left, top, min(left + crop_width, float(width)), min(top + crop_height, float(height)))
         tensor = self._finish(image, box)
         return tensor.flip(-1) if self.flip and mirror < 0.5 else tensor
@@ -215,7 +215,7 @@ class ImageTransform:
         """Gives colours back.
 
         Args:
-            tensor: normalised pictures, `(..., 3, H, W)`.
+            tensor: normalised images, `(..., 3, H, W)`.
 
         Returns:
             The same shape, 0 to 1.
@@ -226,7 +226,7 @@ class ImageTransform:
         return (tensor.float() * std + mean).clamp(0, 1)
 
     def spec(self) -> dict[str, str | int]:
-        """What is needed to treat a picture alike later, as plain JSON; augmentation is left out."""
+        """What is needed to transform an image the same way later, as plain JSON; without augmentation."""
         return {
             "size": self.size,
             "normalization": self.normalization,
@@ -247,7 +247,7 @@ class ImageTransform:
         return cls(**spec)
 
     def _finish(self, image: Image.Image, box: tuple[float, float, float, float]) -> Tensor:
-        """Scales a box of the picture to the size and normalises: `(3, size, size)`, float32."""
+        """Scales a box of the image to the size and normalises: `(3, size, size)`, float32."""
         # scaling only the box costs less than scaling all and cropping, with the same pixels
         image = image.resize((self.size, self.size), _FILTERS[self.interpolation], box=box)
         tensor = (
@@ -268,12 +268,12 @@ def _decode(image: Image.Image, name: str, min_side: int) -> Image.Image:
     rgb = to_rgb(image, name)
     if orientation in _ORIENTATIONS:
         rgb = rgb.transpose(_ORIENTATIONS[orientation])
-    # without a reference to the file, so that it can be closed and the picture sent between processes
+    # without a reference to the file, so that it can be closed and the image sent between processes
     return rgb.copy() if rgb is image else rgb
 
 
 def _orientation(image: Image.Image) -> int:
-    """Reads the EXIF rotation; unreadable EXIF data counts as none, since the picture itself is whole."""
+    """Reads the EXIF rotation; unreadable EXIF data counts as none, since the image itself is whole."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # as many kinds as there are broken files
@@ -296,7 +296,7 @@ def _scale_deep(image: Image.Image, name: str) -> Image.Image:
 
 
 def _too_large(name: str) -> str:
-    """The message for pictures that would fill the memory."""
+    """The message for images that would fill the memory."""
     return (
         f"{name}: image has more than {MAX_PIXELS // 10**6} million pixels; shrink the file, or pass on_bad_image=skip"
     )

@@ -157,7 +157,7 @@ def _rows(text: str, path: Path, report: Report) -> Iterator[tuple[str, Mapping[
 
 
 def _roles(frame: "pd.DataFrame", columns: LabelColumns, path: Path) -> _Roles:
-    """Finds the columns; JSON lines may leave out what is empty, so the keys of all rows count."""
+    """Finds the columns; JSON lines may omit what is empty, so the keys of all rows count."""
     names = list(frame.columns)
     image = _column(names, columns.image, IMAGE_COLUMNS, "image", path)
     caption = _column(names, columns.caption, CAPTION_COLUMNS, "caption", path)

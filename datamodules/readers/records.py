@@ -229,7 +229,7 @@ def record_name(value: object, key: str, index: int) -> str:
 
 
 def slashes(name: str) -> str:
-    """A path with forward slashes and without needless parts, so that each picture has one name.
+    """A path with forward slashes and without needless parts, so that each image has one name.
 
     >>> slashes("./a/../images/1.jpg ")
     'images/1.jpg'

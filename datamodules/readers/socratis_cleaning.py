@@ -48,7 +48,7 @@ class Annotation:
     """What one annotator wrote.
 
     Attributes:
-        image_name: file name of the picture.
+        image_name: file name of the image.
         caption: its caption.
         emotions: up to three, as typed; unused ones are empty.
     """
@@ -60,10 +60,10 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """One picture with the emotions of all its annotators.
+    """One image with the emotions of all its annotators.
 
     Attributes:
-        image_name: file name of the picture.
+        image_name: file name of the image.
         caption: the first annotator's.
         emotions: all different ones, in the order of first appearance.
     """
@@ -169,7 +169,7 @@ def without_placeholder(emotion: str) -> str:
 
 
 def merged_by_image(rows: Iterable[Annotation]) -> list[Reaction]:
-    """Puts the annotators of a picture together: the first caption, the union of all non-empty emotions.
+    """Puts the annotators of an image together: the first caption, the union of all non-empty emotions.
 
     >>> rows = [Annotation("a.jpg", "first", ("sad", "")), Annotation("a.jpg", "second", ("sad", "calm"))]
     >>> merged_by_image(rows)
@@ -214,7 +214,7 @@ def cleaned(emotions: Iterable[str]) -> tuple[str, ...]:
 
 
 def frequent(lists: Iterable[Sequence[str]], min_images: int = MIN_IMAGES) -> set[str]:
-    """Emotions that at least `min_images` pictures have.
+    """Emotions that at least `min_images` images have.
 
     >>> frequent([("sad", "calm"), ("sad",)], min_images=2)
     {'sad'}
@@ -233,7 +233,7 @@ def merge_synonyms(emotions: Iterable[str]) -> tuple[str, ...]:
 
 
 def clean(rows: Iterable[Annotation], labels: Iterable[str] = EMOTIONS) -> list[Reaction]:
-    """The whole cleaning: pictures with at least one label, with their labels only, sorted by the picture's name.
+    """The whole cleaning: images with at least one label, with their labels only, sorted by the image's name.
 
     Args:
         rows: the annotators' rows.
@@ -272,7 +272,7 @@ def count_differences(found: Mapping[str, int], published: Mapping[str, int] = P
 
 
 def _reactions(rows: Iterable[Annotation]) -> list[Reaction]:
-    """Lower-cased, without placeholders, by picture."""
+    """Lower-cased, without placeholders, by image."""
     return merged_by_image(
         Annotation(row.image_name, row.caption, tuple(without_placeholder(lowered(item)) for item in row.emotions))
         for row in rows

@@ -1,4 +1,4 @@
-"""Synthetic scenes: pictures, captions, labels and emotions made from a seed; nothing is downloaded or stored."""
+"""Synthetic scenes: images, captions, labels and emotions made from a seed; nothing is downloaded or stored."""
 
 from datamodules.scenes.datamodule import SceneCaptions
 

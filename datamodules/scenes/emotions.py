@@ -4,10 +4,10 @@
 
 * `_COLOUR_EFFECT`, averaged over the objects, each weighing as much as its area (3 for large, 1 for small);
 * `_SHAPE_EFFECT`, averaged in the same way;
-* `_CROWD_EFFECT` times (objects - 3), so that full pictures excite and empty ones calm;
+* `_CROWD_EFFECT` times (objects - 3), so that full images excite and empty ones calm;
 * `_LARGE_EFFECT` times the share of large objects.
 
-The probabilities are the softmax of the scores. Several annotators look at the same picture independently; what each
+The probabilities are the softmax of the scores. Several annotators look at the same image independently; what each
 reports is one draw. So the best possible prediction, its likelihood and its accuracy are known exactly.
 """
 

@@ -1,9 +1,9 @@
-"""Synthetic scenes: what stands in a picture, as plain data, made from (split, index, seed) alone.
+"""Synthetic scenes: what stands in an image, as plain data, made from (split, index, seed) alone.
 
 A scene holds two or three groups. The objects of a group share shape, colour and size ("two small red circles"); no
-two groups share a type, that is, a (colour, shape) pair. The picture is divided into 3 x 3 cells, a cell holds at most
+two groups share a type, that is, a (colour, shape) pair. The image is divided into 3 x 3 cells, a cell holds at most
 one object, and each group keeps to a row (or each to a column) of its own, two groups to opposite sides. Hence objects
-neither overlap nor leave the picture, and between any two groups at least one of "left of", "right of", "above",
+neither overlap nor leave the image, and between any two groups at least one of "left of", "right of", "above",
 "below" holds beyond doubt.
 
 **Splits.** What stands together, the set of (count, size, colour, shape) of the groups, is the scene's combination:
@@ -11,7 +11,7 @@ neither overlap nor leave the picture, and between any two groups at least one o
 seed. So every held-out scene shows a combination that no training scene shows, while every single type, size and count
 is common in training: remembering scenes does not help, seeing and counting does.
 
-Lengths are integers, `CANVAS` to the picture's side, x to the right and y downwards.
+Lengths are integers, `CANVAS` to the image's side, x to the right and y downwards.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ LABEL_NAMES: tuple[str, ...] = tuple(f"{colour} {shape}" for colour, shape in KI
 """Names of the multi-labels, in the order of `scene_labels`."""
 
 CANVAS = 256
-"""Side of a picture in scene units."""
+"""Side of an image in scene units."""
 CELL = 85
 """Side of a cell; 3 cells and one unit make the canvas."""
 MAX_GROUP = 3
@@ -79,7 +79,7 @@ class SceneObject:
         return self.colour, self.shape
 
     def box(self, image_size: int) -> tuple[float, float, float, float]:
-        """Returns the box around the object as (left, top, right, bottom) in pixels of a picture of that side."""
+        """Returns the box around the object as (left, top, right, bottom) in pixels of an image of that side."""
         scale = image_size / CANVAS
         x, y, r = self.x, self.y, self.radius
         return (x - r) * scale, (y - r) * scale, (x + r) * scale, (y + r) * scale
@@ -87,11 +87,11 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What stands in one picture.
+    """What stands in one image.
 
     Attributes:
         objects: the objects, those of a group one after the other.
-        background: key of the picture's background texture and noise.
+        background: key of the image's background texture and noise.
     """
 
     objects: tuple[SceneObject, ...]

@@ -1,8 +1,8 @@
 """Captions of a scene: a small English grammar with counting, colours, sizes and spatial relations.
 
 Every caption names every group of the scene with its exact number and true colour and shape; the sizes, the order,
-the words ("big" or "large"), the sentence pattern and which of the true relations are told are free. Captions are a
-function of the scene alone. `GRAMMAR_WORDS` lists the vocabulary.
+the words ("big" or "large"), the sentence pattern and which of the true relations are mentioned are free. Captions
+are a function of the scene alone. `GRAMMAR_WORDS` lists the vocabulary.
 """
 
 from collections.abc import Callable

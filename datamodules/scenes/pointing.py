@@ -4,7 +4,7 @@ The pointing game (Zhang et al. 2016) on the synthetic scenes, whose boxes are k
 does the cell with the most attention lie on it? A cell lies on an object when its centre is in the object's box grown
 by one cell's side in every direction; a group ("two red circles") is hit by hitting any of its objects. Words that
 name nothing do not count. Cells that share the maximum share the credit, so that uniform attention gets the share of
-the picture that counts as a hit: what pointing at random gives.
+the image that counts as a hit: what pointing at random gives.
 
 Letters: N captions, T tokens of the longest one, R = h x w regions, row by row, P places (steps of captions that name
 something).

@@ -1,7 +1,7 @@
 """Draws a scene: anti-aliased shapes on a textured background with noise.
 
-Everything is integer arithmetic on uint8 pixels, so that a scene gives the same picture bit by bit on every platform.
-Letters: S side of the picture in pixels, P side of a shape's patch.
+Everything is integer arithmetic on uint8 pixels, so that a scene gives the same image bit by bit on every platform.
+Letters: S side of the image in pixels, P side of a shape's patch.
 """
 
 from functools import lru_cache
@@ -28,7 +28,7 @@ _PAINT = {
 
 
 def render(scene: Scene, image_size: int = MIN_SIZE) -> Image.Image:
-    """Draws a scene as an RGB picture of `image_size` x `image_size` pixels."""
+    """Draws a scene as an RGB image of `image_size` x `image_size` pixels."""
     return Image.fromarray(render_array(scene, image_size))
 
 
@@ -43,7 +43,7 @@ def render_array(scene: Scene, image_size: int = MIN_SIZE) -> NDArray[np.uint8]:
         `(S, S, 3)` uint8, red, green, blue.
 
     Raises:
-        UserError: the size is too small for the small shapes to be told apart.
+        UserError: the size is too small for the small shapes to be distinguished.
     """
     if image_size < MIN_SIZE:
         raise UserError(f"image_size {image_size} is too small for scenes; use at least {MIN_SIZE}")
@@ -92,7 +92,7 @@ def _interpolation(size: int) -> NDArray[np.int32]:
 
 
 def _paint(pixels: NDArray[np.int16], item: SceneObject, draws: Draws, size: int) -> None:
-    """Blends one object over the picture, its colour a little lighter or darker each time."""
+    """Blends one object over the image, its colour a little lighter or darker each time."""
     x, y, r = (value * size for value in (item.x, item.y, item.radius))
     left, top = (x - r) // CANVAS, (y - r) // CANVAS
     mask = _mask(item.shape, x - left * CANVAS, y - top * CANVAS, r)

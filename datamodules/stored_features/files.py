@@ -22,7 +22,7 @@ from core.errors import DataError, UserError
 Half = NDArray[np.float16]
 
 FLUSH_ROWS = 256
-"""Images after which rows are made safe: a multiple of the batch, so that a resumed build sees the same batches."""
+"""Images after which rows are flushed: a multiple of the batch, so that a resumed build sees the same batches."""
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +86,7 @@ class FeatureStore(Sequence[Tensor]):
 
 
 class RowWriter:
-    """Appends rows to ``features.npy`` in a folder; goes on behind the rows that an earlier attempt made safe.
+    """Appends rows to ``features.npy`` in a folder; continues after the rows that an earlier attempt flushed.
 
     The rows go through ordinary writes, not through a memory map: a full disk is an error then, not a crash, and
     memory stays flat however long the file gets.
@@ -165,7 +165,7 @@ def write_store(
     partial = folder.with_name(folder.name + ".partial")
     writer = RowWriter(partial, shape)
     if writer.rows:
-        _log.info("feature store: going on behind %d of %d images", writer.rows, shape[0])
+        _log.info("feature store: continuing after %d of %d images", writer.rows, shape[0])
     safe = writer.rows
     try:
         for rows in batches(writer.rows):

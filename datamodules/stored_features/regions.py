@@ -1,8 +1,8 @@
 """Region features that somebody else has computed: how Visual Genome detectors' features usually travel.
 
-Two forms: a folder of ``.npz`` files, one a picture, and the tab-separated file of bottom-up attention (Anderson et al.
-2018), whose lines are ``image_id image_w image_h num_boxes boxes features``, the last two base64 of float32; LXMERT's
-file with ten columns is read too. They are put into a feature store once (half precision, see
+Two forms: a folder of ``.npz`` files, one for each image, and the tab-separated file of bottom-up attention (Anderson
+et al. 2018), whose lines are ``image_id image_w image_h num_boxes boxes features``, the last two base64 of float32;
+LXMERT's file with ten columns is read too. They are put into a feature store once (half precision, see
 `datamodules.stored_features.store`), because neither form can be read at random fast enough for training.
 
 Letters: N images, R most regions of an image, D their width.
@@ -58,7 +58,7 @@ def open_regions(path: str | Path, root: Path, cache_dir: Path) -> "RegionFiles"
 
 
 def names_of(example: Example) -> list[str]:
-    """What a picture may be called in region files, the likeliest first.
+    """What an image may be called in region files, the likeliest first.
 
     >>> from datamodules.readers.image_refs import ImageFile
     >>> names_of(Example(391895, ImageFile("train2017/000000391895.jpg")))
@@ -78,7 +78,7 @@ def names_of(example: Example) -> list[str]:
 
 
 class RegionFiles(ABC):
-    """Region features by name of the picture.
+    """Region features by name of the image.
 
     Args:
         path: folder or file.
@@ -89,19 +89,19 @@ class RegionFiles(ABC):
 
     @abstractmethod
     def first(self) -> Array:
-        """Features of some picture, read without looking at all others, `(r, D)`."""
+        """Features of some image, read without looking at all others, `(r, D)`."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Whether there is a picture of this name."""
+        """Whether there is an image of this name."""
 
     @abstractmethod
     def count(self, name: str) -> int:
-        """Number of regions of a picture; its features are not read."""
+        """Number of regions of an image; its features are not read."""
 
     @abstractmethod
     def read(self, name: str) -> Array:
-        """Features of a picture, `(r, D)`.
+        """Features of an image, `(r, D)`.
 
         Raises:
             DataError: the record is broken.
@@ -109,22 +109,22 @@ class RegionFiles(ABC):
 
     @abstractmethod
     def stamp(self, name: str) -> str:
-        """Text that changes whenever the picture's features do."""
+        """Text that changes whenever the image's features do."""
 
     def shape(self) -> tuple[int, tuple[int, int]]:
-        """D, and the regions of some picture as a grid of one row."""
+        """D, and the regions of some image as a grid of one row."""
         regions, width = self.first().shape
         return width, (1, regions)
 
     def store(self, examples: Sequence[Example], cache_dir: Path) -> FeatureStore:
-        """Opens the store of some pictures; makes it first if it is not there.
+        """Opens the store of some images; makes it first if it is not there.
 
         Args:
-            examples: N pictures, in the order of the rows.
+            examples: N images, in the order of the rows.
             cache_dir: folder of the stores.
 
         Raises:
-            DataError: a picture has no regions, or a record is broken.
+            DataError: an image has no regions, or a record is broken.
             UserError: no room on the disk.
         """
         names = [self._name(example) for example in examples]
@@ -249,7 +249,7 @@ class NpzRegions(RegionFiles):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Where a picture's line begins in the file, in bytes, and how many regions it has."""
+    """Where an image's line begins in the file, in bytes, and how many regions it has."""
 
     start: int
     regions: int
@@ -258,7 +258,7 @@ class _Line:
 class TsvRegions(RegionFiles):
     """The tab-separated file of bottom-up attention or LXMERT.
 
-    The file is read through once, to learn where each picture's line begins; that is kept in the cache. A picture that
+    The file is read through once, to learn where each image's line begins; that is kept in the cache. An image that
     is there twice, as in some published files, counts with its first line.
 
     Args:

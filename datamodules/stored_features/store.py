@@ -1,9 +1,10 @@
-"""Features of a frozen image tower, computed once and kept on disk.
+"""Features of a frozen image encoder, computed once and kept on disk.
 
-A store is a folder with ``features.npy`` (half precision, one row an image) and ``index.json`` (what was computed from
-what). Its name is a digest of everything the features depend on, so a store is never used for anything else: a replaced
-picture, other weights or another transform make a new one. While it is built, the folder is called ``KEY.partial``;
-rows that were flushed survive a kill, and the next attempt goes on behind them. Stores can be deleted at any time.
+A store is a folder with ``features.npy`` (half precision, one row for each image) and ``index.json`` (what was
+computed from what). Its name is a digest of everything the features depend on, so a store is never used for anything
+else: a replaced image, other weights or another transform make a new one. While it is built, the folder is called
+``KEY.partial``; rows that were flushed survive a kill, and the next attempt continues after them. Stores can be deleted
+at any time.
 
 Detectors give some images fewer regions than others; those that an image does not have are NaN, behind the others.
 
@@ -39,14 +40,14 @@ Output = Literal["grid", "vector"]
 
 _FORMAT = 1
 _BATCH = 32
-"""Pictures at once; divides `feature_files.FLUSH_ROWS`, so that a resumed build sees the same batches."""
+"""Images at once; divides `feature_files.FLUSH_ROWS`, so that a resumed build sees the same batches."""
 _SEED = 0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """A frozen image tower by name.
+    """A frozen image encoder by name.
 
     Attributes:
         name: as `networks.encoders.build.build_encoder` takes it.
@@ -60,7 +61,7 @@ class EncoderSpec:
 
     @classmethod
     def of(cls, name: str, weights: str | None) -> "EncoderSpec":
-        """Describes a tower; reads the file of weights, if they are one, but builds nothing."""
+        """Describes an encoder; reads the file of weights, if they are one, but builds nothing."""
         if weights is None or not Path(weights).is_file():
             return cls(name, weights)
         path = Path(weights).resolve()
@@ -68,7 +69,7 @@ class EncoderSpec:
         return cls(name, str(path), _file_digest(str(path), status.st_size, status.st_mtime_ns))
 
     def build(self) -> ImageEncoder:
-        """Builds the tower: evaluation mode, no gradients, the random state untouched.
+        """Builds the encoder: evaluation mode, no gradients, the random state untouched.
 
         Raises:
             UserError: unknown name or weights, or the file is no longer the one that was described.
@@ -99,10 +100,10 @@ class StoreSpec:
     """Everything that features depend on.
 
     Attributes:
-        encoder: the image tower.
-        transform: picture to tensor, from `ImageTransform.spec`.
-        output: ``grid`` for `(R, C)` an image, ``vector`` for `(1, D)`.
-        images: one text an image that changes with it, in the order of the rows.
+        encoder: the image encoder.
+        transform: image to tensor, from `ImageTransform.spec`.
+        output: ``grid`` for `(R, C)` per image, ``vector`` for `(1, D)`.
+        images: one text for each image that changes with it, in the order of the rows.
     """
 
     encoder: EncoderSpec
@@ -138,14 +139,14 @@ class StoreSpec:
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """Computes and opens the stores of one frozen image tower.
+    """Computes and opens the stores of one frozen image encoder.
 
     Attributes:
-        encoder: the tower.
-        transform: picture to tensor.
+        encoder: the encoder.
+        transform: image to tensor.
         output: grids or vectors.
         cache_dir: folder of the stores.
-        num_workers: processes that decode pictures.
+        num_workers: processes that decode images.
     """
 
     encoder: EncoderSpec

@@ -1,12 +1,16 @@
+import functools
+import http.server
 import json
 import pickle
+import threading
+from typing import ClassVar
 
 import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import DataError
+from core.errors import DataError, UserError
 from datamodules.hub_captions import HubCaptions
 
 SPLITS = ("train", "val", "test")
@@ -158,3 +162,134 @@ def test_what_cannot_be_loaded_is_one_line_with_ways_out(tmp_path):
         with pytest.raises(DataError, match=r"data set cannot be loaded \(.*or give a local Parquet") as error:
             HubCaptions(root=str(source)).examples("train")
         assert "\n" not in str(error.value)
+
+
+# COCO as the hub has it: addresses and file names, no images
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path, pictures):
+    """Address of a server with the pictures as the files of train2017 and val2017."""
+    for number, path in enumerate(pictures):
+        folder = tmp_path / "coco" / ("train2017" if number < 8 else "val2017")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:012d}.png").write_bytes(path.read_bytes())
+    Server.asked = []
+    handler = functools.partial(Server, directory=str(tmp_path / "coco"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def coco_rows(address):
+    """Rows as phiyodr/coco2017 has them."""
+    for number in range(12):
+        name = f"{'train' if number < 8 else 'val'}2017/{number:012d}.png"
+        yield {
+            "license": 3, "file_name": name, "coco_url": f"{address}/{name}", "height": 4, "width": 6,
+            "flickr_url": "http://flickr.invalid/x.jpg", "image_id": 1000 + number, "ids": [number, 99],
+            "captions": [f"picture {number}", f"another of {number}"],
+        }  # fmt: skip
+
+
+def karpathy_rows(address):
+    """Rows as yerevann/coco-karpathy has them, with a split of their own."""
+    for number in range(12):
+        folder, file = "train2017" if number < 8 else "val2017", f"{number:012d}.png"
+        yield {
+            "filepath": folder, "sentids": [number], "filename": file, "imgid": number, "cocoid": 1000 + number,
+            "sentences": [f"picture {number}", f"again {number}"], "url": f"{address}/{folder}/{file}",
+        }  # fmt: skip
+
+
+def write_hub_folder(folder, splits):
+    folder.mkdir()
+    for split, rows in splits.items():
+        datasets.Dataset.from_list(rows).to_parquet(folder / f"{split}.parquet")
+    files = [{"split": split, "path": f"{split}.parquet"} for split in splits]
+    configs = json.dumps([{"config_name": "default", "data_files": files}])
+    (folder / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+    return str(folder)
+
+
+def assert_images(data, pictures, splits=("train", "val")):
+    for split in splits:
+        for example in data.examples(split):
+            with Image.open(pictures[example.image_id - 1000]) as expected:
+                assert np.array_equal(data.open_image(example), expected.convert("RGB"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_coco_of_the_hub_is_fetched_by_address_once(tmp_path, pictures, address, streaming, monkeypatch):
+    rows = list(coco_rows(address))
+    root = write_hub_folder(tmp_path / "hub", {"train": rows[:8], "validation": rows[8:]})
+    monkeypatch.setattr(HubCaptions, "_is_remote", lambda *_: True)  # a hub id is no folder
+    options = {"root": root, "streaming": streaming, "test_split": "validation"}
+    data = HubCaptions(**options)
+    assert sizes(data) == [8, 4, 4]
+    assert data.examples("train")[3].captions == ("picture 3", "another of 3")
+    assert Server.asked == []
+    assert_images(data, pictures)
+    assert len(Server.asked) == 12
+    assert_images(HubCaptions(**options), pictures)
+    assert len(Server.asked) == 12
+    assert data.examples("train")[0].image.stamp() == rows[0]["coco_url"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_coco_of_the_hub_takes_images_from_a_local_folder(tmp_path, pictures, address, streaming):
+    rows = list(coco_rows(address))
+    for row in rows[4:]:
+        row["file_name"] = row["file_name"].split("/")[1]  # without its folder
+    root = write_hub_folder(tmp_path / "hub", {"train": rows[:8], "validation": rows[8:]})
+    data = HubCaptions(root=root, image_folder=str(tmp_path / "coco"), streaming=streaming, test_split="validation")
+    assert_images(data, pictures)
+    assert Server.asked == []
+    assert data.examples("val")[0].image_name == str(tmp_path / "coco" / "val2017" / "000000000008.png")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_karpathy_of_the_hub_with_restval(tmp_path, pictures, address, streaming):
+    rows = list(karpathy_rows(address))
+    splits = {"train": rows[:5], "restval": rows[5:7], "validation": rows[7:9], "test": rows[9:]}
+    root = write_hub_folder(tmp_path / "hub", splits)
+    options = {"root": root, "image_folder": str(tmp_path / "coco"), "streaming": streaming}
+    assert sizes(HubCaptions(**options)) == [5, 2, 3]
+    data = HubCaptions(**options, train_split="train+restval")
+    assert [example.image_id for example in data.examples("train")] == list(range(1000, 1007))
+    assert_images(data, pictures, SPLITS)
+    few = HubCaptions(**options, train_split="train+restval", max_images=2)
+    assert [example.image_id for example in few.examples("train")] == [1000, 1001, 1005, 1006]
+
+
+def test_streamed_images_are_kept_in_the_cache(tmp_path, pictures):
+    rows = {"image": [path.read_bytes() for path in pictures], "caption": [f"picture {n}" for n in range(12)]}
+    embedded = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    embedded.to_parquet(tmp_path / "data.parquet")
+    data = HubCaptions(root=str(tmp_path / "data.parquet"), streaming=True, max_images=9, val_fraction=0.2)
+    assert sizes(data) == [6, 2, 1]
+    assert_same_pictures(data, pictures[:9])
+    assert len(list((tmp_path / "cache" / "images").iterdir())) == 9
+
+
+def test_an_address_that_gives_no_image_is_one_line(tmp_path, address):
+    rows = list(coco_rows(address))[:3]
+    rows[0]["coco_url"] += ".gone"
+    root = write_hub_folder(tmp_path / "hub", {"train": rows})
+    data = HubCaptions(root=root, image_column="coco_url", val_fraction=0, test_fraction=0)
+    with pytest.raises(DataError, match=r"gone: image cannot be fetched \(.*set image_folder"):
+        data.open_image(data.examples("train")[0])
+    with pytest.raises(UserError, match="max_images is 0: expected at least 1"):
+        HubCaptions(max_images=0)

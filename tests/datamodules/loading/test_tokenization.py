@@ -100,12 +100,12 @@ def test_special_words_in_a_caption_are_no_special_tokens(gpt2):
 
 
 def test_vocabulary_file_is_used_again_and_a_broken_one_made_anew(tmp_path):
-    first = build_tokenizer("word", CAPTIONS, 1, 36, tmp_path)
+    first = build_tokenizer("word", lambda: CAPTIONS, 1, 36, tmp_path)
     (path,) = tmp_path.iterdir()
-    assert build_tokenizer("word", CAPTIONS, 1, 36, tmp_path).spec() == first.spec()
+    assert build_tokenizer("word", lambda: CAPTIONS, 1, 36, tmp_path).spec() == first.spec()
     path.write_text("[")
-    assert build_tokenizer("word", CAPTIONS, 1, 36, tmp_path).spec() == first.spec()
-    build_tokenizer("word", CAPTIONS[:1], 1, 36, tmp_path)
+    assert build_tokenizer("word", lambda: CAPTIONS, 1, 36, tmp_path).spec() == first.spec()
+    build_tokenizer("word", lambda: CAPTIONS[:1], 1, 36, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -115,7 +115,7 @@ def test_a_run_folder_or_checkpoint_gives_its_own_tokenizer(tmp_path):
     path.parent.mkdir(parents=True)
     torch.save({"state_dict": {}, "inference": {"tokenizer": spec}}, path)
     for name in (path, tmp_path / "run"):
-        assert build_tokenizer(str(name), ["other words"], 1, 36, tmp_path).spec() == spec
+        assert build_tokenizer(str(name), lambda: ["other words"], 1, 36, tmp_path).spec() == spec
     path.unlink()
     with pytest.raises(UserError, match="no checkpoint at"):
         build_tokenizer(str(tmp_path / "run"), [], 1, 36, tmp_path)
