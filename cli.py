@@ -6,21 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-TRAINER_COMMANDS = {
-    "fit": "train, with --config experiments/NAME.yaml",
-    "validate": "score a checkpoint on the validation split, greedily",
-    "test": "score a checkpoint on the test split, with the configured beams",
-    "predict": "write captions as COCO results JSON",
-}
-COMMANDS = {
-    "resume": "continue an interrupted run exactly: resume RUN",
-    "caption": "caption pictures: caption --ckpt RUN picture.jpg folder/",
-    "label": "label pictures: label --ckpt RUN picture.jpg [--text CAPTION]",
-    "score": "score captions: score predictions.json references.json",
-    "compare": "runs side by side: compare RUN RUN ...",
-    "recipe": "run the stages of an experiment, skipping what is up to date: recipe FILE",
-    "data": "prepare or check a data set: data check NAME --root DIR",
-}
+from commands.names import COMMANDS, TRAINER_COMMANDS
 
 
 def usage() -> str:

@@ -1,31 +1,32 @@
-"""Writing what a model said of every picture: captions as COCO results JSON, or probabilities of labels."""
+"""Writing the predictions for every image: captions as COCO results JSON, or probabilities of labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.evaluation import EvaluationCallback, Stage, data_of, writes_files
+from callbacks.pseudo_labels import PseudoLabelWriter, model_labels
 from core.files import write_json
-from datamodules.base import CaptionDataModule
-from datamodules.readers.records import Example, Split
+from datamodules.readers.records import Example
 
 T = TypeVar("T")
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(EvaluationCallback):
     """Writes ``predictions.json`` into the trainer's root folder.
 
     Captioners: `[{"image_id", "caption"}, ...]`; label methods:
-    `[{"image_id", "probabilities": {label: probability, ...}}, ...]`, six decimals. What rewrites captions instead of
-    describing pictures names caption k of an image ``ID/k``; that goes to ``reconstructions.json``, as
+    `[{"image_id", "probabilities": {label: probability, ...}}, ...]`, six decimals. A text autoencoder, which rewrites
+    captions, names caption k of an image ``ID/k``; these go to ``reconstructions.json``, as
     `[{"image_id", "original", "reconstruction"}, ...]`.
 
-    After each validation the file holds what that validation said; `test` and `predict` write to their own folder. Ids
-    keep the type they have in the data set. Under DDP the predictions of all ranks are gathered. In prediction it
-    stands back for a callback whose class says ``writes_predictions = True``.
+    After each validation the file holds the predictions of that validation; `test` and `predict` write to their own
+    folder. Ids keep the type they have in the data set. Under DDP the predictions of all ranks are gathered. In
+    prediction nothing is written when a `PseudoLabelWriter` does it.
     """
 
     def __init__(self) -> None:
@@ -34,11 +35,18 @@ class PredictionWriter(Callback):
         self.probabilities: dict[str, list[float]] = {}
         """Probabilities of the labels, likewise."""
 
-    def _start(self, trainer: Trainer) -> None:
-        del trainer
+    def start(self) -> None:
+        """Forgets the last evaluation."""
         self.captions, self.probabilities = {}, {}
 
-    def _take(self, outputs: Any) -> None:
+    def take(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *, place: int, batches: float
+    ) -> None:
+        """Collects captions or probabilities."""
+        del trainer, module, batch, place, batches
+        self._collect(outputs)
+
+    def _collect(self, outputs: Any) -> None:
         if not isinstance(outputs, dict):
             return
         if "captions" in outputs:
@@ -46,20 +54,18 @@ class PredictionWriter(Callback):
         if isinstance(rows := outputs.get("probabilities"), Tensor):
             self.probabilities.update(zip(outputs["image_id"], rows.float().tolist(), strict=True))
 
-    def _finish(self, trainer: Trainer, split: Split) -> None:
+    def finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:
+        """Writes the file."""
         self.captions = gather_dict(self.captions, trainer.world_size)
         self.probabilities = gather_dict(self.probabilities, trainer.world_size)
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not writes_files(trainer):
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-        assert isinstance(datamodule, CaptionDataModule)
-        split = datamodule.evaluation_split(split)
-        examples = datamodule.examples(split)
+        data = data_of(trainer)
+        examples = data.examples(data.evaluation_split(stage))
         path = Path(trainer.default_root_dir) / "predictions.json"
         if self.probabilities:
-            known_labels = getattr(trainer.lightning_module, "inference", {}).get("label_names", ())
-            # images that are to be labelled bring no names
-            names: Sequence[str] = datamodule.label_names or known_labels
+            # images to be labelled come without names of labels
+            names: Sequence[str] = data.label_names or model_labels(module)
             write_json(path, [_labelled(e.image_id, names, row) for e, row in known(examples, self.probabilities)])
         elif rewritten := _rewritten(examples, self.captions):
             write_json(path.with_name("reconstructions.json"), rewritten)
@@ -67,41 +73,9 @@ class PredictionWriter(Callback):
             captions = known(examples, self.captions)
             write_json(path, [{"image_id": e.image_id, "caption": caption} for e, caption in captions])
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the last evaluation."""
-        self._start(trainer)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the last evaluation."""
-        self._start(trainer)
-
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets the last evaluation."""
-        self._start(trainer)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collects what was said."""
-        self._take(outputs)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Collects what was said."""
-        self._take(outputs)
+        """Starts anew."""
+        self.start()
 
     def on_predict_batch_end(
         self,
@@ -112,35 +86,27 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collects what was said."""
+        """Collects captions or probabilities."""
         if not _another_writes(trainer):
-            self._take(outputs)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file."""
-        self._finish(trainer, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file."""
-        self._finish(trainer, "test")
+            self._collect(outputs)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file."""
         if not _another_writes(trainer):
-            self._finish(trainer, "test")
+            self.finish(trainer, pl_module, "test")
 
 
 def _another_writes(trainer: Trainer) -> bool:
-    return any(getattr(item, "writes_predictions", False) for item in trainer.callbacks)  # type: ignore[attr-defined]  # Trainer sets it at run time
+    return any(isinstance(item, PseudoLabelWriter) for item in trainer.callbacks)  # type: ignore[attr-defined]  # Trainer sets it at run time
 
 
 def known(examples: Sequence[Example], values: Mapping[str, T]) -> list[tuple[Example, T]]:
-    """The examples that something is known of, in their order, with it."""
+    """The examples that have a value, in their order, with it."""
     return [(e, values[str(e.image_id)]) for e in examples if str(e.image_id) in values]
 
 
 def _rewritten(examples: Sequence[Example], captions: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Every caption beside what became of it; empty when pictures were captioned."""
+    """Every caption beside its reconstruction; empty when images were captioned."""
     return [
         {"image_id": e.image_id, "original": text, "reconstruction": captions[f"{e.image_id}/{number}"]}
         for e in examples

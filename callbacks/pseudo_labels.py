@@ -23,6 +23,7 @@ from core.errors import UserError
 from core.files import write_json
 from datamodules.base import CaptionDataModule
 from datamodules.readers.probability_files import read_shards, shard_facts
+from lightning_modules.base import BaseModule
 
 
 class PseudoLabelWriter(Callback):
@@ -43,8 +44,6 @@ class PseudoLabelWriter(Callback):
     Raises:
         UserError: a number is below 1.
     """
-
-    writes_predictions = True
 
     def __init__(self, folder: str | None = None, rows_per_file: int = 4096, rows_per_group: int = 512) -> None:
         for name, value in (("rows_per_file", rows_per_file), ("rows_per_group", rows_per_group)):
@@ -247,17 +246,20 @@ def fingerprint(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def model_labels(module: LightningModule) -> list[str]:
+    """Names of the labels that a model was trained with; empty when it knows none."""
+    return list(module.inference.get("label_names", ())) if isinstance(module, BaseModule) else []
+
+
 def _label_names(trainer: Trainer, module: LightningModule) -> list[str]:
     """The model's labels, else those of the data.
 
     Raises:
         UserError: neither knows them.
     """
-    inference: Any = getattr(module, "inference", {})
     datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
-    names = list(
-        inference.get("label_names") or (datamodule.label_names if isinstance(datamodule, CaptionDataModule) else ())
-    )
+    of_data = datamodule.label_names if isinstance(datamodule, CaptionDataModule) else ()
+    names = model_labels(module) or list(of_data)
     if not names:
         raise UserError("neither the checkpoint nor the data has names of labels: give a run of a labelling method")
     if "image_id" in names or len(set(names)) < len(names):

@@ -17,6 +17,26 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
+def comma_list(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas.
+
+    >>> comma_list("a,b")
+    ('a', 'b')
+    """
+    return tuple(part for part in text.split(",") if part)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found '{text}'")
+    return int(text)
+
+
 def dashed(arg: str) -> str:
     """Lets ``--num_captions`` mean ``--num-captions``; values are left as they are.
 

@@ -1,43 +1,32 @@
-"""``data``: fetches a data set, or looks at every picture and caption of one.
+"""``data``: prepares a data set, or checks every image and caption of one.
 
-``data prepare coco --root DIR`` downloads, checks and unpacks COCO 2017; interrupted, it goes on where it was.
-``data prepare ucm_captions --root DIR`` says which of its parts are there and where the others come from: their
-publishers ask for a form or have no address that stays.
-``data check NAME --root DIR`` says what is missing, broken or in two splits; every argument of the data module is a
-flag. The exit code is 1 when something has to be mended.
+``data prepare coco --root DIR`` downloads, verifies and unpacks COCO 2017; after an interruption it continues.
+``data prepare ucm_captions --root DIR`` lists which parts are there and where to get the others: their publishers ask
+for a form or have no permanent address.
+``data check NAME --root DIR`` reports what is missing, broken or in two splits; every argument of the data module is a
+flag. The exit code is 1 when something has to be fixed.
 """
 
-import importlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from commands.arguments import Parser
+from commands.data_sets import build_data, data_sets, known_name, underscored
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from datamodules.audit.checks import Findings
-    from datamodules.base import CaptionDataModule
     from datamodules.readers.download import Progress
     from datamodules.readers.records import Example
 
-DATA_MODULES = {
-    "coco": ("datamodules.coco", "COCOCaptions"),
-    "folder_captions": ("datamodules.folder_captions", "FolderCaptions"),
-    "folder_labels": ("datamodules.folder_labels", "FolderLabels"),
-    "hub_captions": ("datamodules.hub_captions", "HubCaptions"),
-    "flickr8k": ("datamodules.flickr8k", "Flickr8k"),
-    "pseudo_labels": ("datamodules.pseudo_labels", "PseudoLabels"),
-    "scenes": ("datamodules.scenes.datamodule", "SceneCaptions"),
-    "socratis": ("datamodules.socratis", "Socratis"),
-    "ucm_captions": ("datamodules.ucm_captions", "UCMCaptions"),
-}
-"""Data modules by the name of their file: where the class is."""
-
-_SHORT = {"ucm": "ucm_captions", "flickr": "flickr8k"}
+_CHECK_OPTIONS = (
+    {"flag": "--json", "action": "store_true", "help": "print one JSON object"},
+    {"flag": "--limit", "type": int, "default": 20, "help": "problems to list; 0: all"},
+)
 _USAGE = "usage: python cli.py data prepare|check NAME --root DIR [options]"
 
 
@@ -48,47 +37,44 @@ def main(args: Sequence[str]) -> int:
         0; 1 when `check` found problems.
 
     Raises:
-        UserError: unknown action, name or value; or the data cannot be fetched.
+        UserError: unknown action, name or value; or the data cannot be downloaded.
     """
     if not args or args[0] in ("-h", "--help"):
-        print(f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(DATA_MODULES)}")
+        print(f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}")
         return 0
     action, rest = args[0], [underscored(arg) for arg in args[1:]]
     if action not in ("prepare", "check"):
         raise UserError(f"'{action}' is unknown: expected prepare or check ({_USAGE})")
     if not rest or rest[0].startswith("-"):
         raise UserError(
-            f"data {action}: expected the data set's name first, one of {', '.join(DATA_MODULES)} ({_USAGE})"
+            f"data {action}: expected the data set's name first, one of {', '.join(data_sets())} ({_USAGE})"
         )
-    name = rest[0].replace("-", "_")
-    name = _SHORT.get(name, name)
-    if name not in DATA_MODULES:
-        raise UserError(f"there is no data set '{rest[0]}': expected one of {', '.join(DATA_MODULES)}")
+    name = known_name(rest[0], f"data {action}")
     return prepare(name, rest[1:]) if action == "prepare" else check(name, rest[1:])
 
 
 def prepare(name: str, args: list[str]) -> int:
-    """Fetches a data set.
+    """Downloads a data set.
 
     Raises:
-        UserError: it cannot be fetched by a command.
+        UserError: there is nothing to download.
         DataError: the download fails.
     """
     if name == "ucm_captions":
         return _explain_ucm(args)
     if name != "coco":
-        raise UserError(f"{name} has nothing to download; only coco has. Look at your files with: data check {name}")
+        raise UserError(f"only coco can be downloaded; check the files of {name} with: python cli.py data check {name}")
     from datamodules.readers import download
 
     parser = Parser("cli.py data prepare coco")
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument(
         "--parts", nargs="+", choices=list(download.COCO_ARCHIVES), default=list(download.COCO_ARCHIVES),
-        help="what to fetch; train has 19 GB",
+        help="what to download; train has 19 GB",
     )  # fmt: skip
     address = os.environ.get("CAPTION_COCO_URL", download.COCO_URL)
     parser.add_argument("--base_url", default=address, help=f"server or mirror, also $CAPTION_COCO_URL ({address})")
-    parser.add_argument("--keep_archives", action="store_true", help="leave the zip files in the root")
+    parser.add_argument("--keep_archives", action="store_true", help="keep the zip files in the root")
     options = parser.parse_args(args)
     archives = [download.COCO_ARCHIVES[part] for part in dict.fromkeys(options.parts)]
     with _progress_of_files() as progress:
@@ -96,12 +82,12 @@ def prepare(name: str, args: list[str]) -> int:
             options.root, archives, options.base_url, keep_archives=options.keep_archives, progress=progress
         )
     print("\n".join(lines))
-    print(f"COCO is in {options.root}; look at every picture with: python cli.py data check coco --root {options.root}")
+    print(f"COCO is in {options.root}; check every image with: python cli.py data check coco --root {options.root}")
     return 0
 
 
 def _explain_ucm(args: list[str]) -> int:
-    """Says which parts of UCM-Captions are there and where the others come from; 1 when one is missing."""
+    """Lists which parts of UCM-Captions are there and where to get the others; 1 when one is missing."""
     from datamodules.ucm_captions import parts_of
 
     parser = Parser("cli.py data prepare ucm_captions")
@@ -112,89 +98,28 @@ def _explain_ucm(args: list[str]) -> int:
         print(f"{name}: {found}" if found else f"{name}: missing. {way}")
     missing = [name for name, (found, _) in parts.items() if not found]
     if not missing:
-        print(f"look at every picture with: python cli.py data check ucm_captions --root {root}")
+        print(f"check every image with: python cli.py data check ucm_captions --root {root}")
     return 1 if missing else 0
 
 
 def check(name: str, args: list[str]) -> int:
-    """Looks at a data set and prints what was found.
+    """Checks a data set and prints the findings.
 
     Returns:
-        1 when something has to be mended.
+        1 when something has to be fixed.
     """
-    data, as_json, limit = _data_module(name, args)
+    # the check finds bad images itself, so none may be skipped before
+    data, own = build_data(name, args, f"data check {name}", skip=("on_bad_image",), own=_CHECK_OPTIONS)
     from datamodules.audit.checks import check_data
 
-    findings = check_data(data, None if as_json else _progress_of_examples)
-    if as_json:
+    findings = check_data(data, None if own["json"] else _progress_of_examples)
+    if own["json"]:
         problems = [{"kind": problem.kind, "message": problem.message} for problem in findings.problems]
         result = {"splits": findings.splits, "problems": problems, "notes": findings.notes}
         print(json.dumps(result, ensure_ascii=False, indent=1))
     else:
-        _print_findings(findings, limit)
+        _print_findings(findings, own["limit"])
     return 1 if findings.problems else 0
-
-
-def underscored(arg: str) -> str:
-    """Makes dashes inside a flag's name underscores; its value stays.
-
-    >>> underscored("--captions-file=my-file.csv")
-    '--captions_file=my-file.csv'
-    """
-    if not arg.startswith("--"):
-        return arg
-    flag, equals, value = arg[2:].partition("=")
-    return f"--{flag.replace('-', '_')}{equals}{value}"
-
-
-def build_data(name: str, args: list[str], command: str) -> "CaptionDataModule":
-    """Builds a data module from flags as they are typed.
-
-    Args:
-        name: key of `DATA_MODULES`, dashes or underscores.
-        args: its constructor's arguments as flags, dashes or underscores.
-        command: what was typed before them, for error messages.
-
-    Raises:
-        UserError: unknown name or flag, or a wrong value.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    key = name.replace("-", "_")
-    if key not in DATA_MODULES:
-        raise UserError(f"{command}: there is no data set '{name}': expected one of {', '.join(DATA_MODULES)}")
-    module, class_name = DATA_MODULES[key]
-    data_class = getattr(importlib.import_module(module), class_name)
-    parser = ArgumentParser(prog=f"cli.py {command}", allow_abbrev=False, exit_on_error=False)
-    parser.add_class_arguments(data_class)
-    try:
-        values = parser.instantiate(parser.parse_args([underscored(arg) for arg in args]))
-        data: CaptionDataModule = data_class(**vars(values))
-    except ArgumentError as error:
-        hint = f"python cli.py data check {key} --help lists the data set's flags"
-        raise UserError(f"{command}: {' '.join(str(error).split())} ({hint})") from error
-    return data
-
-
-def _data_module(name: str, args: list[str]) -> "tuple[CaptionDataModule, bool, int]":
-    """Builds the data module from flags; also returns --json and --limit."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    module, class_name = DATA_MODULES[name]
-    data_class = getattr(importlib.import_module(module), class_name)
-    parser = ArgumentParser(prog=f"cli.py data check {name}", allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--limit", type=int, default=20, help="problems to list; 0 = all")
-    # the check finds bad pictures itself, so nothing may be left out before
-    parser.add_class_arguments(data_class, skip={"on_bad_image"})
-    try:
-        # a data module may have others as arguments
-        values: dict[str, Any] = vars(parser.instantiate(parser.parse_args(args)))
-    except ArgumentError as error:
-        hint = f"python cli.py data check {name} --help lists the flags"
-        raise UserError(f"data check {name}: {' '.join(str(error).split())} ({hint})") from error
-    as_json, limit = values.pop("json"), values.pop("limit")
-    return data_class(**values), as_json, limit
 
 
 def _print_findings(findings: "Findings", limit: int) -> None:
@@ -225,11 +150,11 @@ def _print_findings(findings: "Findings", limit: int) -> None:
 
 
 def _progress_of_examples(examples: "Iterable[Example]", total: int) -> "Iterator[Example]":
-    """Shows a bar while pictures are decoded."""
+    """Shows a bar while images are decoded."""
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(examples, "decoding pictures", total=total, console=Console(stderr=True), transient=True)
+    yield from track(examples, "decoding images", total=total, console=Console(stderr=True), transient=True)
 
 
 @contextmanager

@@ -43,6 +43,14 @@ METHODS = {"ucm_captioning": "code_captioning"}
 METRICS = {"truth": "fact_f1"}
 """Metric names without their prefix."""
 
+ROWS = {
+    "human against the others": "leave-one-out human",
+    "image-blind floor": "language-only baseline",
+    "typical phrasing": "modal-template oracle",
+    "ceiling": "upper bound",
+}
+"""Rows of ``metrics.json``: baselines and upper bounds beside a run's own figures."""
+
 _MODULES = {"labeller": "classifier", "bank": "retrieval_index"}
 """Parts of the names of tensors, between dots."""
 
@@ -95,6 +103,25 @@ def _inner(value: Any) -> Any:
     if isinstance(value, Mapping) and isinstance(value.get("init_args"), Mapping):
         return {**value, "init_args": renamed_data_options(value["init_args"])}
     return value
+
+
+def renamed_metric(name: str) -> str:
+    """Name of a metric in this version, with or without its prefix.
+
+    >>> renamed_metric("val/truth"), renamed_metric("bleu4")
+    ('val/fact_f1', 'bleu4')
+    """
+    prefix, slash, key = name.rpartition("/")
+    return prefix + slash + METRICS.get(key, key)
+
+
+def renamed_row(name: str) -> str:
+    """Name of a row of ``metrics.json`` in this version.
+
+    >>> renamed_row("typical phrasing"), renamed_row("constant caption")
+    ('modal-template oracle', 'constant caption')
+    """
+    return ROWS.get(name, name)
 
 
 def renamed_tensor(name: str) -> str:

@@ -21,8 +21,8 @@ from datamodules.loading.resume import LateLoader, training_position
 from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
 from datamodules.readers.bad_images import without_bad_images
-from datamodules.readers.images import ImageTransform, Normalization
 from datamodules.readers.records import SPLITS, Example, Problem, Split, fail
+from datamodules.readers.transforms import ImageTransform, Normalization
 from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.source import FeatureSource
 

@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
-from datamodules.readers.images import ImageTransform, open_image, to_rgb
+from datamodules.readers.images import open_image, to_rgb
+from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule

@@ -1,5 +1,6 @@
 """Is one captioner better than another? Paired bootstrap over images (Koehn 2004)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,15 @@ class Comparison:
     low: float
     high: float
     p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two named runs compared score by score, `b` minus `a`."""
+
+    a: str
+    b: str
+    scores: Mapping[str, Comparison]
 
 
 def paired_bootstrap(

@@ -77,14 +77,14 @@ def label_scores(
     values["labels_without_positives"] = float(np.isnan(precisions).sum())
     if prior is not None:
         flat = np.broadcast_to(np.asarray(prior, dtype=np.float64), scores.shape)
-        floor = ranking_scores(flat, truth)
+        of_prior = ranking_scores(flat, truth)
         values["lift_over_prior"] = values["macro_ap"] - _mean(average_precisions(flat, truth))
-        values |= {f"top{k}_lift": values[f"top{k}"] - floor[f"top{k}"] for k in TOP}
+        values |= {f"top{k}_lift": values[f"top{k}"] - of_prior[f"top{k}"] for k in TOP}
     return values
 
 
 def ranking_scores(probabilities: Rows, truth: Truth) -> dict[str, float]:
-    """Figures that look at the order of an image's labels alone, see `label_scores`."""
+    """Metrics of the order of an image's labels, see `label_scores`."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(*TOP, _RECALL_AT)]
     hits = np.take_along_axis(truth, order, axis=1)
     counts = truth.sum(axis=1)

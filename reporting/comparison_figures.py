@@ -1,4 +1,4 @@
-"""Figures that set runs beside each other: curves over steps, bars between floors, one metric over a setting."""
+"""Figures that compare runs: curves over steps, bars beside baselines, one metric over a setting."""
 
 import math
 import statistics
@@ -8,6 +8,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+
+from metrics.names import metric
 
 LineStyle = str | tuple[float, tuple[float, ...]]
 Points = Sequence[tuple[float, float]]
@@ -25,12 +27,12 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
 
     Args:
         curves: run to metric to (step, value).
-        metrics: the panels.
+        metrics: the panels, by the names in the log.
     """
     figure, panels = _panels(len(metrics), width=4.6, height=3.3)
-    for axis, metric in zip(panels, metrics, strict=False):
+    for axis, key in zip(panels, metrics, strict=False):
         for place, (name, logged) in enumerate(curves.items()):
-            points = [point for point in logged.get(metric, ()) if math.isfinite(point[1])]
+            points = [point for point in logged.get(key, ()) if math.isfinite(point[1])]
             if not points:
                 continue
             colour = _colour(place)
@@ -40,7 +42,7 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
                 values = running_mean(values, len(values) // 30)
             marker = "o" if len(points) < 12 else None
             axis.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
-        _tidy(axis, metric)
+        _tidy(axis, key)
         axis.set_xlabel("step")
     _legend(figure, panels, len(curves))
     return figure
@@ -51,29 +53,29 @@ def bar_figure(
     metrics: Sequence[str],
     lines: Mapping[str, Mapping[str, float]],
 ) -> Figure:
-    """Draws a panel for each metric with a bar for each run, whiskers over several seeds, and lines for the bounds.
+    """Draws a panel for each metric with a bar for each run, whiskers over several seeds, and lines for baselines.
 
     Args:
-        scores: run to metric to its values, one a seed.
-        metrics: the panels.
-        lines: bound (floor, prior, ceiling) to metric to value.
+        scores: run to metric to its values, one per seed.
+        metrics: the panels, by key.
+        lines: baseline or upper bound to metric to value.
     """
     names, columns = list(scores), max(1, len(metrics))
     figure = Figure(figsize=(1.6 + 2.9 * columns, 1.1 + 0.3 * len(names) + 0.1 * len(lines)), layout="constrained")
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)
-    for axis, metric in zip(axes.flat, metrics, strict=False):
+    for axis, key in zip(axes.flat, metrics, strict=False):
         for place, name in enumerate(names):
-            values = list(scores[name].get(metric, ()))
+            values = list(scores[name].get(key, ()))
             if values:
                 mean = statistics.fmean(values)
                 spread = statistics.stdev(values) if len(values) > 1 else None
                 colour = _colour(place) if len(names) <= len(_COLOURS) else "#8ab8d8"
                 axis.barh(place, mean, 0.74, xerr=spread, capsize=2.5, color=colour, ecolor="0.15")
                 axis.annotate(f" {mean:.3f}", (0, place), va="center", fontsize=8, path_effects=[_HALO])
-        for number, (bound, row) in enumerate(lines.items()):
-            if metric in row:
-                axis.axvline(row[metric], color="0.25", linewidth=1.2, linestyle=_DASHES[number % 4], label=bound)
-        _tidy(axis, metric)
+        for number, (name, row) in enumerate(lines.items()):
+            if key in row:
+                axis.axvline(row[key], color="0.25", linewidth=1.2, linestyle=_DASHES[number % 4], label=name)
+        _tidy(axis, metric(key).title)
         axis.grid(visible=False, axis="y")
         axis.grid(axis="x", color="0.9", linewidth=0.8)
     axes.flat[0].set_yticks(range(len(names)), names)
@@ -82,13 +84,13 @@ def bar_figure(
     return figure
 
 
-def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting: str, metric: str) -> Figure:
+def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting: str, title: str) -> Figure:
     """Draws a metric over a setting, a line for each group of runs, a band of one standard deviation over seeds.
 
     Args:
-        groups: group to value of the setting to the metric's values, one a seed.
-        setting: its name, below.
-        metric: its name, at the side.
+        groups: group to value of the setting to the metric's values, one per seed.
+        setting: label of the horizontal axis.
+        title: of the metric, label of the vertical axis.
     """
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
@@ -106,14 +108,14 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
     if len(values) <= 14:
         axis.set_xticks(values, [f"{value:g}" for value in values])
     _tidy(axis, "")
-    axis.set(xlabel=setting, ylabel=metric)
+    axis.set(xlabel=setting, ylabel=title)
     if len(groups) > 1:
         axis.legend(fontsize=8, frameon=False)
     return figure
 
 
 def running_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Mean over each value and up to `reach` before it.
+    """Mean of each value and up to `reach` values before it.
 
     >>> running_mean([1.0, 3.0, 5.0], 1)
     [1.0, 2.0, 4.0]

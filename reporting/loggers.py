@@ -7,16 +7,19 @@ import os
 import secrets
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 
 from core.errors import UserError
 from core.files import replacing
+from reporting.figures import ImageArray
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -152,6 +155,46 @@ def make_loggers(
     if tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return loggers
+
+
+def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int, caption: str | None = None) -> None:
+    """Sends a figure to W&B and TensorBoard.
+
+    Args:
+        loggers: of the trainer; others are skipped.
+        key: name in the logger, such as ``val/codes``.
+        figure: drawn with matplotlib.
+        step: optimiser steps so far.
+        caption: below the figure, in W&B.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            captions = {} if caption is None else {"caption": [caption]}
+            logger.log_image(key, [figure], step, **captions)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(key, figure, step)
+
+
+def log_captioned_images(
+    loggers: Iterable[Logger], stage: str, images: Sequence[ImageArray], captions: Sequence[str], step: int
+) -> None:
+    """Sends images with their captions to W&B and TensorBoard.
+
+    Args:
+        loggers: of the trainer; others are skipped.
+        stage: val or test; the keys are ``STAGE/samples`` and ``STAGE/captions``.
+        images: `(H, W, 3)` each, 0 to 1.
+        captions: one per image.
+        step: optimiser steps so far.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            # bytes: W&B would cut floats from 0 to 1 off to black; and no table, whose images it keeps elsewhere
+            pixels = [(image * 255).round().astype(np.uint8) for image in images]
+            logger.log_image(f"{stage}/samples", pixels, step, caption=list(captions))
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_images(f"{stage}/samples", np.stack(images), step, dataformats="NHWC")
+            logger.experiment.add_text(f"{stage}/captions", "\n\n".join(captions), step)
 
 
 @contextlib.contextmanager

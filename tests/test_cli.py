@@ -40,7 +40,7 @@ def error_of(capsys, args):
         (["test", "--ckpt_path", "nowhere"], "no checkpoint at 'nowhere'"),
         (["resume", "nowhere"], "'nowhere' is not a run folder"),
         (["caption", "--ckpt", "nowhere", "cli.py"], "no checkpoint at 'nowhere'"),
-        (["caption", "--ckpt", "nowhere", "no.jpg"], "no picture or folder 'no.jpg'"),
+        (["caption", "--ckpt", "nowhere", "no.jpg"], "no image or folder 'no.jpg'"),
     ],
 )
 def test_wrong_words(capsys, monkeypatch, args, expected):
@@ -161,7 +161,7 @@ def test_caption_names_a_broken_picture(monkeypatch, capsys, trained, tmp_path):
     assert cli.main([*args, "--skip-bad"]) == 1
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 1
-    assert "left out" in captured.err
+    assert "skipped" in captured.err
 
 
 def test_wrong_tokenizer_for_a_checkpoint(monkeypatch, capsys, trained):

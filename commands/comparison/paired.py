@@ -7,33 +7,25 @@ from typing import TYPE_CHECKING
 from commands.comparison.data import build_data
 from commands.comparison.results import Captions, Probabilities, Result, data_differences, read_predictions
 from core.errors import UserError
-from metrics.bootstrap import Comparison
+from metrics.bootstrap import Comparison, Pair
 
 if TYPE_CHECKING:
     from datamodules.base import CaptionDataModule
     from datamodules.readers.records import Example, Split
+    from metrics.captions import ImageScores
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Comparison of two runs, score by score: `b` minus `a`."""
-
-    a: str
-    b: str
-    scores: Mapping[str, Comparison]
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievedCaptions:
-    """What runs said of the same images, and what is true.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What runs predicted for the same images, beside the references.
 
     Attributes:
-        captions: run to its captions; empty when the runs label.
-        probabilities: run to its probabilities; empty when the runs caption.
+        captions: run to its captions; empty for classifiers.
+        probabilities: run to its probabilities; empty for captioners.
         references: image id to captions.
         targets: image id to labels.
-        label_names: of the labels, in the order of the targets.
-        data: gives the pictures.
+        label_names: names of the labels, in the order of the targets.
+        data: opens the images.
     """
 
     captions: Mapping[str, Captions]
@@ -43,52 +35,71 @@ class RetrievedCaptions:
     label_names: Sequence[str]
     data: "CaptionDataModule"
 
+    @property
+    def have_captions(self) -> bool:
+        """Whether there are captions and references to score them against."""
+        return bool(self.captions) and any(self.references.values())
 
-def gather(results: Sequence[Result]) -> RetrievedCaptions | None:
+    @property
+    def have_labels(self) -> bool:
+        """Whether there are probabilities and true labels to score them against."""
+        return bool(self.probabilities) and all(self.targets.values())
+
+    def scored_captions(self) -> "dict[str, ImageScores]":
+        """Scores of every run's captions; images without references are skipped."""
+        from metrics.captions import References
+
+        references = {image: list(captions) for image, captions in self.references.items() if captions}
+        prepared = References(references)
+        return {
+            name: prepared.score({image: captions[image] for image in references})
+            for name, captions in self.captions.items()
+        }
+
+
+def gather(results: Sequence[Result]) -> Predictions | None:
     """Reads all predictions, and references from the data of the first run whose configuration is there.
 
     Returns:
         None when no run has predictions or no data can be read.
 
     Raises:
-        UserError: runs predicted for different images, or some captions and others labels.
+        UserError: runs predicted for different images, or some are captioners and others classifiers.
     """
     captions: dict[str, Captions] = {}
     probabilities: dict[str, Probabilities] = {}
     for result in results:
-        words, chances = read_predictions(result)
-        if words:
-            captions[result.name] = words
-        elif chances:
-            probabilities[result.name] = chances
+        texts, scores = read_predictions(result)
+        if texts:
+            captions[result.name] = texts
+        elif scores:
+            probabilities[result.name] = scores
     if not captions and not probabilities:
         return None
     if captions and probabilities:
         raise UserError(
-            f"'{next(iter(captions))}' writes captions and '{next(iter(probabilities))}' labels: compare runs of one "
-            "kind"
+            f"'{next(iter(captions))}' predicted captions and '{next(iter(probabilities))}' labels: compare runs of "
+            "one kind"
         )
-    said = {name: set(words) for name, words in captions.items()}
-    said |= {name: set(chances) for name, chances in probabilities.items()}
-    _check_images(said)
+    images = {name: set(rows) for name, rows in (captions | probabilities).items()}
+    _check_images(images)
     source = next((result for result in results if result.data), None)
     if source is None:
         return None
     data = build_data(source.data)
-    predicted = next(iter(said.values()))
-    here = _examples(data, predicted, source)
-    return RetrievedCaptions(
-        captions,
-        probabilities,
-        {str(example.image_id): list(example.captions) for example in here},
-        {str(example.image_id): list(example.labels or ()) for example in here},
-        list(data.label_names) or list(next(iter(next(iter(probabilities.values()), {}).values()), {})),
-        data,
+    examples = _examples(data, next(iter(images.values())), source)
+    return Predictions(
+        captions=captions,
+        probabilities=probabilities,
+        references={str(example.image_id): list(example.captions) for example in examples},
+        targets={str(example.image_id): list(example.labels or ()) for example in examples},
+        label_names=list(data.label_names) or list(next(iter(next(iter(probabilities.values()), {}).values()), {})),
+        data=data,
     )
 
 
 def _examples(data: "CaptionDataModule", predicted: set[str], source: Result) -> "list[Example]":
-    """Examples of the split that was predicted for: an evaluation's folder does not say when it read another one."""
+    """Examples of the split that was predicted: the folder of an evaluation does not tell which one it read."""
     splits: list[Split] = [data.evaluation_split(source.split), "val", "test", "train"]
     for split in dict.fromkeys(splits):
         found = [example for example in data.examples(split) if str(example.image_id) in predicted]
@@ -100,23 +111,23 @@ def _examples(data: "CaptionDataModule", predicted: set[str], source: Result) ->
     )
 
 
-def _check_images(said: Mapping[str, set[str]]) -> None:
-    first = next(iter(said))
-    for name, predictions in said.items():
-        different = predictions ^ said[first]
+def _check_images(images: Mapping[str, set[str]]) -> None:
+    first = next(iter(images))
+    for name, own in images.items():
+        different = own ^ images[first]
         if different:
             raise UserError(
-                f"'{first}' was evaluated on {len(said[first])} images and '{name}' on {len(predictions)}, "
-                f"{len(different)} of them by one only (such as {min(different)}): name evaluations of the same images "
+                f"'{first}' was evaluated on {len(images[first])} images and '{name}' on {len(own)}, "
+                f"{len(different)} of them by one only (such as {min(different)}): give evaluations of the same images "
                 "(RUN/eval/test-2), or pass --different-data for a table without tests"
             )
 
 
 def pairs_of(names: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
-    """Which runs to compare: each with the baseline; without one, each with the first.
+    """Which runs to compare: every run with the reference run, by default the first.
 
     Raises:
-        UserError: there is no run of the baseline's name.
+        UserError: there is no run of that name.
     """
     if baseline is not None and baseline not in names:
         raise UserError(f"--baseline {baseline}: expected one of {', '.join(names)}")
@@ -125,70 +136,59 @@ def pairs_of(names: Sequence[str], baseline: str | None) -> list[tuple[str, str]
 
 
 def compare_pairs(
-    evidence: RetrievedCaptions, pairs: Sequence[tuple[str, str]], samples: int, thresholds: Mapping[str, float]
+    predictions: Predictions, pairs: Sequence[tuple[str, str]], samples: int, thresholds: Mapping[str, float]
 ) -> list[Pair]:
     """Bootstraps every pair.
 
     Args:
-        evidence: predictions and truth.
-        pairs: names of runs; those without predictions are left out.
+        predictions: of all runs, with the references.
+        pairs: names of runs; those without predictions are skipped.
         samples: number of resamples.
-        thresholds: of runs that label.
+        thresholds: run to the threshold of a classifier.
     """
     found = []
-    if evidence.captions and any(evidence.references.values()):
+    if predictions.have_captions:
         from metrics.bootstrap import paired_bootstrap
-        from metrics.captions import References
 
-        ids = [name for name, captions in evidence.references.items() if captions]
-        prepared = References({name: list(evidence.references[name]) for name in ids})
-        scored = {
-            name: prepared.score({image: captions[image] for image in ids})
-            for name, captions in evidence.captions.items()
-        }
+        scored = predictions.scored_captions()
         for a, b in pairs:
             if a in scored and b in scored:
                 found.append(Pair(a, b, paired_bootstrap(scored[a], scored[b], samples)))
-    elif evidence.probabilities and all(evidence.targets.values()):
+    elif predictions.have_labels:
         from metrics.label_bootstrap import paired_label_bootstrap
 
-        truth = list(evidence.targets.values())
+        targets = list(predictions.targets.values())
         for a, b in pairs:
-            if a in evidence.probabilities and b in evidence.probabilities:
-                one, other = (matrix(evidence, name) for name in (a, b))
+            if a in predictions.probabilities and b in predictions.probabilities:
+                one, other = (matrix(predictions, name) for name in (a, b))
                 limits = (thresholds.get(a, 0.5), thresholds.get(b, 0.5))
-                found.append(Pair(a, b, paired_label_bootstrap(one, other, truth, limits, samples)))
+                found.append(Pair(a, b, paired_label_bootstrap(one, other, targets, limits, samples)))
     return found
 
 
-def matrix(evidence: RetrievedCaptions, name: str) -> list[list[float]]:
+def matrix(predictions: Predictions, name: str) -> list[list[float]]:
     """Probabilities of a run, images and labels in the order of the targets.
 
     Raises:
-        UserError: the run knows other labels than the data.
+        UserError: the labels of the run are not those of the data.
     """
-    run = evidence.probabilities[name]
+    run = predictions.probabilities[name]
     try:
-        return [[run[image][label] for label in evidence.label_names] for image in evidence.targets]
+        return [[run[image][label] for label in predictions.label_names] for image in predictions.targets]
     except KeyError as error:
         raise UserError(
-            f"'{name}' has no probability of {error}: the runs know other labels; test them on one data"
+            f"'{name}' has no probability of {error}: its labels are not those of the data; test it on this data"
         ) from error
 
 
-def image_scores(evidence: RetrievedCaptions) -> dict[str, dict[str, float]]:
-    """CIDEr-D of every caption by itself: run to image id to score; empty for runs that label."""
-    from metrics.captions import References
-
-    ids = [name for name, captions in evidence.references.items() if captions]
-    if not evidence.captions or not ids:
+def image_scores(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """CIDEr-D of every single caption: run to image id to score; empty for classifiers."""
+    if not predictions.have_captions:
         return {}
-    prepared = References({name: list(evidence.references[name]) for name in ids})
-    found = {}
-    for name, captions in evidence.captions.items():
-        scored = prepared.score({image: captions[image] for image in ids})
-        found[name] = dict(zip(scored.image_ids, scored.table()["cider_d"].tolist(), strict=True))
-    return found
+    return {
+        name: dict(zip(scored.image_ids, scored.table()["cider_d"].tolist(), strict=True))
+        for name, scored in predictions.scored_captions().items()
+    }
 
 
 def compare_over_seeds(runs: Sequence[tuple[Result, Result]], samples: int = 1000) -> dict[str, Comparison]:
@@ -204,48 +204,51 @@ def compare_over_seeds(runs: Sequence[tuple[Result, Result]], samples: int = 100
     Raises:
         UserError: runs of a seed cannot be compared, or predictions or the data are missing.
     """
-    evidences: list[RetrievedCaptions] = []
-    for pair in runs:
-        if different := data_differences(pair):
-            raise UserError(f"they were tested on different data ({'; '.join(different)})")
-        evidence = gather(pair)
-        if evidence is None or len(evidence.captions) + len(evidence.probabilities) < len({r.name for r in pair}):
-            raise UserError("predictions are missing, or the data to read references from")
-        evidences.append(evidence)
+    seeds = [_gather_pair(pair) for pair in runs]
     names = [(a.name, b.name) for a, b in runs]
-    if evidences[0].captions and any(evidences[0].references.values()):
-        return _captions_over_seeds(evidences, names, samples)
-    if not all(evidence.probabilities and all(evidence.targets.values()) for evidence in evidences):
+    if seeds[0].have_captions:
+        return _captions_over_seeds(seeds, names, samples)
+    if not all(seed.have_labels for seed in seeds):
         raise UserError("there are no references or labels to score them against")
     from metrics.label_bootstrap import paired_label_bootstrap
 
-    sides = [[matrix(evidence, own[side]) for evidence, own in zip(evidences, names, strict=True)] for side in (0, 1)]
-    truths = [list(evidence.targets.values()) for evidence in evidences]
+    first, second = ([matrix(seed, own[side]) for seed, own in zip(seeds, names, strict=True)] for side in (0, 1))
+    targets = [list(seed.targets.values()) for seed in seeds]
     limits = [[pair[side].metrics.get("threshold", 0.5) for pair in runs] for side in (0, 1)]
-    same = all(evidence.targets == evidences[0].targets for evidence in evidences)
-    return paired_label_bootstrap(sides[0], sides[1], truths[:1] if same else truths, (limits[0], limits[1]), samples)
+    same = all(seed.targets == seeds[0].targets for seed in seeds)
+    return paired_label_bootstrap(first, second, targets[:1] if same else targets, (limits[0], limits[1]), samples)
+
+
+def _gather_pair(pair: tuple[Result, Result]) -> Predictions:
+    """Predictions of two runs of one seed."""
+    if different := data_differences(pair):
+        raise UserError(f"they were tested on different data ({'; '.join(different)})")
+    predictions = gather(pair)
+    wanted = {result.name for result in pair}
+    if predictions is None or len(predictions.captions) + len(predictions.probabilities) < len(wanted):
+        raise UserError("predictions are missing, or the data to read references from")
+    return predictions
 
 
 def _captions_over_seeds(
-    evidences: Sequence[RetrievedCaptions], names: Sequence[tuple[str, str]], samples: int
+    seeds: Sequence[Predictions], names: Sequence[tuple[str, str]], samples: int
 ) -> dict[str, Comparison]:
     import numpy as np
 
     from metrics.bootstrap import paired_bootstrap
-    from metrics.captions import ImageScores, References
+    from metrics.captions import ImageScores
 
-    same = all(evidence.references == evidences[0].references for evidence in evidences)
-    sides: list[list[ImageScores]] = [[], []]
-    for evidence, own in zip(evidences, names, strict=True):
-        references = {name: list(captions) for name, captions in evidence.references.items() if captions}
-        prepared = References(references)
+    same = all(seed.references == seeds[0].references for seed in seeds)
+    sides: tuple[list[ImageScores], list[ImageScores]] = ([], [])
+    for seed, own in zip(seeds, names, strict=True):
+        scored = seed.scored_captions()
         for side, name in zip(sides, own, strict=True):
-            side.append(prepared.score({image: evidence.captions[name][image] for image in references}))
+            side.append(scored[name])
     pooled = []
-    for scored in sides:
+    for side in sides:
         if same:  # corpus scores are ratios of sums, so the mean row of the seeds weighs them alike
-            pooled.append(ImageScores(scored[0].image_ids, np.mean([item.rows for item in scored], axis=0)))
+            pooled.append(ImageScores(side[0].image_ids, np.mean([item.rows for item in side], axis=0)))
         else:
-            ids = [f"{number} {image}" for number, item in enumerate(scored) for image in item.image_ids]
-            pooled.append(ImageScores(ids, np.concatenate([item.rows for item in scored])))
+            ids = [f"{number} {image}" for number, item in enumerate(side) for image in item.image_ids]
+            pooled.append(ImageScores(ids, np.concatenate([item.rows for item in side])))
     return paired_bootstrap(pooled[0], pooled[1], samples)

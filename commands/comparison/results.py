@@ -1,6 +1,5 @@
-"""Reading what runs have left: figures, curves, predictions, settings, and the data that they were tested on."""
+"""Reading what runs have written: metrics, curves, predictions, settings, and the data that they were tested on."""
 
-import csv
 import json
 import re
 import shlex
@@ -12,9 +11,11 @@ from typing import Any, Literal
 import yaml
 
 from commands.comparison.data import Section, evaluated_data, option_values
-from commands.recipes.engine import read_state
-from commands.recipes.summary import OWN, read_metrics
+from commands.comparison.metrics_table import OWN, Scores, merge_baselines, read_metrics
+from commands.stage_state import read_state
 from core.errors import UserError
+from core.renamed import renamed_metric
+from metrics.names import deciding_key, metric
 
 Split = Literal["test", "val"]
 Captions = dict[str, str]
@@ -33,7 +34,7 @@ _SAME_DATA = tuple(
         "init_args.evaluate_on",
     )
 )
-"""Settings of a data module that say which images are tested; number of training images, tokeniser and so on do not."""
+"""Settings of a data module that decide which images are tested, as the tokeniser, say, does not."""
 
 
 @dataclass(slots=True)
@@ -42,13 +43,13 @@ class Result:
 
     Attributes:
         name: short and unique among those that are compared.
-        folder: where figures and predictions are.
+        folder: where metrics and predictions are.
         run: the training run behind them; None when it cannot be found.
         split: what was evaluated.
-        metrics: its own figures.
-        bounds: floors and ceilings beside them.
+        metrics: its own.
+        baselines: baselines and upper bounds beside them.
         config: of the training run; its part "data" is that of the evaluation.
-        floor: a row of `bounds` instead of the run: its captions stand beside the run's.
+        baseline: a row of `baselines` whose captions are read instead of the run's.
     """
 
     name: str
@@ -56,9 +57,9 @@ class Result:
     run: Path | None
     split: Split
     metrics: dict[str, float]
-    bounds: dict[str, dict[str, float]]
+    baselines: dict[str, dict[str, float]]
     config: dict[str, Any] = field(default_factory=dict)
-    floor: str | None = None
+    baseline: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,14 +89,14 @@ def read_results(paths: Sequence[str], split: Split | None) -> list[Result]:
     folders = [Path(path) for path in dict.fromkeys(str(Path(path)) for path in paths)]
     for folder in folders:
         if not any((folder / name).exists() for name in ("config.yaml", "metrics.json", "metrics.csv")):
-            raise UserError(f"'{folder}' holds no run and no evaluation: give folders that fit or test named last")
+            raise UserError(f"'{folder}' is no run and no evaluation: give a folder that fit or test printed last")
     if split is None:
         split = "test" if all(_evaluation(folder, "test") for folder in folders) else "val"
     return [_read(folder, name, split) for folder, name in zip(folders, short_names(folders), strict=True)]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths that tell them apart.
+    """The shortest ends of paths that are unique.
 
     >>> short_names([Path("runs/a/one"), Path("runs/b/one/eval/test"), Path("runs/b/two")])
     ['a/one', 'b/one', 'two']
@@ -114,7 +115,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _evaluation(folder: Path, split: Split) -> Path | None:
-    """Where a folder's figures of a split are; None when there are none."""
+    """Where a folder's metrics of a split are; None when there are none."""
     if (folder / "metrics.json").is_file():
         return folder if _split_of(folder) == split else None
     names = [name for name, evaluated in _COMMANDS.items() if evaluated == split]
@@ -141,8 +142,8 @@ def _read(folder: Path, name: str, split: Split) -> Result:
         return Result(name, place, run, split, own, rows, config)
     metrics = best_validation(folder) if split == "val" else {}
     if not metrics:
-        todo = f"python cli.py {'test' if split == 'test' else 'validate'} --ckpt_path {folder}"
-        raise UserError(f"'{folder}' was not evaluated on the {split} split: {todo}, or choose another --split")
+        command = f"python cli.py {'test' if split == 'test' else 'validate'} --ckpt_path {folder}"
+        raise UserError(f"'{folder}' was not evaluated on the {split} split: run {command}, or choose another --split")
     return Result(name, folder, folder, split, metrics, {}, read_config(folder))
 
 
@@ -183,48 +184,48 @@ def flat(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def curves(run: Path | None) -> dict[str, list[tuple[float, float]]]:
-    """What a run logged: metric to (step, value), as in its ``metrics.csv``."""
+    """What a run logged: metric to (step, value), as in its ``metrics.csv``.
+
+    Raises:
+        UserError: the file is broken.
+    """
     path = None if run is None else run / "metrics.csv"
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not path.stat().st_size:
         return {}
-    found: dict[str, list[tuple[float, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for key, value in row.items():
-                if key not in ("step", "epoch", None) and value and row.get("step"):
-                    found.setdefault(key, []).append((float(row["step"]), float(value)))
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str).dropna(subset="step")
+        found: dict[str, list[tuple[float, float]]] = {}
+        for key in table.columns.drop(["step", "epoch"], errors="ignore"):
+            known = table[["step", key]].dropna().astype(float)
+            if len(known):  # an old and a new name of one metric are one curve
+                points = zip(known["step"], known[key], strict=True)
+                found.setdefault(renamed_metric(str(key)), []).extend(points)
+    except (ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a file of logged metrics ({reason:.120}): fix it, or remove it") from error
     return found
 
 
 def best_validation(run: Path) -> dict[str, float]:
-    """Figures of the validation of ``best.ckpt``: of the row with the highest monitored metric; empty without one."""
-    logged = curves(run)
-    monitor = next(
-        (key for key in ("val/cider_d", "val/macro_ap", "val/recall_at_1", "val/bleu4") if key in logged), None
-    )
+    """Metrics of the best validation, by the metric that decides; empty without one."""
+    logged = {key.removeprefix("val/"): points for key, points in curves(run).items() if key.startswith("val/")}
+    monitor = deciding_key(logged)
     if monitor is None:
         return {}
-    step = max(logged[monitor], key=lambda point: point[1])[0]
-    return {
-        key.removeprefix("val/"): dict(points)[step]
-        for key, points in logged.items()
-        if key.startswith("val/") and step in dict(points)
-    }
+    best = metric(monitor).best(value for _, value in logged[monitor])
+    step = next(step for step, value in logged[monitor] if value == best)
+    return {key: dict(points)[step] for key, points in logged.items() if step in dict(points)}
 
 
 def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
     """Captions or probabilities of labels by image id; both empty without ``predictions.json``.
 
     Raises:
-        UserError: the file is broken or of another format, or a floor has no captions.
+        UserError: the file is broken or of another format, or a baseline has no captions.
     """
-    path = result.folder / "predictions.json"
-    if result.floor is not None:
-        from metrics.baselines.captions import floor_file  # numpy is only needed here
-
-        path = result.folder / "floors" / f"{floor_file(result.floor)}.json"
-        if not path.is_file():
-            raise UserError(f"{path}: there are no captions of the row '{result.floor}': it has some after a test only")
+    path = result.folder / "predictions.json" if result.baseline is None else _baseline_captions(result)
     if not path.is_file():
         return {}, {}
     captions: Captions = {}
@@ -243,8 +244,26 @@ def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
     return captions, probabilities
 
 
+def _baseline_captions(result: Result) -> Path:
+    """File with the captions of a baseline; earlier versions called its folder ``floors``."""
+    from metrics.baselines.captions import baseline_file  # imports scikit-learn
+
+    assert result.baseline is not None
+    name = f"{baseline_file(result.baseline)}.json"
+    paths = [result.folder / folder / name for folder in ("baselines", "floors")]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise UserError(f"{paths[0]}: there are no captions of the row '{result.baseline}': only a test writes them")
+    return found
+
+
+def all_baselines(results: Sequence[Result]) -> dict[str, Scores]:
+    """Baselines and upper bounds of the runs; one that differs between runs also has the name of its run."""
+    return merge_baselines({result.name: result.baselines for result in results})
+
+
 def data_differences(results: Sequence[Result]) -> list[str]:
-    """Settings that say that runs were not tested on the same data, as "name: a (run), b (run)"."""
+    """Settings by which runs were tested on different data, as "name: a (run), b (run)"."""
     lines = []
     settings = {result.name: result.settings for result in results if result.data}
     for key in _SAME_DATA:
@@ -255,7 +274,7 @@ def data_differences(results: Sequence[Result]) -> list[str]:
 
 
 def differing_settings(results: Sequence[Result]) -> dict[str, list[Any]]:
-    """Hyper-parameters in which runs differ, but for seeds: dotted name to a value a run; of a path its last name."""
+    """Settings in which runs differ, except seeds: dotted name to a value per run, of a path its last name."""
     settings = [result.settings for result in results]
     found = {}
     for name in dict.fromkeys(name for known in settings for name in known):

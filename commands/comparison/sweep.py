@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 
 from commands.comparison.results import Result, differing_settings
 from core.errors import UserError
+from metrics.names import deciding_key, metric
 from reporting.comparison_figures import sweep_figure
 
 _FEWEST = 3
-"""Values that a setting needs to be found by itself."""
-_SHOWN = ("macro_ap", "cider_d", "bleu4", "recall_at_1", "truth", "micro_f1", "top1")
+"""Values that a setting must have to be chosen automatically."""
 
 
 def sweeps(results: Sequence[Result], metrics: Sequence[str], over: str | None) -> dict[str, Figure]:
@@ -19,28 +19,28 @@ def sweeps(results: Sequence[Result], metrics: Sequence[str], over: str | None) 
 
     Args:
         results: the runs.
-        metrics: the first of these that is a main metric is drawn.
-        over: setting on the axis, its whole name or the end of it; None: the one number in which runs differ most.
+        metrics: the one that decides between runs is drawn, else the first.
+        over: setting on the axis, its full name or the end of it; None: the number with most different values.
 
     Raises:
-        UserError: the runs do not differ in that setting, or it is no number.
+        UserError: the runs do not differ in that setting, or it is not a number.
     """
     differing = differing_settings(results)
     setting = _named(over, differing) if over is not None else _found(differing)
-    metric = next((name for name in (*_SHOWN, *metrics) if name in metrics), None)
-    if setting is None or metric is None:
+    key = deciding_key(metrics) or next(iter(metrics), None)
+    if setting is None or key is None:
         return {}
     others = {name: values for name, values in differing.items() if name != setting}
     groups: dict[str, dict[float, list[float]]] = {}
     for place, result in enumerate(results):
         value = differing[setting][place]
-        if _is_number(value) and metric in result.metrics:
+        if _is_number(value) and key in result.metrics:
             group = ", ".join(f"{name.rpartition('.')[2]} {values[place]}" for name, values in others.items())
-            groups.setdefault(group, {}).setdefault(float(value), []).append(result.metrics[metric])
+            groups.setdefault(group, {}).setdefault(float(value), []).append(result.metrics[key])
     if over is None:  # methods that differ in many things are no sweep
         groups = {name: points for name, points in groups.items() if len(points) >= _FEWEST}
     short = setting.rpartition(".")[2]
-    return {f"Sweep over {short}": sweep_figure(groups, short, metric)} if groups else {}
+    return {f"Sweep over {short}": sweep_figure(groups, short, metric(key).title)} if groups else {}
 
 
 def _named(name: str, differing: dict[str, list[Any]]) -> str:

@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from commands.names import COMMANDS, TRAINER_COMMANDS
 from commands.recipes.reading import as_text, near, read_texts
 from core.errors import UserError
+from core.renamed import renamed_row
 
 _REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][\w+-]*")
-FLOOR = "floor: "
-"""Begins what `summary.compare` names in the place of a stage: a row of the other stage's floors."""
-_TRAINER = ("fit", "validate", "test", "predict")
+BASELINE = "baseline: "
+"""Begins what `summary.compare` names in the place of a stage: a baseline of the other stage."""
+_OLD_BASELINE = "floor: "
+"""How earlier versions wrote it, still read."""
 _DEPTH = 20
 """References within references are followed this far; deeper is a circle."""
 
@@ -54,7 +57,7 @@ class Summary:
     Attributes:
         rows: names of stages, or patterns of names; empty: all that have figures.
         metrics: its columns; empty: those of the stages.
-        compare: pairs of stages for the paired bootstrap; the first may be a floor of the second, "floor: NAME".
+        compare: pairs of stages for the paired bootstrap; the first may be a baseline of the second, "baseline: NAME".
     """
 
     rows: tuple[str, ...] = ()
@@ -218,7 +221,7 @@ def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope
     command = [text for word in words for text in scope.words(word, where, needs)]
     key = [text for word in words for text in open_scope.words(word, where, [])]
     _check_command(command, where, path)
-    if command[0] in _TRAINER and not own_folder:
+    if command[0] in TRAINER_COMMANDS and not own_folder:
         command += ["--run_dir", str(scope.run)]
     inputs = [scope.fill(text, where, needs) for text in read_texts(body.get("inputs") or [], f"{where}: inputs", path)]
     outputs = [scope.fill(text, where) for text in read_texts(body.get("outputs") or [], f"{where}: outputs", path)]
@@ -240,8 +243,6 @@ def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope
 
 
 def _check_command(command: Sequence[str], where: str, path: Path) -> None:
-    from cli import COMMANDS, TRAINER_COMMANDS
-
     if command[0] in ("recipe", "resume"):
         raise UserError(
             f"{path}: {where}: '{command[0]}' cannot be a stage: name the stages here; fit goes on by itself"
@@ -274,9 +275,17 @@ def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path
     pairs = section.get("compare") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{path}: summary: compare: expected pairs such as [[a, b]], found {pairs!r:.60}")
-    named = [name for pair in pairs for name in pair if not (name is pair[0] and str(name).startswith(FLOOR))]
+    pairs = [(_baseline_name(str(first)), str(second)) for first, second in pairs]
+    named = [name for pair in pairs for name in pair if not (name is pair[0] and name.startswith(BASELINE))]
     for pattern in [*rows, *named]:
         if str(pattern) not in stages and not (pattern in rows and fnmatch.filter(stages, str(pattern))):
             raise UserError(f"{path}: summary: there is no stage '{pattern}'{near(str(pattern), stages)}")
     metrics = read_texts(section.get("metrics") or [], "summary: metrics", path)
-    return Summary(tuple(rows), tuple(metrics), tuple((str(a), str(b)) for a, b in pairs))
+    return Summary(tuple(rows), tuple(metrics), tuple(pairs))
+
+
+def _baseline_name(name: str) -> str:
+    """What `summary.compare` names first, with the prefix and row names of this version."""
+    if not name.startswith((BASELINE, _OLD_BASELINE)):
+        return name
+    return BASELINE + renamed_row(name.partition(": ")[2])

@@ -5,48 +5,26 @@ is written whole or not at all before and after every stage, so a kill at any po
 """
 
 import fnmatch
-import json
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal
 
 from commands.recipes.document import Recipe, Stage
-from commands.recipes.inputs import Digests, Fingerprint, differences, fingerprint
+from commands.recipes.inputs import Digests, differences, fingerprint
 from commands.recipes.process import StageProcess, cores, end_all
 from commands.recipes.reading import near
+from commands.stage_state import State, read_state, write_state
 from core.errors import UserError
-from core.files import write_text
 
-STATE = "stage.json"
 LOG = "stage.log"
 _TAIL = 65536
 """Bytes at a log's end in which the reason of a failure is looked for."""
 _GLANCE = 0.05
 """Seconds between two looks at the running stages."""
-
-
-class State(TypedDict):
-    """Content of ``stage.json``.
-
-    Attributes:
-        status: how far it came; "running" in a folder that nobody works in: it was killed.
-        mark: of this run; stages that need it remember it.
-        command: as it can be typed.
-        fingerprint: what it was made from.
-        started: time of the first call.
-        seconds: of all calls, but for those that were killed.
-    """
-
-    status: Literal["running", "done", "failed", "interrupted"]
-    mark: str
-    command: str
-    fingerprint: Fingerprint
-    started: str
-    seconds: NotRequired[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,27 +308,6 @@ def _going_on(stage: Stage, state: State) -> Decision:
 def _doing(decision: Decision) -> str:
     does = {"skip": "skipped", "leave": "left", "start": "runs", "resume": "goes on", "repeat": "goes on"}
     return f"{does[decision.action]}: {decision.reason}"
-
-
-def read_state(run: Path) -> State | None:
-    """Reads ``stage.json`` of a run folder; None when there is none.
-
-    Raises:
-        UserError: it is broken.
-    """
-    path = run / STATE
-    if not path.is_file():
-        return None
-    try:
-        state: State = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); remove it: then the stage runs again") from error
-    return state
-
-
-def write_state(run: Path, state: State) -> None:
-    """Writes ``stage.json`` whole or not at all."""
-    write_text(run / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
 
 
 def move_aside(run: Path) -> Path | None:

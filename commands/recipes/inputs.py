@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import yaml
 
 from commands.recipes.document import Stage
+from commands.stage_state import Fingerprint
 from core.errors import UserError
 from core.files import write_text
 
@@ -34,20 +35,6 @@ _MOST_FILES = 200_000
 """Files of a folder that are looked at, in the order of their names."""
 _SHOWN = 3
 """So many differences are named."""
-
-
-class Fingerprint(TypedDict):
-    """All that a stage's result depends on.
-
-    Attributes:
-        words: of the command, without those that have no effect on the result.
-        files: path to digest of the content.
-        stages: stage that it needs to the mark of the run of it that was used.
-    """
-
-    words: list[str]
-    files: dict[str, str]
-    stages: dict[str, str]
 
 
 class Digests:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from core.errors import UserError
 
+_PROGRAM = Path(__file__).resolve().parents[2] / "cli.py"
 _PATIENCE = 60.0
 """Seconds that interrupted stages have for closing their files."""
 _WAIT = 10.0
@@ -44,8 +45,6 @@ class StageProcess:
     def __init__(
         self, words: Sequence[str], log: Path, lock: int, shown: bool = True, threads: int | None = None
     ) -> None:
-        import cli
-
         environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
         environment["PYTHONUNBUFFERED"] = "1"
         if threads is not None:
@@ -55,7 +54,7 @@ class StageProcess:
         self._log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} python cli.py {shlex.join(words)}\n".encode())
         self._log.flush()
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(cli.__file__).resolve()), *words],
+            [sys.executable, str(_PROGRAM), *words],
             stdin=subprocess.DEVNULL,
             stdout=target,
             stderr=target,

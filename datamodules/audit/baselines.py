@@ -35,13 +35,13 @@ class CaptionBaselines:
         self._scores: dict[Split, dict[str, dict[str, float]]] = {}
 
     def captions(self, split: Split) -> dict[str, dict[str, str]]:
-        """Row to image to caption, see `metrics.baselines.captions.floor_captions`."""
-        from metrics.baselines.captions import floor_captions  # scikit-learn is only needed here
+        """Row to image to caption, see `metrics.baselines.captions.baseline_captions`."""
+        from metrics.baselines.captions import baseline_captions  # scikit-learn is only needed here
 
         if split not in self._captions:
             data = self.data
             train_store, store = data.features("train"), data.features(split)
-            self._captions[split] = floor_captions(
+            self._captions[split] = baseline_captions(
                 data.references("train"),
                 data.references(split),
                 train_classes=data.classes("train"),
@@ -52,9 +52,9 @@ class CaptionBaselines:
         return self._captions[split]
 
     def scores(self, split: Split) -> dict[str, dict[str, float]]:
-        """Row to scores, see `metrics.baselines.captions.caption_bounds`."""
-        from metrics.baselines.captions import caption_bounds
+        """Row to scores, see `metrics.baselines.captions.caption_baselines`."""
+        from metrics.baselines.captions import caption_baselines
 
         if split not in self._scores:
-            self._scores[split] = caption_bounds(self.captions(split), self.data.references(split))
+            self._scores[split] = caption_baselines(self.captions(split), self.data.references(split))
         return self._scores[split]

@@ -7,7 +7,7 @@ from datamodules.readers.records import Split
 
 
 def label_baselines_of(data: CaptionDataModule, split: Split, reads_text: bool) -> dict[str, dict[str, float]]:
-    """Scores of the rows that `metrics.baselines.labels.label_bounds` can make of a data set.
+    """Scores of the rows that `metrics.baselines.labels.label_baselines` can make of a data set.
 
     Rows that look at images use the mean features of the frozen encoder, and are absent without one.
 
@@ -16,7 +16,7 @@ def label_baselines_of(data: CaptionDataModule, split: Split, reads_text: bool) 
         split: what is scored; the rows are made from train.
         reads_text: whether captions may be read; they are no baseline of a model that sees images alone.
     """
-    from metrics.baselines.labels import label_bounds  # scikit-learn is only needed here
+    from metrics.baselines.labels import label_baselines  # scikit-learn is only needed here
 
     examples = {name: data.examples(name) for name in ("train", split)}
     targets = [np.array([e.labels for e in examples[name]], dtype=np.float64) for name in ("train", split)]
@@ -28,7 +28,7 @@ def label_baselines_of(data: CaptionDataModule, split: Split, reads_text: bool) 
     if all(found):
         classes = [[found[i].get(str(e.image_id), "") for e in examples[n]] for i, n in enumerate(("train", split))]
     words = reads_text and any(texts[0])
-    return label_bounds(
+    return label_baselines(
         targets[0],
         targets[1],
         train_texts=texts[0] if words else None,

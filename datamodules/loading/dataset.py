@@ -16,8 +16,8 @@ from core.batch import Batch
 from core.seeds import derive_seed
 from datamodules.loading.samplers import IndexInEpoch
 from datamodules.loading.tokenization import CaptionTokenizer
-from datamodules.readers.images import ImageTransform
 from datamodules.readers.records import Example
+from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.files import FeatureStore
 
 

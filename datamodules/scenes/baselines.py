@@ -16,11 +16,8 @@ import numpy as np
 from datamodules.scenes.facts import caption_fact_f1
 from datamodules.scenes.generator import Scene
 from datamodules.scenes.grammar import fresh_caption
+from metrics.baselines.rows import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND
 from metrics.captions import SCORES, ImageScores, References, ngram_counts
-
-UPPER_BOUND = "upper bound"
-MODAL_TEMPLATE = "modal-template oracle"
-LANGUAGE_ONLY = "language-only baseline"
 
 _SPEAKERS = 12
 _CANDIDATES = 24

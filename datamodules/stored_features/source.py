@@ -8,8 +8,8 @@ from typing import Any
 
 from core.cache import default_cache_dir
 from core.errors import UserError
-from datamodules.readers.images import ImageTransform
 from datamodules.readers.records import Example, Problem
+from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.regions import RegionFiles, open_regions
 from datamodules.stored_features.store import EncoderSpec, FrozenFeatures

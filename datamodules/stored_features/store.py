@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from core.errors import DataError, UserError
 from datamodules.readers.image_refs import ImageRef
-from datamodules.readers.images import ImageTransform
 from datamodules.readers.records import Example
+from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.files import FeatureStore, Half, write_store
 from networks.encoders.base import ImageEncoder
 from networks.encoders.build import build_encoder

@@ -1,8 +1,8 @@
-"""What a captioner must be read against: floors that look at no picture or only at its class, and ceilings.
+"""Baselines and upper bounds of captioning.
 
-A floor is a cheap way to write captions; a captioner that does not beat it has learnt nothing that its figure shows. A
-ceiling says how far the figure can be expected to go. All are made from the training captions and scored exactly as a
-captioner is. Everything random is a function of the seed.
+A baseline is a cheap way to write captions, from no image or only from its class; a captioner that does not beat it has
+learnt nothing that its score shows. An upper bound says how far the score can be expected to go. All are made from the
+training captions and scored exactly as a captioner is. Everything random is a function of the seed.
 
 Letters: N training images, M images to be captioned, D width of their features.
 """
@@ -19,42 +19,28 @@ from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
 from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from core.errors import UserError
+from core.spread import spread
 from metrics.baselines.ngram_model import END, LONGEST, NGramModel, draw_word
+from metrics.baselines.rows import (
+    BASELINES,
+    CONSTANT,
+    HUMAN,
+    LANGUAGE,
+    LANGUAGE_SAMPLED,
+    NEAREST,
+    PREDICTED_CLASS,
+    SHUFFLED,
+    STEPS,
+    STEPS_SAMPLED,
+    TRUE_CLASS,
+    WORDS,
+)
 from metrics.captions import NGrams, References, bleu_from_sums, bleu_statistics, ngram_counts, score_captions
 from metrics.tokenize import tokenize_caption
 
 Captions = Mapping[str, Sequence[str]]
 """Image id to its captions."""
 Features = NDArray[np.float32]
-
-CONSTANT = "constant caption"
-WORDS = "word frequency"
-STEPS = "word frequency by step"
-STEPS_SAMPLED = "word frequency by step, sampled"
-LANGUAGE = "language model of captions"
-LANGUAGE_SAMPLED = "language model of captions, sampled"
-SHUFFLED = "shuffled images"
-NEAREST = "5 nearest images"
-PREDICTED_CLASS = "predicted class, one caption"
-TRUE_CLASS = "true class, one caption"
-HUMAN = "human against the others"
-BLIND = "language-only baseline"
-"""The floor of the synthetic scenes, which `datamodules.scenes.baselines` makes."""
-
-FLOORS = (
-    CONSTANT,
-    WORDS,
-    STEPS,
-    STEPS_SAMPLED,
-    LANGUAGE,
-    LANGUAGE_SAMPLED,
-    SHUFFLED,
-    NEAREST,
-    PREDICTED_CLASS,
-)
-"""Rows that a captioner should beat, in the order of printing."""
-CEILINGS = (TRUE_CLASS, HUMAN)
-"""Rows that say how far a score can be expected to go: a captioner may pass them."""
 
 _TRAIN_LIMIT = 5000
 
@@ -79,8 +65,8 @@ def consensus_caption(train: Captions, candidates: int = 30, images: int = 200) 
     tokenized = {image_id: [tokenize_caption(text) for text in texts] for image_id, texts in train.items()}
     counts = Counter(text for texts in tokenized.values() for text in texts if text)
     if not counts:
-        raise UserError("floors: no training caption has a word; check the captions of split 'train'")
-    prepared = [_prepare(tokenized[image_id]) for image_id in _spread(list(tokenized), images)]
+        raise UserError("baselines: no training caption has a word; check the captions of split 'train'")
+    prepared = [_prepare(tokenized[image_id]) for image_id in spread(list(tokenized), images)]
     tried = [text for text, _ in counts.most_common(candidates)]
     return max(tried, key=lambda text: _corpus_bleu4(text.split(), prepared))
 
@@ -115,7 +101,7 @@ def step_frequency(train: Captions, image_ids: Iterable[str], seed: int | None =
 def language_model(
     train: Captions, image_ids: Iterable[str], seed: int | None = None, order: int = 4, beams: int = 5
 ) -> dict[str, str]:
-    """Captions of an n-gram language model that never saw a picture.
+    """Captions of an n-gram language model that never saw an image.
 
     Args:
         train: image id to captions.
@@ -139,7 +125,7 @@ def shuffled_captions(references: Captions, seed: int = 0) -> dict[str, str]:
     """
     names = list(references)
     if len(names) < 2:
-        raise UserError("floors: shuffled images need at least 2 images with references")
+        raise UserError("baselines: shuffled images need at least 2 images with references")
     draws = random.Random(seed)
     captions = {}
     for place, name in enumerate(names):
@@ -200,7 +186,7 @@ def predict_classes(
     """
     _check_rows("train", len(train_classes), train_features)
     if len(set(train_classes)) < 2:
-        raise UserError(f"floors: {len(set(train_classes))} class in the training images, expected at least 2")
+        raise UserError(f"baselines: {len(set(train_classes))} class in the training images, expected at least 2")
     model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
     model.fit(train_features, list(train_classes))
     return [str(name) for name in model.predict(features)]
@@ -210,7 +196,7 @@ def predict_classes(
 
 
 def leave_one_out(references: Captions) -> dict[str, float]:
-    """Scores of humans: every reference in turn against the others of its image, the mean over the turns.
+    """Leave-one-out human scores: every reference in turn against the others of its image, the mean over the turns.
 
     Images with fewer references than others begin anew with their first; images with one cannot take part.
 
@@ -219,7 +205,7 @@ def leave_one_out(references: Captions) -> dict[str, float]:
     """
     several = {image_id: list(texts) for image_id, texts in references.items() if len(texts) > 1}
     if not several:
-        raise UserError("floors: no image has two references, so none can be scored against the others")
+        raise UserError("baselines: no image has two references, so none can be left out")
     turns = []
     for turn in range(max(map(len, several.values()))):
         said = {image_id: texts[turn % len(texts)] for image_id, texts in several.items()}
@@ -231,7 +217,7 @@ def leave_one_out(references: Captions) -> dict[str, float]:
     return {name: sum(turn[name] for turn in turns) / len(turns) for name in turns[0]}
 
 
-def floor_captions(
+def baseline_captions(
     train: Captions,
     references: Captions,
     *,
@@ -241,23 +227,23 @@ def floor_captions(
     features: Features | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, str]]:
-    """The captions of all floors and of the ceiling of classes that can be made from what is given.
+    """The captions of all baselines, and of the upper bound by classes, that can be made from what is given.
 
     Args:
         train: training images to captions; of more than 5000 images, 5000 evenly spread ones are used for what looks at
-            no picture.
+            no image.
         references: M evaluation images to references.
         train_classes: class of the training images, and
         classes: of the evaluation images; an image without one gets the constant caption.
         train_features: `(N, D)` in the order of `train`, and
-        features: `(M, D)` in the order of `references`, for the rows that look at pictures.
+        features: `(M, D)` in the order of `references`, for the rows that look at images.
         seed: seed of all draws.
 
     Returns:
-        Row to image to caption, in the order of `FLOORS`, then the true class; rows that need what is not given are
+        Row to image to caption, in the order of `BASELINES`, then the true class; rows that need what is not given are
         absent.
     """
-    some = {name: train[name] for name in _spread(list(train), _TRAIN_LIMIT)}
+    some = {name: train[name] for name in spread(list(train), _TRAIN_LIMIT)}
     ids = list(references)
     constant = consensus_caption(some)
     captions = {
@@ -280,62 +266,34 @@ def floor_captions(
             named = [train_classes[name] for name in train if name in train_classes]
             found = predict_classes(train_features[kept], named, features)
             captions[PREDICTED_CLASS] = {name: fixed[group] for name, group in zip(ids, found, strict=True)}
-    return {name: captions[name] for name in (*FLOORS, TRUE_CLASS) if name in captions}
+    return {name: captions[name] for name in (*BASELINES, TRUE_CLASS) if name in captions}
 
 
-def caption_bounds(captions: Mapping[str, Mapping[str, str]], references: Captions) -> dict[str, dict[str, float]]:
-    """Scores of floors and ceilings.
+def caption_baselines(captions: Mapping[str, Mapping[str, str]], references: Captions) -> dict[str, dict[str, float]]:
+    """Scores of baselines and upper bounds.
 
     Args:
-        captions: what `floor_captions` made.
+        captions: what `baseline_captions` made.
         references: evaluation images to references.
 
     Returns:
-        Scores by row, in the order of `captions`, and last, where images have several references, what a human reaches
-        against the others.
+        Scores by row, in the order of `captions`, and last, where images have several references, those of the
+        leave-one-out human.
     """
     prepared = References(references)
-    bounds = {name: prepared.score(row).corpus() for name, row in captions.items()}
+    scores = {name: prepared.score(row).corpus() for name, row in captions.items()}
     if any(len(texts) > 1 for texts in references.values()):
-        bounds[HUMAN] = leave_one_out(references)
-    return bounds
+        scores[HUMAN] = leave_one_out(references)
+    return scores
 
 
-def floor_file(name: str) -> str:
-    """The name of a floor as that of a file.
+def baseline_file(name: str) -> str:
+    """The name of a baseline as that of a file.
 
-    >>> floor_file("predicted class, one caption")
+    >>> baseline_file("predicted class, one caption")
     'predicted_class_one_caption'
     """
     return "_".join(re.findall(r"[a-z0-9]+", name.lower()))
-
-
-def floors_above(
-    scores: Mapping[str, float], bounds: Mapping[str, Mapping[str, float]], metric: str = "cider_d"
-) -> list[str]:
-    """Floors that a captioner does not beat, the highest first.
-
-    >>> floors_above({"cider_d": 0.5}, {CONSTANT: {"cider_d": 0.4}, NEAREST: {"cider_d": 2.8}})
-    ['5 nearest images']
-    """
-    own = scores[metric]
-    above = [name for name in (*FLOORS, BLIND) if name in bounds and bounds[name][metric] >= own]
-    return sorted(above, key=lambda name: -bounds[name][metric])
-
-
-def floor_warning(
-    name: str, scores: Mapping[str, float], bounds: Mapping[str, Mapping[str, float]], metric: str = "cider_d"
-) -> str | None:
-    """One line that says which floors a captioner does not beat; None when it beats them all, or has no such score.
-
-    >>> floor_warning("this model", {"cider_d": 0.5}, {NEAREST: {"cider_d": 2.8}})
-    'BELOW ITS FLOOR: cider_d 0.500 of this model does not beat 5 nearest images (2.800)'
-    """
-    above = floors_above(scores, bounds, metric) if metric in scores else []
-    if not above:
-        return None
-    rows = ", ".join(f"{floor} ({bounds[floor][metric]:.3f})" for floor in above)
-    return f"BELOW ITS FLOOR: {metric} {scores[metric]:.3f} of {name} does not beat {rows}"
 
 
 # parts
@@ -361,12 +319,6 @@ def _token_lists(train: Captions) -> list[list[str]]:
     return [words for texts in train.values() for text in texts if (words := tokenize_caption(text).split())]
 
 
-def _spread(names: list[str], limit: int) -> list[str]:
-    """At most `limit` names, evenly spread over the list: files are often sorted by class."""
-    count = min(limit, len(names))
-    return [names[place * len(names) // count] for place in range(count)]
-
-
 def _until_end(words: Iterable[str]) -> str:
     kept: list[str] = []
     for word in words:
@@ -386,5 +338,5 @@ def _normalised(features: Features) -> Features:
 def _check_rows(split: str, images: int, features: Features) -> None:
     if features.ndim != 2 or len(features) != images:
         raise UserError(
-            f"floors: {split} features have shape {features.shape} for {images} images, expected one row each"
+            f"baselines: {split} features have shape {features.shape} for {images} images, expected one row each"
         )

@@ -1,9 +1,9 @@
-"""What a classifier into several labels must be read against: floors that look at no picture or use no network.
+"""Baselines and upper bounds of multi-label classification, which look at no image or use no network of their own.
 
 Letters: N training images, n evaluation images, C labels, D feature width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +13,23 @@ from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from core.errors import UserError
 from metrics.baselines.captions import Features, predict_classes
+from metrics.baselines.rows import (
+    FEATURE_REGRESSION,
+    LABEL_BASELINES,
+    LABEL_UPPER_BOUNDS,
+    PREDICTED_CLASS_LABELS,
+    PRIOR,
+    TRUE_CLASS_LABELS,
+    WORD_REGRESSION,
+)
 from metrics.labels import choose_threshold, label_scores
 
 Targets = NDArray[np.float64]
 
-PRIOR = "label prior"
-WORDS = "logistic regression on words"
-FEATURES = "logistic regression on features"
-PREDICTED_CLASS = "predicted class, its labels"
-TRUE_CLASS = "true class, its labels"
-
-FLOORS = (PRIOR, WORDS, FEATURES, PREDICTED_CLASS)
-"""Rows that a classifier should beat, in the order of printing."""
-CEILINGS = (TRUE_CLASS,)
-"""Rows that know more than a classifier does; it may pass them."""
-
 _TRAIN_LIMIT = 5000
 
 
-def label_bounds(
+def label_baselines(
     train_targets: Targets,
     targets: Targets,
     *,
@@ -42,7 +40,7 @@ def label_bounds(
     train_classes: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """All floors and ceilings that can be made from what is given.
+    """All baselines and upper bounds that can be made from what is given.
 
     The prior, the frequency of every label in training, is given to every image, with the threshold that has the
     highest micro-F1 in training; the rows of classes predict what more than half of a class has, the regressions from a
@@ -59,28 +57,32 @@ def label_bounds(
         classes: of the evaluation images.
 
     Returns:
-        What `metrics.labels.label_scores` says, by row, in the order of `FLOORS`, then `CEILINGS`; rows that need what
-        is not given are absent.
+        Scores of `metrics.labels.label_scores` by row, in the order of `LABEL_BASELINES`, then `LABEL_UPPER_BOUNDS`;
+        rows that need what is not given are absent.
     """
     known, frequency = train_targets >= 0.5, train_targets.mean(axis=0)
     flat = np.broadcast_to(frequency, train_targets.shape)
     predicted: dict[str, Targets] = {PRIOR: np.broadcast_to(frequency, targets.shape)}
     some = np.linspace(0, len(known) - 1, min(len(known), _TRAIN_LIMIT)).astype(int)
     if train_texts is not None and texts is not None:
-        predicted[WORDS] = word_regression([train_texts[place] for place in some], known[some], texts)
+        predicted[WORD_REGRESSION] = word_regression([train_texts[place] for place in some], known[some], texts)
     if train_features is not None and features is not None:
-        predicted[FEATURES] = feature_regression(train_features[some], known[some], features)
+        predicted[FEATURE_REGRESSION] = feature_regression(train_features[some], known[some], features)
     if train_classes is not None and classes is not None:
         usual = class_labels(train_classes, train_targets)
-        predicted[TRUE_CLASS] = np.array([usual.get(name, frequency) for name in classes])
+        predicted[TRUE_CLASS_LABELS] = np.array([usual.get(name, frequency) for name in classes])
         if train_features is not None and features is not None and len(usual) > 1:
             found = predict_classes(train_features[some], [train_classes[place] for place in some], features)
-            predicted[PREDICTED_CLASS] = np.array([usual[name] for name in found])
+            predicted[PREDICTED_CLASS_LABELS] = np.array([usual[name] for name in found])
     majority = float(np.nextafter(0.5, 1))
-    thresholds = {PRIOR: choose_threshold(flat, train_targets), TRUE_CLASS: majority, PREDICTED_CLASS: majority}
+    thresholds = {
+        PRIOR: choose_threshold(flat, train_targets),
+        TRUE_CLASS_LABELS: majority,
+        PREDICTED_CLASS_LABELS: majority,
+    }
     return {
         name: label_scores(predicted[name], targets, thresholds.get(name, 0.5), frequency)
-        for name in (*FLOORS, *CEILINGS)
+        for name in (*LABEL_BASELINES, *LABEL_UPPER_BOUNDS)
         if name in predicted
     }
 
@@ -110,7 +112,8 @@ def feature_regression(
     """
     if len(train_features) != len(targets):
         raise UserError(
-            f"floors: train features have shape {train_features.shape} for {len(targets)} images, expected one row each"
+            f"baselines: train features have shape {train_features.shape} for {len(targets)} images, expected one row "
+            "each"
         )
     scaler = StandardScaler().fit(train_features)
     return _regressions(scaler.transform(train_features), targets, scaler.transform(features), inverse_penalty)
@@ -137,41 +140,8 @@ def word_regression(
     try:
         known = vectorizer.fit_transform(train_texts)
     except ValueError as error:  # scikit-learn: "empty vocabulary"
-        raise UserError("floors: no training caption has a word; check the captions of split 'train'") from error
+        raise UserError("baselines: no training caption has a word; check the captions of split 'train'") from error
     return _regressions(known, targets, vectorizer.transform(texts), inverse_penalty)
-
-
-def label_floors_above(
-    scores: Mapping[str, float], bounds: Mapping[str, Mapping[str, float]], metric: str = "macro_ap"
-) -> list[str]:
-    """Floors that a classifier does not beat, the highest first.
-
-    >>> label_floors_above({"macro_ap": 0.1}, {PRIOR: {"macro_ap": 0.14}, FEATURES: {"macro_ap": 0.05}})
-    ['label prior']
-    """
-    if metric not in scores:
-        return []
-    above = [name for name in FLOORS if name in bounds and not bounds[name][metric] < scores[metric]]
-    return sorted(above, key=lambda name: -bounds[name][metric])
-
-
-def label_warning(name: str, scores: Mapping[str, float], bounds: Mapping[str, Mapping[str, float]]) -> str | None:
-    """One line that says which floors a classifier does not beat; None when it beats them all.
-
-    Macro AP is held against all floors, top-1 accuracy against the prior's, below which the published models were.
-
-    >>> label_warning("this model", {"macro_ap": 0.1, "top1": 0.1}, {PRIOR: {"macro_ap": 0.14, "top1": 0.67}})
-    'BELOW ITS FLOOR: macro_ap 0.100 of this model does not beat label prior (0.140); top1 0.100 does not beat 0.670'
-    """
-    parts = []
-    if above := label_floors_above(scores, bounds):
-        rows = ", ".join(f"{floor} ({bounds[floor]['macro_ap']:.3f})" for floor in above)
-        parts.append(f"macro_ap {scores['macro_ap']:.3f} of {name} does not beat {rows}")
-    prior = bounds.get(PRIOR, {}).get("top1")
-    if prior is not None and "top1" in scores and scores["top1"] < prior:
-        of_whom = "" if parts else f" of {name}"
-        parts.append(f"top1 {scores['top1']:.3f}{of_whom} does not beat {'' if parts else f'{PRIOR} '}{prior:.3f}")
-    return f"BELOW ITS FLOOR: {'; '.join(parts)}" if parts else None
 
 
 def _regressions(known: Features, targets: NDArray[np.bool_], features: Features, inverse_penalty: float) -> Targets:

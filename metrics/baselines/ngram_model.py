@@ -1,4 +1,4 @@
-"""An n-gram language model of captions: what can be said without seeing a picture."""
+"""An n-gram language model of captions: what can be written without seeing an image."""
 
 import heapq
 import math
@@ -40,7 +40,7 @@ class NGramModel:
                     if len(history) == length:
                         self.followers[history][word] += 1
         if not self.followers:
-            raise UserError("floors: there is no training caption")
+            raise UserError("baselines: there is no training caption")
         self.totals = {history: counts.total() for history, counts in self.followers.items()}
 
     def probability(self, word: str, history: tuple[str, ...]) -> float:

@@ -30,6 +30,14 @@ class Texts(CaptionDataModule):
         return [Example(f"i{n}", None, (f"word {n}",)) for n in range(self.count)]
 
 
+class Nameless(Texts):
+    label_names = ()
+
+
+class OtherLabels(Texts):
+    label_names = ("a", "b", "c")
+
+
 class Scorer(LightningModule):
     """Scores a picture by its id, so that every row can be checked."""
 
@@ -39,7 +47,6 @@ class Scorer(LightningModule):
         self.layer = nn.Linear(1, len(NAMES))
         self.kill_after = kill_after
         self.seen = []
-        self.inference = {"label_names": list(NAMES)}
 
     def predict_step(self, batch, batch_idx):
         if self.kill_after is not None and batch_idx == self.kill_after:
@@ -109,10 +116,8 @@ def test_rows_of_other_weights_or_labels_are_not_mixed(tmp_path):
     predict(tmp_path / "out")
     with pytest.raises(UserError, match=r"of a model with other weights; give another folder, or remove"):
         predict(tmp_path / "out", Scorer(seed=1))
-    other = Scorer()
-    other.inference = {"label_names": ["a", "b", "c"]}
     with pytest.raises(UserError, match="of a model with other labels"):
-        predict(tmp_path / "out", other)
+        predict(tmp_path / "out", data=OtherLabels())
     assert fingerprint(Scorer()) == fingerprint(Scorer()) != fingerprint(Scorer(seed=1))
 
 
@@ -163,12 +168,8 @@ def test_what_is_wrong_is_named(tmp_path):
 
     with pytest.raises(UserError, match="Captioner predicts no probabilities"):
         predict(tmp_path / "out", Captioner())
-    nameless = Scorer()
-    nameless.inference = {}
-    data = Texts()
-    data.label_names = ()
     with pytest.raises(UserError, match="neither the checkpoint nor the data has names of labels"):
-        predict(tmp_path / "out", nameless, data)
+        predict(tmp_path / "out", data=Nameless())
     (tmp_path / "rank000-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         read_probabilities(tmp_path)

@@ -21,7 +21,7 @@ def shown(data, captioned):
         ids = batch["image_id"] if captioned[number] else []
         outputs = {"image_id": ids, "captions": [f"batch {number} row {row}" for row in range(len(ids))]}
         samples.on_test_batch_end(trainer, None, outputs, batch, number)
-    assert len(samples._pictures) == len(samples._references) == len(samples._captions)
+    assert len(samples._images) == len(samples._references) == len(samples._captions)
     return samples._captions
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import cli
-from callbacks.report import write_floors
+from callbacks.report import write_baselines
 from commands.comparison.paired import compare_over_seeds
 from commands.comparison.results import read_results
 from commands.comparison.sweep import sweeps
@@ -53,8 +53,8 @@ def make_run(root, name, say, seed=0, settings=None, score=0.5, **data_settings)
     lines = [f"{step},{3 / (1 + step)},{step / 100}," for step in range(0, 100, 10)] + ["100,,,2.5"]
     (run / "metrics.csv").write_text("step,train/loss,val/cider_d,val/loss\n" + "\n".join(lines) + "\n")
     own = {"cider_d": score, "bleu4": score / 2, "loss": 1.5}
-    bounds = {"constant caption": {"cider_d": 0.2, "bleu4": 0.1}, "human against the others": {"cider_d": 2.0}}
-    (run / "eval" / "test" / "metrics.json").write_text(json.dumps({"this model": own, **bounds}))
+    rows = {"constant caption": {"cider_d": 0.2, "bleu4": 0.1}, "human against the others": {"cider_d": 2.0}}
+    (run / "eval" / "test" / "metrics.json").write_text(json.dumps({"this model": own, **rows}))
     rows = [{"image_id": f"{number:02d}.png", "caption": say(number)} for number in range(8)]
     (run / "eval" / "test" / "predictions.json").write_text(json.dumps(rows))
     return str(run)
@@ -82,7 +82,7 @@ def test_everything_is_written_and_right(data, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content == json.loads(Path("out/compare.json").read_text())
     assert content["runs"]["right"]["metrics"]["cider_d"] == 0.7
-    assert list(content["bounds"]) == ["constant caption", "human against the others"]
+    assert list(content["baselines"]) == ["constant caption", "leave-one-out human"]  # the old name is read
     references = {f"{n:02d}.png": [f"a {COLOURS[n % 4]} picture", f"all of it is {COLOURS[n % 4]}"] for n in range(8)}
     scored = [score_images({name: say(n) for n, name in enumerate(references)}, references) for say in (wrong, right)]
     expected = paired_bootstrap(*scored, samples=200)
@@ -97,15 +97,15 @@ def test_everything_is_written_and_right(data, capsys):
             assert np.asarray(picture.convert("L")).std() > 5
 
 
-def test_runs_below_a_floor_are_flagged(data, capsys):
+def test_runs_below_a_baseline_are_flagged(data, capsys):
     poor, good = make_run(data, "poor", wrong, score=0.15), make_run(data, "good", right, score=0.7)
     assert cli.main(["compare", poor, good, "--out", "out", "--samples=20"]) == 0
     out, page = capsys.readouterr().out, Path("out/compare.html").read_text()
     reason = "cider_d 0.150 does not beat constant caption (0.200)"
-    assert f"▾ poor is BELOW ITS FLOOR: {reason}" in out
+    assert f"▾ poor is BELOW A BASELINE: {reason}" in out
     assert "poor ▾" in out
     assert "good ▾" not in out
-    assert f"<p>▾ poor is below its floor: {reason}</p>" in page
+    assert f"<p>▾ poor is below a baseline: {reason}</p>" in page
     assert "▾ good" not in page
 
 
@@ -115,14 +115,14 @@ def test_page_needs_nothing_else_and_escapes_everything(data, capsys):
     page = Path("out/compare.html").read_text()
     assert "<script" not in page
     assert "<b>" not in page
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; a &quot;red&quot; picture" in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; a &#34;red&#34; picture" in page
     sources = re.findall(r'src="([^"]{0,40})', page)
     assert len(sources) == 2 + 5
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in sources)
     assert not re.search(r"https?://|@import|url\(|<link", page)
     assert page.count('<div class="card">') == 5
     out = capsys.readouterr().out
-    assert "human against the others" in out
+    assert "leave-one-out human" in out
     assert "first: wrong, second: <b>right" in out
 
 
@@ -157,7 +157,7 @@ def test_split_is_chosen_by_what_all_have(data, capsys):
         path.unlink()
     (result, _) = read_results([a, b], None)
     assert (result.split, result.metrics["cider_d"]) == ("val", 0.9)  # the best while training
-    assert "'runs/b' was not evaluated on the test split: python cli.py test --ckpt_path runs/b" in error_of(
+    assert "'runs/b' was not evaluated on the test split: run python cli.py test --ckpt_path runs/b" in error_of(
         capsys, a, b, "--split", "test"
     )
 
@@ -165,8 +165,8 @@ def test_split_is_chosen_by_what_all_have(data, capsys):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["nowhere"], "'nowhere' holds no run and no evaluation"),
-        (["runs/a", "--metrics", "ciderd"], "no stage has 'ciderd'"),
+        (["nowhere"], "'nowhere' is no run and no evaluation"),
+        (["runs/a", "--metrics", "ciderd"], "--metrics: no run has 'ciderd'"),
         (["runs/a", "--curves", "val/x"], "--curves val/x: no run logged it"),
         (["runs/a", "--baseline", "b"], "--baseline b: expected one of a"),
         (["runs/a", "--over", "depth"], "--over depth: expected a number in which the runs differ: none"),
@@ -204,7 +204,7 @@ def test_sweep_groups_runs_and_averages_seeds(data):
     results = read_results(runs, "test")
     (figure,) = sweeps(results, ["cider_d"], None).values()
     (axis,) = figure.axes
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("depth", "cider_d")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("depth", "CIDEr-D")
     assert [line.get_label() for line in axis.lines] == ["init_from A", "init_from B"]
     assert list(axis.lines[0].get_xdata()) == [0, 1, 2]
     assert list(axis.lines[0].get_ydata()) == pytest.approx([0.15, 1.15, 2.15])
@@ -278,21 +278,22 @@ def test_seeds_are_averaged_over_the_same_images(data):
         )
 
 
-def test_a_floor_takes_part_like_a_run(data):
+@pytest.mark.parametrize("place", ["baselines", "floors"])  # the old folder is read
+def test_a_baseline_takes_part_like_a_run(data, place):
     run, same = make_run(data, "model", right), make_run(data, "same", wrong)
-    folder = Path(run) / "eval" / "test" / "floors"
+    folder = Path(run) / "eval" / "test" / place
     captions = {"wrong, by hand": {f"{n:02d}.png": wrong(n) for n in range(8)}}
     stub = SimpleNamespace(
         examples=lambda split: [SimpleNamespace(image_id=f"{n:02d}.png") for n in range(8)],
         baseline_captions=lambda split: captions,
     )
-    write_floors(folder, stub, "test")
+    write_baselines(folder, stub, "test")
     (model,), (other,) = read_results([run], "test"), read_results([same], "test")
-    floor = replace(model, name="wrong, by hand", floor="wrong, by hand")
-    found = compare_over_seeds([(floor, model)], 100)
+    baseline = replace(model, name="wrong, by hand", baseline="wrong, by hand")
+    found = compare_over_seeds([(baseline, model)], 100)
     assert found["bleu4"].difference == compare_over_seeds([(other, model)], 100)["bleu4"].difference > 0
     with pytest.raises(UserError, match="no captions of the row 'unknown'"):
-        compare_over_seeds([(replace(model, name="unknown", floor="unknown"), model)], 100)
+        compare_over_seeds([(replace(model, name="unknown", baseline="unknown"), model)], 100)
 
 
 def test_seeds_with_images_of_their_own_are_pooled(data, tmp_path):

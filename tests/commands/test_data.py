@@ -1,6 +1,5 @@
 import hashlib
 import http.server
-import importlib
 import inspect
 import io
 import json
@@ -14,7 +13,7 @@ from PIL import Image
 
 import cli
 from commands import data
-from commands.data import underscored
+from commands.data_sets import data_class, data_sets, underscored
 from core.errors import UserError
 from datamodules.readers import download
 from datamodules.readers.download import Archive
@@ -81,8 +80,8 @@ def test_json_is_one_object(folder, capsys):
         (["look"], "'look' is unknown: expected prepare or check"),
         (["check"], "expected the data set's name first, one of coco"),
         (["check", "--root", "x"], "expected the data set's name first"),
-        (["check", "cooc"], "there is no data set 'cooc': expected one of coco, folder_captions"),
-        (["prepare", "folder_captions"], "folder_captions has nothing to download; only coco has"),
+        (["check", "cooc"], "there is no data set 'cooc': expected one of coco, flickr8k"),
+        (["prepare", "folder_captions"], "only coco can be downloaded; check the files of folder_captions with"),
         (["check", "folder_captions", "--roo", "x"], "unrecognized arguments: --roo x"),
         (["check", "folder_captions", "--image_size", "big"], "image_size"),
         (["check", "folder_captions", "--on_bad_image", "skip"], "on_bad_image"),
@@ -103,19 +102,27 @@ def test_a_missing_root_is_a_problem_of_the_data(tmp_path, capsys):
 
 def test_help_lists_the_names_and_the_flags(capsys):
     assert data.main(["--help"]) == 0
-    assert "names: coco, folder_captions, folder_labels, hub_captions" in capsys.readouterr().out
+    assert "names: coco, flickr8k, folder_captions, folder_labels, hub_captions" in capsys.readouterr().out
     with pytest.raises(SystemExit) as caught:
         data.main(["check", "folder_captions", "--help"])
     assert caught.value.code == 0
     assert "--captions_file" in capsys.readouterr().out
 
 
-def test_every_name_leads_to_a_data_module_with_a_root():
-    for module, name in data.DATA_MODULES.values():
-        if name == "PseudoLabels":
-            continue  # its pictures are those of another data module
-        bases = getattr(importlib.import_module(module), name).__mro__
-        assert any("root" in inspect.signature(base).parameters for base in bases if base is not object)
+def test_every_data_set_is_found():
+    names = ["coco", "flickr8k", "folder_captions", "folder_labels", "hub_captions", "pseudo_labels", "scenes",
+             "socratis", "ucm_captions"]  # fmt: skip
+    assert list(data_sets()) == names
+
+
+@pytest.mark.parametrize("name", data_sets())
+def test_every_name_leads_to_a_data_module_with_a_root(name):
+    if name != "pseudo_labels":  # its images are those of another data module
+        assert "root" in {argument for base in data_class(name).__mro__ for argument in _arguments(base)}
+
+
+def _arguments(cls):
+    return inspect.signature(cls.__init__).parameters
 
 
 def test_real_coco_is_sound(data_root, capsys):

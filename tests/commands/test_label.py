@@ -1,6 +1,7 @@
 """The label command: what it prints, and one line for every mistake."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,17 +74,17 @@ def test_broken_pictures_are_named_and_may_be_left_out(ckpt, pictures, capsys):
     assert cli.main(["label", "--ckpt", ckpt, str(pictures), "--skip-bad"]) == 1
     out, error = capsys.readouterr()
     assert out.startswith(str(pictures / "1.png"))
-    assert error.startswith("left out: ")
+    assert error.startswith("skipped: ")
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["nowhere.png"], "there is no picture or folder 'nowhere.png'"),
-        ([], "looks at pictures: name one"),
-        (["PICTURE", "--text", "a dog"], "looks at pictures alone: leave --text out"),
+        (["nowhere.png"], "there is no image or folder 'nowhere.png'"),
+        ([], "reads images: give one"),
+        (["PICTURE", "--text", "a dog"], "reads only images: remove --text"),
         (["PICTURE", "--threshold=2"], "--threshold 2: expected 0 to 1"),
-        (["PICTURE", "--batch-size=0"], "--batch-size 0"),
+        (["PICTURE", "--batch-size=0"], "--batch-size: expected a whole number from 1 on, found '0'"),
         (["PICTURE", "--top=-1"], "--top -1"),
         (["PICTURE", "--thresh=0.5"], "unrecognized arguments"),
     ],
@@ -117,10 +118,10 @@ def test_any_mode_of_picture_is_taken(ckpt, tmp_path, capsys):
     ("paths", "texts", "reads", "said"),
     [
         (["a.png"], [], (True, True), "give --text once"),
-        (["a.png"], ["x", "y"], (True, True), "2 times --text for 1 pictures"),
-        (["a.png"], ["x"], (False, True), "reads captions alone"),
+        (["a.png"], ["x", "y"], (True, True), "2 times --text for 1 images"),
+        (["a.png"], ["x"], (False, True), "reads only captions"),
     ],
 )
 def test_models_that_read_captions_need_one_for_each_picture(paths, texts, reads, said):
     with pytest.raises(ValueError, match=said):
-        label._check_inputs(paths, texts, *reads, "RUN")
+        label._check_inputs(paths, texts, SimpleNamespace(reads_images=reads[0], reads_text=reads[1]), "RUN")

@@ -273,14 +273,14 @@ def test_seeds_have_folders_of_their_own_and_one_table(stages, capsys, monkeypat
     assert recipe(stages, "--set", "lr=0.5", "--stages", "teacher") == ["teacher"]
 
 
-def test_stages_below_a_floor_are_flagged(stages, capsys, monkeypatch):
+def test_stages_below_a_baseline_are_flagged(stages, capsys, monkeypatch):
     score = {"this model": {"cider_d": 0.4}, "constant caption": {"cider_d": 0.5}}
     read = summary.read_metrics
     monkeypatch.setattr(summary, "read_metrics", lambda run: score if run.name == "test" else read(run))
     recipe(stages)
     out = capsys.readouterr().out
     assert "test ▾" in out
-    assert "▾ test is BELOW ITS FLOOR: cider_d 0.400 does not beat constant caption (0.500)" in out
+    assert "▾ test is BELOW A BASELINE: cider_d 0.400 does not beat constant caption (0.500)" in out
 
 
 def test_a_stage_for_every_combination(stages, capsys):
@@ -457,7 +457,7 @@ def test_output_is_shown_and_kept(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text("stages: {score: {command: score nowhere.json references.json}}")
     message = error_of(capfd)
-    assert "stage 'score' failed (exit code 1: nowhere.json: cannot be read" in message
+    assert "stage 'score' failed (exit code 1: nowhere.json: no such file" in message
     log = Path("runs/score/stage.log").read_text().splitlines()
     assert log[0].endswith("python cli.py score nowhere.json references.json")
     assert log[1].startswith("error: nowhere.json")

@@ -11,6 +11,7 @@ import pytest
 from commands.score import main
 from core.errors import UserError
 from metrics.captions import SCORES, score_captions
+from metrics.names import metric
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = {"7": ["A dog runs on grass.", "a brown dog"], "8": ["Two cats sleep."], "9": ["A man on a horse."]}
@@ -67,7 +68,7 @@ def test_table_is_aligned_and_says_what_was_matched(write, capsys):
     assert main([write("p.json", results()), write("r.json", coco()), "--no-java"]) == 0
     first, header, line = capsys.readouterr().out.splitlines()
     assert first == "3 of 3 images scored; images matched by image_id"
-    assert header.split() == list(SCORES)
+    assert header.split() == [metric(key).title for key in SCORES]
     assert len(line.split()) == 1 + len(SCORES)
     assert len(header.rstrip()) == len(line.rstrip())
 
@@ -139,23 +140,24 @@ GOOD_REFERENCES = coco()
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        ('[{"image_id": 7,\n "caption": "a d', GOOD_REFERENCES, r"p\.json: line 2, column 13: not valid JSON"),
-        ("", GOOD_REFERENCES, r"p\.json: line 1, column 1: not valid JSON"),
-        (results(), '{"annotations": [', r"r\.json: line 1, column 18: not valid JSON"),
+        ('[{"image_id": 7,\n "caption": "a d', GOOD_REFERENCES, r"p\.json, line 2, column 13: not valid JSON"),
+        ("", GOOD_REFERENCES, r"p\.json, line 1, column 1: not valid JSON"),
+        (results(), '{"annotations": [', r"r\.json, line 1, column 18: not valid JSON"),
         ({"image_id": 7}, GOOD_REFERENCES, r"p\.json: expected a list of"),
         ([], GOOD_REFERENCES, r"p\.json: expected a list of .* one record or more"),
         (
             [{"image_id": 7, "text": "a"}],
             GOOD_REFERENCES,
-            r"p\.json: record 0: expected an object with 'caption' \(str\)",
+            r"p\.json: record 0: key 'caption' is missing",
         ),
-        ([{"caption": "a"}], GOOD_REFERENCES, r"p\.json: record 0: expected an object with 'image_id' \(int or str\)"),
+        ([{"caption": "a"}], GOOD_REFERENCES, r"p\.json: record 0: key 'image_id' is missing"),
+        ([{"image_id": True, "caption": "a"}], GOOD_REFERENCES, r"record 0: 'image_id' is True, expected int or str"),
         (["a dog"], GOOD_REFERENCES, r"p\.json: record 0: expected an object"),
         (results(), [], r"r\.json: expected COCO caption JSON"),
         (results(), {"images": [], "annotations": []}, r"r\.json: has no reference captions"),
-        (results(), {"annotations": [{"image_id": 7}]}, r"r\.json: annotation 0: expected an object with 'caption'"),
-        (results(), {"images": [{"cocoid": 7}]}, r"r\.json: image 0: expected an object with 'sentences' \(list\)"),
-        (results(), {"images": [{"sentences": []}]}, r"r\.json: image 0: expected an object with 'cocoid'"),
+        (results(), {"annotations": [{"image_id": 7}]}, r"r\.json: annotation 0: key 'caption' is missing"),
+        (results(), {"images": [{"cocoid": 7}]}, r"r\.json: image 0: key 'sentences' is missing"),
+        (results(), {"images": [{"sentences": []}]}, r"r\.json: image 0: key 'cocoid' is missing"),
     ],
 )
 def test_broken_files_give_one_line(write, predictions, references, message):
@@ -165,12 +167,12 @@ def test_broken_files_give_one_line(write, predictions, references, message):
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(UserError, match=r"none\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.json: no such file"):
         main([str(tmp_path / "none.json"), write("r.json", coco())])
     with pytest.raises(UserError, match="cannot be read"):
         main([str(tmp_path), write("r.json", coco())])
     (tmp_path / "latin.json").write_bytes(b'["caf\xe9"]')
-    with pytest.raises(UserError, match=r"latin\.json: byte 5 is not UTF-8"):
+    with pytest.raises(UserError, match=r"latin\.json, line 1: not UTF-8 \(byte 0xe9\)"):
         main([str(tmp_path / "latin.json"), write("r.json", coco())])
 
 
@@ -226,7 +228,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def floors_of(folder, write, captions, *options):
+def baselines_of(folder, write, captions, *options):
     test = {f"{n}.png": ["red", "green", "blue"][n % 3] for n in range(8, 12)}
     annotations = [
         {"id": 1, "image_id": name, "caption": text.format(colour)}
@@ -235,20 +237,20 @@ def floors_of(folder, write, captions, *options):
     ]
     predictions = [{"image_id": name, "caption": captions.format(colour)} for name, colour in test.items()]
     files = [write("p.json", predictions), write("r.json", {"annotations": annotations})]
-    return main([*files, "--no-java", "--floors", "folder-captions", "--root", str(folder), *options])
+    return main([*files, "--no-java", "--baselines", "folder-captions", "--root", str(folder), *options])
 
 
-def test_floors_stand_beside_the_predictions_and_flag_poor_ones(folder, write, capsys):
-    assert floors_of(folder, write, "a {} square on the wall") == 0
+def test_baselines_stand_beside_the_predictions_and_flag_poor_ones(folder, write, capsys):
+    assert baselines_of(folder, write, "a {} square on the wall") == 0
     good = capsys.readouterr()
-    assert "human against the others" in good.out
+    assert "leave-one-out human" in good.out
     assert good.err.splitlines() == [line for line in good.err.splitlines() if "--encoder" in line], "nothing else"
-    assert floors_of(folder, write, "nothing", "--json") == 0
+    assert baselines_of(folder, write, "nothing", "--json") == 0
     poor = capsys.readouterr()
     rows = json.loads(poor.out)
     assert next(iter(rows)) == "predictions"
     assert rows["constant caption"]["cider_d"] > rows["predictions"]["cider_d"] == 0
-    assert "BELOW ITS FLOOR: cider_d 0.000 of predictions does not beat " in poor.err
+    assert "BELOW A BASELINE: cider_d 0.000 of predictions does not beat " in poor.err
     assert "constant caption" in poor.err
 
 
@@ -262,17 +264,31 @@ def test_floors_stand_beside_the_predictions_and_flag_poor_ones(folder, write, c
 )
 def test_wrong_flags_of_a_data_set(folder, write, options, message):
     with pytest.raises(UserError, match=message):
-        floors_of(folder, write, "a {}", *options)
+        baselines_of(folder, write, "a {}", *options)
 
 
-def test_floors_need_the_references_of_the_split(folder, write):
+def test_baselines_need_the_references_of_the_split(folder, write):
     predictions, references = write("p.json", results()), write("r.json", coco())
     with pytest.raises(UserError, match="not in split 'test' of 4"):
-        main([predictions, references, "--no-java", "--floors", "folder_captions", "--root", str(folder)])
+        main([predictions, references, "--no-java", "--baselines", "folder_captions", "--root", str(folder)])
     with pytest.raises(UserError, match="there is no data set 'ucn': expected one of coco"):
-        main([predictions, references, "--no-java", "--floors", "ucn"])
+        main([predictions, references, "--no-java", "--baselines", "ucn"])
 
 
-def test_flags_of_a_data_set_need_floors(write):
+def test_the_old_name_of_the_option_is_read(folder, write, capsys):
+    predictions, references = write("p.json", results()), write("r.json", coco())
+    with pytest.raises(UserError, match="not in split 'test' of 4"):
+        main([predictions, references, "--no-java", "--floors=folder_captions", "--root", str(folder)])
+    assert capsys.readouterr().err == "note: --floors is now called --baselines\n"
+
+
+def test_empty_references_and_odd_blanks_are_scored_as_they_stand(write, capsys):
+    references = {"7": ["", "3\u00a01/2 dogs  run "], "8": ["two cats"]}
+    captions = {"7": "3\u00a01/2 dogs", "8": "two cats"}
+    scores = scores_of(capsys, write("p.json", results(captions)), write("r.json", coco(references)))
+    assert scores == pytest.approx(score_captions(captions, references))
+
+
+def test_flags_of_a_data_set_need_baselines(write):
     with pytest.raises(UserError, match="unrecognized arguments: --root x"):
         main([write("p.json", results()), write("r.json", coco()), "--root", "x"])

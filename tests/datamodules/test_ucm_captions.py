@@ -10,7 +10,7 @@ from core.errors import DataError, UserError
 from datamodules.readers.images import open_image
 from datamodules.readers.ucm_names import UCM_CLASSES, ucm_name
 from datamodules.ucm_captions import UCMCaptions
-from metrics.baselines.captions import CEILINGS, FLOORS, NEAREST, PREDICTED_CLASS
+from metrics.baselines.rows import BASELINES, NEAREST, PREDICTED_CLASS, UPPER_BOUNDS
 
 SPLITS = {"train": 1107, "val": 146, "test": 147}
 
@@ -161,10 +161,10 @@ def test_a_folder_per_class_is_read_too(data_root, tmp_path, document):
     assert all(sum(example.labels) >= 1 for example in examples)
 
 
-def test_the_floors_of_val_are_in_order(ucm):
-    bounds = ucm.baselines("val")
-    assert list(bounds) == [row for row in (*FLOORS, *CEILINGS) if row not in (NEAREST, PREDICTED_CLASS)]
-    assert ucm.baselines("val") is bounds
+def test_the_baselines_of_val_are_in_order(ucm):
+    rows = ucm.baselines("val")
+    assert list(rows) == [row for row in (*BASELINES, *UPPER_BOUNDS) if row not in (NEAREST, PREDICTED_CLASS)]
+    assert ucm.baselines("val") is rows
 
 
 # Sydney-Captions and RSICD

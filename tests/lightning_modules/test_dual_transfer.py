@@ -11,8 +11,8 @@ from core.errors import UserError
 from datamodules.loading.dataset import CaptionDataset, Collate
 from datamodules.loading.tokenization import WordTokenizer
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.images import ImageTransform
 from datamodules.readers.records import Example
+from datamodules.readers.transforms import ImageTransform
 from lightning_modules import DualTransfer
 from lightning_modules.base import rate_factor
 from networks.losses.tokens import token_loss

@@ -18,7 +18,7 @@ from datamodules.scenes import SceneCaptions
 from lightning_modules import LoadedClassifier, MultiLabel, load_classifier
 from lightning_modules.loading import load_module
 from lightning_modules.multilabel import mixed
-from metrics.baselines.labels import PRIOR
+from metrics.baselines.rows import PRIOR
 from metrics.labels import choose_threshold, label_scores
 from tests.conftest import ROOT
 

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 import cli
-from callbacks.attention_maps import check_attends
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from datamodules.ucm_captions import UCMCaptions
@@ -25,6 +24,7 @@ from lightning_modules.loading import load_module
 from lightning_modules.parts.handover import check_same_features
 from lightning_modules.serving import load_classifier
 from lightning_modules.text_autoencoder import different, varied
+from reporting.attention import attending
 from tests.conftest import ROOT
 
 TOKENS = ("vocab_size", "bos_id", "eos_id", "pad_id")
@@ -245,7 +245,7 @@ def test_captioner_shows_where_it_looks_and_labels_pictures(stages, data, tmp_pa
     with pytest.raises(UserError, match=r"gives no labels \(one with model.init_args.label_weight does\)"):
         LoadedClassifier(plain)
     with pytest.raises(UserError, match="has no attention to draw"):
-        check_attends(plain, "--attention")
+        attending(plain, "--attention")
 
 
 def test_maps_are_the_regions_shares(data, batch):

@@ -10,7 +10,8 @@ from torchvision.transforms import v2
 
 from core.errors import DataError, UserError
 from datamodules.readers import images
-from datamodules.readers.images import ImageTransform, find_image, open_image, to_rgb
+from datamodules.readers.images import find_image, open_image, to_rgb
+from datamodules.readers.transforms import ImageTransform
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from PIL import Image
 
 from core.errors import DataError, UserError
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.images import ImageTransform
 from datamodules.readers.records import Example
+from datamodules.readers.transforms import ImageTransform
 from datamodules.scenes.image import SceneImage
 from datamodules.stored_features import files as feature_files
 from datamodules.stored_features import store as feature_store

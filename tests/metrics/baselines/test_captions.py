@@ -8,7 +8,8 @@ import torch
 
 from core.errors import UserError
 from datamodules.ucm_captions import UCMCaptions
-from metrics.baselines import captions as floors
+from metrics.baselines import captions as baselines
+from metrics.baselines import rows
 from metrics.baselines.ngram_model import END, NGramModel
 from metrics.captions import score_captions
 from networks.encoders.build import build_encoder
@@ -21,7 +22,7 @@ TRAIN = {
 
 
 def bounds_of(train, references, **known):
-    return floors.caption_bounds(floors.floor_captions(train, references, **known), references)
+    return baselines.caption_baselines(baselines.baseline_captions(train, references, **known), references)
 
 
 def rounded(bound):
@@ -38,7 +39,7 @@ def raw(data_root):
 
 def test_the_class_template_of_ucm(raw):
     """True class -> one caption: BLEU-4 .802, CIDEr-D 3.86 on the 147 test images."""
-    fixed = floors.class_captions(raw.references("train"), raw.classes("train"))
+    fixed = baselines.class_captions(raw.references("train"), raw.classes("train"))
     assert len(fixed) == 21
     said = {image_id: fixed[name] for image_id, name in raw.classes("test").items()}
     assert rounded(score_captions(said, raw.references("test"))) == (0.802, 3.86)
@@ -46,15 +47,15 @@ def test_the_class_template_of_ucm(raw):
 
 def test_humans_of_ucm_against_each_other(raw):
     """.748 and 3.76, the mean over which of the five speaks."""
-    assert rounded(floors.leave_one_out(raw.references("test"))) == (0.748, 3.76)
+    assert rounded(baselines.leave_one_out(raw.references("test"))) == (0.748, 3.76)
 
 
-def test_floors_without_pictures_are_far_below_those_with_classes(raw):
+def test_baselines_without_images_are_far_below_those_with_classes(raw):
     bounds = bounds_of(
         raw.references("train"), raw.references("val"), train_classes=raw.classes("train"), classes=raw.classes("val")
     )
-    blind = [row for row in floors.FLOORS if row in bounds]
-    assert max(bounds[row]["cider_d"] for row in blind) < 0.8 < 3 < bounds[floors.TRUE_CLASS]["cider_d"]
+    blind = [row for row in rows.BASELINES if row in bounds]
+    assert max(bounds[row]["cider_d"] for row in blind) < 0.8 < 3 < bounds[rows.TRUE_CLASS]["cider_d"]
 
 
 @pytest.mark.slow
@@ -67,11 +68,11 @@ def test_the_rows_of_ucm_that_look_at_pictures(data_root):
         str(data_root / "ucm"), text="raw", encoder="torchvision/squeezenet1_0", encoder_weights=str(weights)
     )
     bounds = data.baselines("test")
-    assert bounds[floors.PREDICTED_CLASS]["bleu4"] == pytest.approx(0.733, abs=0.02)
-    assert bounds[floors.PREDICTED_CLASS]["cider_d"] == pytest.approx(3.50, abs=0.1)
-    assert bounds[floors.NEAREST]["bleu4"] == pytest.approx(0.6, abs=0.05)
-    assert bounds[floors.NEAREST]["cider_d"] == pytest.approx(2.8, abs=0.15)
-    found = floors.predict_classes(
+    assert bounds[rows.PREDICTED_CLASS]["bleu4"] == pytest.approx(0.733, abs=0.02)
+    assert bounds[rows.PREDICTED_CLASS]["cider_d"] == pytest.approx(3.50, abs=0.1)
+    assert bounds[rows.NEAREST]["bleu4"] == pytest.approx(0.6, abs=0.05)
+    assert bounds[rows.NEAREST]["cider_d"] == pytest.approx(2.8, abs=0.15)
+    found = baselines.predict_classes(
         data.features("train").means(), list(data.classes("train").values()), data.features("test").means()
     )
     right = np.mean([a == b for a, b in zip(found, data.classes("test").values(), strict=True)])
@@ -91,7 +92,7 @@ def test_features_of_pictures_tell_the_class(data_root):
             encoder.vector(torch.stack([data.transform(data.open_image(e)) for e in part])).numpy()
             for part in (train, test)
         ]
-    found = floors.predict_classes(rows[0], [classes[str(e.image_id)] for e in train], rows[1])
+    found = baselines.predict_classes(rows[0], [classes[str(e.image_id)] for e in train], rows[1])
     assert np.mean([name == classes[str(e.image_id)] for name, e in zip(found, test, strict=True)]) >= 0.8
 
 
@@ -99,28 +100,28 @@ def test_features_of_pictures_tell_the_class(data_root):
 
 
 def test_the_consensus_caption_is_the_best_of_all_by_the_real_metric():
-    best = floors.consensus_caption(TRAIN)
+    best = baselines.consensus_caption(TRAIN)
     tried = {text for texts in TRAIN.values() for text in texts}
     scores = {text: score_captions(dict.fromkeys(TRAIN, text), TRAIN)["bleu4"] for text in tried}
     assert scores[best] == pytest.approx(max(scores.values()))
     with pytest.raises(UserError, match="no training caption has a word"):
-        floors.consensus_caption({"1": ["."]})
+        baselines.consensus_caption({"1": ["."]})
 
 
 def test_most_frequent_words_of_each_step():
     captions = {"1": ["a dog runs", "a cat runs", "one dog"], "2": ["a dog", "the dog sleeps"]}
     # steps: a (3 of 5), dog (4), runs (2) and end (2): of equals the later in the alphabet
-    assert floors.step_frequency(captions, ["x", "y"]) == dict.fromkeys(("x", "y"), "a dog runs")
+    assert baselines.step_frequency(captions, ["x", "y"]) == dict.fromkeys(("x", "y"), "a dog runs")
 
 
 def test_sampled_words_follow_their_frequencies():
     captions = {"1": ["a a a b"]}
-    drawn = floors.word_frequency(captions, map(str, range(4000)), seed=1)
+    drawn = baselines.word_frequency(captions, map(str, range(4000)), seed=1)
     counts = Counter(word for text in drawn.values() for word in text.split())
     assert counts["a"] / counts["b"] == pytest.approx(3, rel=0.1)
     ends = len(drawn) / (sum(counts.values()) + len(drawn))
     assert ends == pytest.approx(1 / 5, rel=0.05)
-    first = Counter(text.split()[0] for text in floors.step_frequency(TRAIN, map(str, range(3000)), seed=1).values())
+    first = Counter(text.split()[0] for text in baselines.step_frequency(TRAIN, map(str, range(3000)), seed=1).values())
     assert first["a"] / 3000 == pytest.approx(3 / 7, abs=0.03)
 
 
@@ -152,28 +153,28 @@ def test_the_search_finds_the_caption_with_the_highest_mean_log_probability():
 
     found = model.search(beams=50)
     assert mean(found) >= max(map(mean, sentences))
-    assert floors.language_model({"1": ["a dog", "a dog", "a cat"]}, ["x"]) == {"x": "a dog"}
+    assert baselines.language_model({"1": ["a dog", "a dog", "a cat"]}, ["x"]) == {"x": "a dog"}
 
 
 def test_shuffled_captions_are_never_an_images_own():
     references = {str(index): [f"{index} {k}" for k in range(3)] for index in range(20)}
     for seed in range(5):
-        shuffled = floors.shuffled_captions(references, seed)
+        shuffled = baselines.shuffled_captions(references, seed)
         assert all(text not in references[name] for name, text in shuffled.items())
-    assert floors.shuffled_captions(references, 1) == floors.shuffled_captions(references, 1)
+    assert baselines.shuffled_captions(references, 1) == baselines.shuffled_captions(references, 1)
     with pytest.raises(UserError, match="at least 2 images"):
-        floors.shuffled_captions({"1": ["a"]})
+        baselines.shuffled_captions({"1": ["a"]})
 
 
 def test_nearest_captions_by_cosine_majority_and_then_nearness():
     train = {"a": ["red", "red"], "b": ["blue"], "c": ["blue", "blue"], "d": ["green"]}
     known = np.array([[1, 0], [0.9, 0.1], [0.8, 0.3], [-1, 0]], dtype=np.float32)
     asked = np.array([[10, 0.1], [-5, 0]], dtype=np.float32)
-    assert floors.nearest_captions(train, known, ["x", "y"], asked, 1) == {"x": "red", "y": "green"}
-    assert floors.nearest_captions(train, known, ["x"], asked[:1], 3) == {"x": "blue"}  # 3 blue against 2 red
-    assert floors.nearest_captions(train, known, ["x"], asked[:1], 2) == {"x": "red"}
+    assert baselines.nearest_captions(train, known, ["x", "y"], asked, 1) == {"x": "red", "y": "green"}
+    assert baselines.nearest_captions(train, known, ["x"], asked[:1], 3) == {"x": "blue"}  # 3 blue against 2 red
+    assert baselines.nearest_captions(train, known, ["x"], asked[:1], 2) == {"x": "red"}
     with pytest.raises(UserError, match=r"train features have shape \(3, 2\) for 4 images"):
-        floors.nearest_captions(train, known[:3], ["x"], asked[:1])
+        baselines.nearest_captions(train, known[:3], ["x"], asked[:1])
 
 
 def test_leave_one_out_by_hand():
@@ -182,29 +183,23 @@ def test_leave_one_out_by_hand():
         score_captions({"1": "a dog runs", "2": "two cats"}, {"1": ["a dog sleeps"], "2": ["two cats here"]}),
         score_captions({"1": "a dog sleeps", "2": "two cats here"}, {"1": ["a dog runs"], "2": ["two cats"]}),
     ]
-    found = floors.leave_one_out(references)
+    found = baselines.leave_one_out(references)
     for name in found:
         assert found[name] == pytest.approx((turns[0][name] + turns[1][name]) / 2)
     with pytest.raises(UserError, match="no image has two references"):
-        floors.leave_one_out({"1": ["a"]})
+        baselines.leave_one_out({"1": ["a"]})
 
 
 def test_rows_that_need_what_is_not_given_are_absent():
     bounds = bounds_of(TRAIN, TRAIN)
-    assert set(bounds) == {*floors.FLOORS[:7], floors.HUMAN}
+    assert set(bounds) == {*rows.BASELINES[:7], rows.HUMAN}
     features = np.eye(3, dtype=np.float32)
     classes = {"1": "dog", "2": "dog", "3": "cat"}
     whole = bounds_of(TRAIN, TRAIN, train_classes=classes, classes=classes, train_features=features, features=features)
-    assert list(whole) == [*floors.FLOORS, *floors.CEILINGS]
+    assert list(whole) == [*rows.BASELINES, *rows.UPPER_BOUNDS]
     assert {name: whole[name] for name in bounds} == bounds
-
-
-def test_floors_that_are_not_beaten_are_named_highest_first():
-    bounds = {row: {"cider_d": float(place)} for place, row in enumerate((*floors.FLOORS, *floors.CEILINGS))}
-    assert floors.floors_above({"cider_d": 6.5}, bounds) == [floors.PREDICTED_CLASS, floors.NEAREST]
-    assert floors.floors_above({"cider_d": 99.0}, bounds) == []
 
 
 def test_one_class_cannot_be_predicted():
     with pytest.raises(UserError, match="1 class in the training images"):
-        floors.predict_classes(np.zeros((2, 3), np.float32), ["a", "a"], np.zeros((1, 3), np.float32))
+        baselines.predict_classes(np.zeros((2, 3), np.float32), ["a", "a"], np.zeros((1, 3), np.float32))

@@ -1,4 +1,4 @@
-"""Floors of labels: what each row knows, and nothing more."""
+"""Baselines of labels: what each row knows, and nothing more."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,13 @@ import pytest
 from core.errors import UserError
 from datamodules.audit.label_baselines import label_baselines_of
 from datamodules.ucm_captions import UCMCaptions
-from metrics.baselines.labels import (
-    FEATURES,
-    PREDICTED_CLASS,
+from metrics.baselines.labels import label_baselines, word_regression
+from metrics.baselines.rows import (
+    FEATURE_REGRESSION,
+    PREDICTED_CLASS_LABELS,
     PRIOR,
-    TRUE_CLASS,
-    WORDS,
-    label_bounds,
-    label_floors_above,
-    label_warning,
-    word_regression,
+    TRUE_CLASS_LABELS,
+    WORD_REGRESSION,
 )
 from metrics.labels import label_scores
 
@@ -35,16 +32,17 @@ def test_rows_need_what_they_are_made_of():
         "train_classes": CLASSES,
         "classes": CLASSES,
     }
-    rows = label_bounds(TARGETS, TARGETS, **everything)
-    assert list(rows) == [PRIOR, WORDS, FEATURES, PREDICTED_CLASS, TRUE_CLASS]
-    assert list(label_bounds(TARGETS, TARGETS)) == [PRIOR]
-    assert rows[PREDICTED_CLASS] == rows[TRUE_CLASS]  # the two features say the class
-    assert rows[WORDS]["micro_f1"] == rows[FEATURES]["micro_f1"] == rows[TRUE_CLASS]["micro_f1"]
+    rows = label_baselines(TARGETS, TARGETS, **everything)
+    assert list(rows) == [PRIOR, WORD_REGRESSION, FEATURE_REGRESSION, PREDICTED_CLASS_LABELS, TRUE_CLASS_LABELS]
+    assert list(label_baselines(TARGETS, TARGETS)) == [PRIOR]
+    assert rows[PREDICTED_CLASS_LABELS] == rows[TRUE_CLASS_LABELS]  # the two features say the class
+    regressions = (rows[WORD_REGRESSION]["micro_f1"], rows[FEATURE_REGRESSION]["micro_f1"])
+    assert regressions == (rows[TRUE_CLASS_LABELS]["micro_f1"],) * 2
 
 
 def test_prior_is_that_of_training():
     test = 1 - TARGETS
-    row = label_bounds(TARGETS, test)[PRIOR]
+    row = label_baselines(TARGETS, test)[PRIOR]
     assert row["lift_over_prior"] == row["top1_lift"] == 0
     assert row["top1"] == label_scores(np.tile(TARGETS.mean(0), (6, 1)), test)["top1"]
 
@@ -62,20 +60,8 @@ def test_training_without_words_is_said():
         word_regression(["", " "], np.array([[True], [False]]), ["a"])
 
 
-def test_floors_that_are_not_beaten():
-    bounds = {PRIOR: {"macro_ap": 0.14, "top1": 0.7}, WORDS: {"macro_ap": 0.2, "top1": 0.7}}
-    assert label_floors_above({"macro_ap": 0.1}, bounds) == [WORDS, PRIOR]
-    assert label_floors_above({"macro_ap": 0.2}, bounds) == [WORDS]  # equal is not better
-    assert label_floors_above({"macro_ap": float("nan")}, bounds) == [WORDS, PRIOR]
-    assert label_warning("it", {"macro_ap": 0.3, "top1": 0.7}, bounds) is None
-    assert "top1 0.600 of it does not beat label prior 0.700" in str(
-        label_warning("it", {"macro_ap": 0.3, "top1": 0.6}, bounds)
-    )
-    assert label_warning("it", {"bleu4": 0.3}, bounds) is None
-
-
 def test_labels_of_the_true_class_on_ucm(data_root):
     data = UCMCaptions(root=str(data_root / "ucm"), captions_only=True)
     rows = label_baselines_of(data, "test", reads_text=False)
-    assert list(rows) == [PRIOR, TRUE_CLASS]
-    assert rows[TRUE_CLASS]["micro_f1"] == pytest.approx(0.803, abs=0.001)
+    assert list(rows) == [PRIOR, TRUE_CLASS_LABELS]
+    assert rows[TRUE_CLASS_LABELS]["micro_f1"] == pytest.approx(0.803, abs=0.001)

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from callbacks.label_tables import (
+from metrics.baselines.rows import PRIOR
+from metrics.labels import per_label
+from reporting import tables
+from reporting.label_tables import (
     Verdict,
+    image_table,
     label_sheet,
     label_table,
-    picture_table,
-    printed_label_table,
     verdict,
     verdicts_of,
 )
-from callbacks.report import score_table
-from metrics.baselines.labels import PRIOR
-from metrics.labels import per_label
+from reporting.tables import evaluation_table
 
 NAMES = ["sea", "ship", "sand", "dock"]
 
@@ -32,7 +32,7 @@ def test_each_label_is_in_one_place():
 def test_table_of_pictures_reads_back():
     labels = {"a,b.jpg": [1, 0, 0, 0], "c.jpg": [0, 0, 0, 0], "unseen.jpg": [1, 1, 1, 1]}
     items = verdicts_of(labels, {"a,b.jpg": [0.9, 0.8, 0, 0], "c.jpg": [0, 0, 0, 0]}, NAMES, 0.5)
-    rows = list(csv.DictReader(io.StringIO(picture_table(items))))
+    rows = list(csv.DictReader(io.StringIO(image_table(items))))
     assert [row["image_id"] for row in rows] == ["a,b.jpg", "c.jpg"]
     assert rows[0] == {"image_id": "a,b.jpg", "truth": "sea", "predicted": "sea; ship", "missed": "", "wrong": "ship"}
     assert set(rows[1].values()) == {"c.jpg", ""}
@@ -43,7 +43,7 @@ def test_table_of_labels_has_a_row_each_even_if_none_is_true():
     table = list(csv.DictReader(io.StringIO(label_table(rows))))
     assert [row["label"] for row in table] == NAMES
     assert [row["average_precision"] for row in table] == ["1.0", "", "", ""]
-    assert printed_label_table(rows).row_count == 4
+    assert tables.label_table(rows).row_count == 4
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -58,7 +58,9 @@ def test_sheet_shows_pictures_and_at_most_ten_labels(count):
 def printed(macro_ap):
     console = Console(file=io.StringIO(), width=100)
     bounds = {PRIOR: {"macro_ap": 0.14, "top1": 0.6, "micro_f1": 0.3}}
-    console.print(score_table("test", {"this model": {"macro_ap": macro_ap, "top1": 0.7, "micro_f1": 0.4}, **bounds}))
+    console.print(
+        evaluation_table("test", {"this model": {"macro_ap": macro_ap, "top1": 0.7, "micro_f1": 0.4}, **bounds})
+    )
     return console.file.getvalue()
 
 

@@ -1,0 +1,141 @@
+"""The comparison of runs as one HTML page that needs no other file: tables, figures, images with all predictions."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from metrics.bootstrap import Pair
+from metrics.names import MetricName, metric
+from reporting.tables import FLAG
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SIDE = 224
+"""Longer side of a thumbnail, pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label on a card.
+
+    Attributes:
+        name: of the label.
+        is_true: whether the image has it.
+        probability: predicted; None where the label is only named.
+    """
+
+    name: str
+    is_true: bool
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What one run predicted for one image.
+
+    Attributes:
+        run: its name.
+        caption: of a captioner.
+        labels: of a classifier, the most probable ones.
+        score: of this caption alone; None: unknown.
+    """
+
+    run: str
+    caption: str = ""
+    labels: Sequence[Label] = ()
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One image with what is known and predicted about it.
+
+    Attributes:
+        image_id: identifier.
+        image: thumbnail as a data address; None when there is no image.
+        references: some of its captions.
+        labels: its true labels.
+        entries: one per run.
+    """
+
+    image_id: str
+    image: str | None
+    references: Sequence[str]
+    labels: Sequence[Label]
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Content of the page.
+
+    Attributes:
+        title: heading.
+        notes: lines below it.
+        metrics: columns of the table.
+        scores: run to metric to value.
+        baselines: baseline or upper bound to metric to value.
+        flags: run to the reason why it is below a baseline.
+        pairs: paired bootstrap, all of the same scores.
+        figures: title to figure.
+        cards: images shown.
+        images: number of images that there are.
+    """
+
+    title: str
+    notes: Sequence[str]
+    metrics: Sequence[MetricName]
+    scores: Mapping[str, Mapping[str, float]]
+    baselines: Mapping[str, Mapping[str, float]]
+    flags: Mapping[str, str]
+    pairs: Sequence[Pair] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    cards: Sequence[Card] = ()
+    images: int = 0
+
+
+def render(page: Page) -> str:
+    """The page as HTML; every text in it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    best = {
+        item.key: item.best(row[item.key] for row in page.scores.values() if item.key in row) for item in page.metrics
+    }
+    return environment.get_template("compare.html").render(
+        page=page,
+        best=best,
+        flag=FLAG,
+        pair_metrics=[metric(key) for key in page.pairs[0].scores] if page.pairs else [],
+        figures={title: data_address(png_bytes(figure), "png") for title, figure in page.figures.items()},
+    )
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small image as a data address."""
+    if max(image.size) > _SIDE:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG", quality=82)
+    return data_address(file.getvalue(), "jpeg")
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130)
+    return file.getvalue()
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """An image as a ``data:`` address, which a page can hold itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

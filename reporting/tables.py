@@ -1,0 +1,116 @@
+"""Tables in the terminal: metrics beside baselines, paired comparisons, labels."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from metrics.baselines.flags import unbeaten
+from metrics.names import metric, report_keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from metrics.bootstrap import Comparison
+    from metrics.labels import LabelRow
+
+FLAG = "▾"
+"""Stands behind the name of a run that does not beat a baseline."""
+_WIDEST = 1000
+"""Columns of the terminal that a table may take."""
+
+
+def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """The table after a test: the model first, its baselines below, those that it does not beat marked.
+
+    Args:
+        title: above the table.
+        rows: name to metric to value; the first is the model.
+    """
+    shown = [metric(key) for key in report_keys(key for row in rows.values() for key in row)]
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for item in shown:
+        table.add_column(item.title.replace(" ", "\n"), justify="right", no_wrap=True)
+    _, above = unbeaten(next(iter(rows.values()), {}), rows)
+    for name, row in rows.items():
+        label = f"{name}  <- not beaten" if name in above else name
+        table.add_row(label, *(item.format(row.get(item.key)) for item in shown))
+    return table
+
+
+def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Mapping[str, str]) -> Table:
+    """Runs side by side, their baselines below.
+
+    Args:
+        runs: cells as text, a line per run and a column per metric.
+        baselines: the same columns.
+        flags: runs that do not beat a baseline.
+    """
+    table = Table()
+    table.add_column("")
+    for key in runs.columns:
+        table.add_column(metric(key).title, justify="right")
+    for name, cells in zip(runs.index, runs.to_numpy().tolist(), strict=True):
+        table.add_row(f"{name} {FLAG}" if name in flags else name, *cells)
+    if len(baselines):
+        table.add_section()
+    for name, cells in zip(baselines.index, baselines.to_numpy().tolist(), strict=True):
+        table.add_row(name, *cells, style="dim")
+    return table
+
+
+def label_table(rows: "Sequence[LabelRow]") -> Table:
+    """Precision, recall, F1 and average precision of every label."""
+    table = Table(title="labels", title_justify="left")
+    table.add_column("")
+    for head in ("images", "predicted", "precision", "recall", "F1", "AP"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        values = (row["precision"], row["recall"], row["f1"], row["average_precision"])
+        shown = ("" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(row["label"], str(row["support"]), str(row["predicted"]), *shown)
+    return table
+
+
+def print_pair(
+    console: Console, names: tuple[str, str], scores: "Mapping[str, Comparison]", over: str = "images"
+) -> None:
+    """Prints the paired bootstrap of two runs, a row per score.
+
+    Args:
+        console: where to print the title.
+        names: of the first and the second run.
+        scores: second minus first.
+        over: what was resampled, for the title.
+    """
+    title = f"\nfirst: {names[0]}, second: {names[1]}; paired bootstrap over {over}"
+    print_heading(console, title)
+    table = Table()
+    for column in ("", "first", "second", "second - first", "95% interval", "p"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for key, found in scores.items():
+        interval = f"{found.low:+.3f} .. {found.high:+.3f}"
+        values = (f"{found.a:.3f}", f"{found.b:.3f}", f"{found.difference:+.3f}", interval, f"{found.p:.3f}")
+        table.add_row(metric(key).title, *values)
+    print_table(table)
+
+
+def print_heading(console: Console, text: str) -> None:
+    """Prints a line in bold; a title of the table itself would be broken at the table's width."""
+    console.print(text, style="bold", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table in full width: truncated headings are of no use, least of all in a log file."""
+    console = Console()
+    width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    Console(width=max(console.width, width)).print(table)
+
+
+def print_flags(flags: Mapping[str, str]) -> None:
+    """Prints which rows are below a baseline; in their table `FLAG` stands behind their names."""
+    for name, reason in flags.items():
+        print(f"{FLAG} {name} is BELOW A BASELINE: {reason}")  # noqa: T201  # meant for the user
