@@ -36,6 +36,7 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
         hidden_dim: width of the recurrent state (published: 512).
         word_dim: width of word embeddings; that of the file with `word_vectors`.
         dropout: share dropped from words and before the vocabulary layer.
+        normalize: layer normalisation of the projected regions (published: none).
         gated: scale the context by a learnt gate (Xu et al. 2015).
         positions: 2-D encoding of the regions' positions.
         tied_embeddings: the vocabulary layer's weights are the embedding.
@@ -63,6 +64,7 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
         hidden_dim: int = 512,
         word_dim: int = 256,
         dropout: float = 0.3,
+        normalize: bool = True,
         gated: bool = False,
         positions: bool = False,
         tied_embeddings: bool = False,
@@ -85,6 +87,7 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
             word_dim=word_dim,
             dropout=dropout,
             region_dropout=self.region_dropout,
+            normalize=normalize,
             gated=gated,
             positions=positions,
             tied_embeddings=tied_embeddings,

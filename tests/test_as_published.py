@@ -50,6 +50,7 @@ PUBLISHED = {
         "model.start_pooling": None,
         "model.dot_bias": False,  # the text; the sample code has one
         "model.dot_scaled": False,
+        "model.normalize": False,
         "model.gated": False,
         "model.positions": False,
         "model.tied_embeddings": False,

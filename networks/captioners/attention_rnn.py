@@ -40,6 +40,7 @@ class AttentionRNNCaptioner(Captioner):
         word_dim: width of word embeddings; equal to the width of the file when pretrained word vectors are loaded.
         dropout: dropout probability of words and before the vocabulary layer.
         region_dropout: dropout probability of the projected regions.
+        normalize: layer normalisation of the projected regions (published: none).
         gated: scale the context by ``sigmoid(f(s_t))``, one number a step (Xu et al. 2015, beta).
         positions: add a 2-D sinusoidal encoding to the projected regions, which must form a square grid.
         tied_embeddings: the vocabulary layer shares its weights with the embedding (Press and Wolf 2017).
@@ -63,6 +64,7 @@ class AttentionRNNCaptioner(Captioner):
         word_dim: int = 256,
         dropout: float = 0.3,
         region_dropout: float = 0.0,
+        normalize: bool = True,
         gated: bool = False,
         positions: bool = False,
         tied_embeddings: bool = False,
@@ -80,7 +82,7 @@ class AttentionRNNCaptioner(Captioner):
             sinusoidal_grid(1, 1, width)  # fails now, not at the first batch
         self.encoder, self.positions, self.pooled_side = encoder, positions, pooled_side
         self.project = nn.Linear(feature_dim, width)
-        self.normalise = nn.LayerNorm(width)
+        self.normalise = nn.LayerNorm(width) if normalize else nn.Identity()
         self.feature_dropout = nn.Dropout(region_dropout)
         self.pooling = None if start_pooling is None else RegionPooling(pooling=start_pooling, feature_dim=feature_dim)
         self.start_dropout = nn.Dropout(dropout)

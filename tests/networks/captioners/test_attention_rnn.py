@@ -293,6 +293,18 @@ def test_positions_change_what_is_seen():
     torch.testing.assert_close(here.roll(1, 1), there)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_regions_are_normalised_unless_told_otherwise(normalize):
+    attention = build_attention("dot", region_dim=8, hidden_dim=16, attention_dim=8)
+    captioner = AttentionRNNCaptioner(
+        attention=attention, vocab_size=V, feature_dim=C, normalize=normalize, bos_id=BOS, eos_id=EOS, pad_id=PAD
+    ).eval()
+    batch = features()
+    projected = captioner.project(batch["features"])
+    expected = F.layer_norm(projected, (8,)) if normalize else projected
+    torch.testing.assert_close(captioner.encode(batch)["features"], expected)
+
+
 def test_the_forget_gate_starts_open():
     rnn = build(cell="lstm").decoder.cell.rnn
     assert torch.equal((rnn.bias_ih_l0 + rnn.bias_hh_l0)[16:32], torch.ones(16))
