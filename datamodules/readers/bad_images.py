@@ -60,11 +60,15 @@ def without_bad_images(examples: Sequence[Example], open_image: OpenImage, cache
             errors[index] = error
         rows = zip(examples, stamps, errors, strict=True)
         _write_cache(cache_file, known | {row[0].image_name: [*row[1], row[2]] for row in rows if row[1] is not None})
-    bad = [error.removesuffix(f"; {WAYS_OUT}") for error in errors if error is not None]
+    _warn([error.removesuffix(f"; {WAYS_OUT}") for error in errors if error is not None], len(examples))
+    return [example for example, error in zip(examples, errors, strict=True) if error is None]
+
+
+def _warn(bad: Sequence[str], total: int) -> None:
+    """Lists what is wrong with the images that are skipped."""
     if bad:
         shown = "; ".join(bad[:_LISTED]) + (f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else "")
-        _log.warning("on_bad_image=skip: %d of %d images are skipped: %s", len(bad), len(examples), shown)
-    return [example for example, error in zip(examples, errors, strict=True) if error is None]
+        _log.warning("on_bad_image=skip: %d of %d images are skipped: %s", len(bad), total, shown)
 
 
 def in_threads(function: Callable[[Any], _Result], items: Sequence[Any]) -> Iterator[_Result]:

@@ -18,6 +18,21 @@ def seeded_order(keys: Iterable[Hashable], seed: int) -> list[int]:
     return sorted(range(len(digests)), key=digests.__getitem__)
 
 
+def check_fractions(fractions: tuple[float, float]) -> None:
+    """Stops at shares that are negative or leave nothing for training.
+
+    Args:
+        fractions: shares of val and test.
+
+    Raises:
+        UserError: they do.
+    """
+    if min(fractions) < 0 or sum(fractions) >= 1:
+        raise UserError(
+            f"val_fraction={fractions[0]} and test_fraction={fractions[1]}: expected 0 or more, sum below 1"
+        )
+
+
 def assign_splits(
     keys: Sequence[Hashable], given: Sequence[str | None], fractions: tuple[float, float], seed: int, source: str
 ) -> list[str]:
@@ -39,10 +54,7 @@ def assign_splits(
         UserError: the shares leave nothing for training.
         DataError: some images have a split and some have not.
     """
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise UserError(
-            f"val_fraction={fractions[0]} and test_fraction={fractions[1]}: expected 0 or more, sum below 1"
-        )
+    check_fractions(fractions)
     unknown = sum(split is None for split in given)
     if 0 < unknown < len(given):
         example = keys[list(given).index(None)]
@@ -54,10 +66,10 @@ def assign_splits(
     for name, fraction in zip(("val", "test"), fractions, strict=True):
         if name in splits or fraction == 0 or len(train) < len(SPLITS):
             continue
-        count = max(1, round(fraction * len(train)))
-        for index in order[start : start + count]:
+        end = start + max(1, round(fraction * len(train)))
+        for index in order[start:end]:
             splits[index] = name
-        start += count
+        start = end
     return splits
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core.errors import DataError, UserError
 from core.files import write_cache
 from datamodules.readers.records import SPLITS
-from datamodules.splitting.splits import seeded_order
+from datamodules.splitting.splits import check_fractions, seeded_order
 
 Labels = Sequence[Sequence[float]]
 
@@ -36,10 +36,7 @@ def stratified_splits(keys: Sequence[str], labels: Labels, fractions: tuple[floa
     Raises:
         UserError: the shares leave nothing for training.
     """
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise UserError(
-            f"val_fraction={fractions[0]} and test_fraction={fractions[1]}: expected 0 or more, sum below 1"
-        )
+    check_fractions(fractions)
     order = seeded_order(keys, seed)
     present = _present(labels)[order]
     places = np.arange(len(keys))
