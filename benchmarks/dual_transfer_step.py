@@ -68,7 +68,7 @@ def real_data(root: Path) -> tuple[Tensor, list[list[list[int]]]] | None:
     """Pictures and tokens of five captions each from coco_mini, or None where it is absent."""
     from datamodules.loading.tokenization import BPETokenizer
     from datamodules.readers.images import open_image
-from datamodules.readers.transforms import ImageTransform
+    from datamodules.readers.transforms import ImageTransform
 
     file = root / "coco_mini" / "annotations" / "captions_train2017.json"
     if not file.is_file() or not (root / "tokenizers" / "gpt2").is_dir():
