@@ -1,5 +1,7 @@
 """Every experiment file works: offline twins train a batch, all others are built without being run."""
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ from lightning import Trainer
 
 import cli
 import datamodules.base as base
+import lightning_modules
 import networks.emotion.bert_resnet
 import networks.emotion.visual_bert
 from datamodules.loading.tokenization import WordTokenizer
 from datamodules.pseudo_labels import PseudoLabels
+from datamodules.ucm_captions import UCMCaptions
 from networks.emotion.bert import build_bert
 from tests.conftest import ROOT
 
@@ -23,21 +27,57 @@ STAGES = {"emotion_pseudo_labels", "emotion_student"}
 """Twins that need another stage's run; tests/lightning_modules/test_emotion_stages.py runs them."""
 CAPTIONERS = {"attention_rnn", "dual_transfer"}
 """What overlays/memorise.yaml is for."""
+LABELS = {"Command", "Result"}
+"""What every header says; those of experiments also name the paper, or the published table that they aim at."""
 
 
-def test_numbers_of_files():
-    assert len(EXPERIMENTS) == 10
-    assert len(OFFLINE) == len(EXPERIMENTS), "every experiment has a twin that needs nothing"
-    assert len(OVERLAYS) == 19
-    assert {path.name for path in OFFLINE} == {path.name for path in EXPERIMENTS}
+def name_of(path):
+    return str(path.relative_to(FOLDER))
 
 
-@pytest.mark.parametrize("path", [*EXPERIMENTS, *OFFLINE, *OVERLAYS], ids=lambda path: str(path.relative_to(FOLDER)))
-def test_header_says_how_to_run_it(path):
-    text = path.read_text()
-    assert text.startswith("# ")
+def header(path):
+    """What the comment at the top says, by its labels: ``# Command: ...``."""
+    lines = itertools.takewhile(lambda line: line.startswith(("#", "about:")), path.read_text().splitlines())
+    return dict(re.findall(r"^# (\w+): +(\S.*)$", "\n".join(lines), re.MULTILINE))
+
+
+def class_of(path):
+    return yaml.safe_load(path.read_text())["model"]["class_path"].removeprefix("lightning_modules.")
+
+
+def test_every_method_has_an_experiment_and_a_twin():
+    methods = {method.__name__ for method in lightning_modules.METHODS.values()}
+    assert {class_of(path) for path in EXPERIMENTS} == methods
+    assert {class_of(path) for path in OFFLINE} == methods
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
+def test_experiment_has_a_twin_that_needs_nothing(path):
+    """Of its own name, or of the same method where its header says which."""
+    twin = FOLDER / header(path).get("Twin", f"offline/{path.name}")
+    assert twin in OFFLINE
+    assert class_of(twin) == class_of(path)
+
+
+@pytest.mark.parametrize("path", OFFLINE, ids=name_of)
+def test_twin_has_its_experiment(path):
+    assert FOLDER / path.name in EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", [path for path in OVERLAYS if path.parent != FOLDER / "overlays"], ids=name_of)
+def test_overlay_has_its_experiment(path):
+    assert FOLDER / path.name in EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=name_of)
+def test_header_says_what_it_is_how_to_run_it_and_what_came_out(path):
+    found = header(path)
+    assert path.read_text().startswith(("# ", "about: "))
+    assert set(found) >= (LABELS | {"Paper"} if path in EXPERIMENTS else LABELS)
+    for name in re.findall(r"experiments/[\w/]+\.yaml", path.read_text()):
+        assert (ROOT / name).is_file(), name
     if path.parent != FOLDER / "overlays":
-        assert "# Command:" in text
+        assert name_of(path) in found["Command"]
 
 
 @pytest.mark.parametrize("path", [path for path in OFFLINE if path.stem not in STAGES], ids=lambda path: path.stem)
@@ -61,6 +101,7 @@ def nothing_runs(monkeypatch):
     words = WordTokenizer(["a", "dog"], 36)
     monkeypatch.setattr(base, "build_tokenizer", lambda *args, **kwargs: words)
     monkeypatch.setattr(base.CaptionDataModule, "examples", lambda self, split: [])
+    monkeypatch.setattr(UCMCaptions, "vocabulary_captions", lambda self: [])
     monkeypatch.setattr(PseudoLabels, "label_names", ("joy", "fear"))
     for module in (networks.emotion.visual_bert, networks.emotion.bert_resnet):  # twelve layers take seconds
         monkeypatch.setattr(module, "build_bert", shallow_bert)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import io
 import re
 import shutil
@@ -15,7 +14,7 @@ import cli
 import lightning_modules
 from commands import recipe
 from commands.arguments import Parser
-from commands.data import DATA_MODULES
+from commands.data_sets import data_class, data_sets
 from commands.recipes import document, reading
 from commands.trainer import train
 from core import renamed
@@ -118,8 +117,8 @@ def option_names() -> set[str]:
         cli.main(["fit"])
     for method in lightning_modules.METHODS.values():
         names |= {f"--model.init_args.{name}" for name in arguments_of(method)}
-    for module, name in DATA_MODULES.values():
-        own = arguments_of(getattr(importlib.import_module(module), name))
+    for name in data_sets():
+        own = arguments_of(data_class(name))
         names |= {f"--data.init_args.{argument}" for argument in own} | {f"--{argument}" for argument in own}
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         names |= {text for text in strings_of(path) if text.startswith("--")}
