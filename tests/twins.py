@@ -19,16 +19,21 @@ from scripts.smoke import OFFLINE, STAGES, commands
 
 WIDTH = 16
 SCENES = {"num_train": 12, "num_val": 6, "num_test": 6, "batch_size": 6, "num_workers": 0}
+DRAWING = ("callbacks.attention_maps.AttentionMaps", "callbacks.code_projection.CodeProjection")
+"""Callbacks that take longer than such a run, and have tests of their own."""
 STORED = {"image_encoder": None, "image_weights": None, "unfreeze_epoch": None, "fine_tune_epochs": 0}
 """What an own image encoder would need, switched off; only options that a method has are used."""
-FREEZING: dict[str, dict[str, Any]] = {
-    "unfreeze_epoch": {"unfreeze_epoch": None},
-    "fine_tune_epochs": {"fine_tune_epochs": 0},
-    "text_lr_factor": {"text_lr_factor": 0},
-    "head_only": {"head_only": True},
-    "freeze_transferred": {"freeze_transferred": True, "cut_depth": None},
+FREEZING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "unfreeze_epoch": ({"unfreeze_epoch": None}, {"unfreeze_epoch": 0}),
+    "fine_tune_epochs": ({"fine_tune_epochs": 0}, {"fine_tune_epochs": None}),
+    "text_lr_factor": ({"text_lr_factor": 0}, {"text_lr_factor": 1.0}),
+    "head_only": ({"head_only": True}, {"head_only": False}),
+    "freeze_transferred": (
+        {"freeze_transferred": True, "cut_depth": None},
+        {"freeze_transferred": False, "cut_depth": None},
+    ),
 }
-"""Options that freeze something, and values that do; a new option `freeze_...` needs no entry."""
+"""Options that freeze something: values that do, and values that do not. New options `freeze_...` need no entry."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,13 @@ def read(twin: str) -> dict[str, Any]:
     method = method_of(settings)
     settings["model"]["init_args"] = small_options(method, settings["model"].get("init_args", {}))
     settings["data"] = small_data(settings["data"])
-    settings["trainer"] |= {"max_epochs": 1, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    callbacks = [name for name in settings["trainer"].get("callbacks", []) if name not in DRAWING]
+    settings["trainer"] |= {
+        "max_epochs": 1,
+        "callbacks": callbacks,
+        "enable_progress_bar": False,
+        "num_sanity_val_steps": 0,
+    }
     settings["trainer"] |= {"check_val_every_n_epoch": 1, "log_every_n_steps": 1, "enable_model_summary": False}
     return settings
 
@@ -151,11 +162,16 @@ def cases() -> list[Case]:
                 stored = {**options, **{name: value for name, value in STORED.items() if name in method.options()}}
                 section = {**data, "init_args": {**data["init_args"], "encoder": "small-conv"}}
                 found.append(Case(twin, method, stored, section, "stored"))
-            for name in sorted(method.options()):
-                changes = FREEZING.get(name, {name: True} if name.startswith("freeze_") else None)
-                if changes is not None:
-                    found.append(Case(twin, method, {**options, **changes}, data, name))
+            for name, (frozen, learning) in freezing(method).items():
+                found.append(Case(twin, method, {**options, **frozen}, data, name))
+                found.append(Case(twin, method, {**options, **learning}, data, f"no-{name}"))
     return found
+
+
+def freezing(method: type[BaseModule]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Options of a method that freeze something, see `FREEZING`."""
+    new = {name: ({name: True}, {name: False}) for name in method.options() if name.startswith("freeze_")}
+    return {name: values for name, values in sorted({**new, **FREEZING}.items()) if name in method.options()}
 
 
 def write_twins(folder: Path) -> dict[str, list[str]]:
@@ -184,15 +200,16 @@ def saved_and_loaded(module: BaseModule, path: Path) -> BaseModule:
     return load_module(path)
 
 
-def with_noise_behind(batch: Batch, pad_id: int) -> Batch:
-    """A batch with longer captions and more regions, all of them padding, and other words in the padding."""
-    result: Batch = {**batch}
+def with_padding(batch: Batch, pad_id: int) -> tuple[Batch, Batch]:
+    """Two batches that differ in their padding alone: in what stands there, and captions in how much there is."""
+    one, other = batch.copy(), batch.copy()
     if "caption_ids" in batch:
         ids = torch.nn.functional.pad(batch["caption_ids"], (0, 4), value=pad_id)
         behind = torch.arange(ids.shape[1]) >= batch["caption_lengths"].unsqueeze(1)
-        result["caption_ids"] = ids.masked_fill(behind, 5)
+        other["caption_ids"] = ids.masked_fill(behind, 5)
     if "features" in batch:
-        result["features"] = torch.cat([batch["features"], torch.full_like(batch["features"][:, :3], 7.0)], dim=1)
-        mask = batch["feature_mask"]
-        result["feature_mask"] = torch.cat([mask, torch.zeros_like(mask[:, :3])], dim=1)
-    return result
+        mask = batch["feature_mask"].clone()
+        mask[:, -3:] = False
+        one["feature_mask"], other["feature_mask"] = mask, mask
+        other["features"] = batch["features"].masked_fill(~mask.unsqueeze(2), 7.0)
+    return one, other

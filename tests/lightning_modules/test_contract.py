@@ -4,6 +4,7 @@ A method is made from its twins in experiments/offline, see `tests.twins`.
 """
 
 import copy
+import json
 import math
 
 import pytest
@@ -17,7 +18,7 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
 from lightning_modules.parts.tokens import TokenOptions
 from tests.conftest import ROOT
-from tests.twins import cases, fitting_twins, make_data, predicts, saved_and_loaded, with_noise_behind, write_twins
+from tests.twins import cases, fitting_twins, freezing, make_data, predicts, saved_and_loaded, with_padding, write_twins
 
 CASES = cases()
 LEARNING = [case for case in CASES if case.variant in ("", "stored")]
@@ -55,6 +56,18 @@ def learning(module):
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
+def frozen_parts(module):
+    """Parts all of whose parameters are frozen, by name."""
+    parts = {name: part for name, part in module.named_modules() if next(part.parameters(), None) is not None}
+    return {name: part for name, part in parts.items() if not any(one.requires_grad for one in part.parameters())}
+
+
+def frozen_tensors(module):
+    """Names of frozen parameters, and of the buffers beside them."""
+    alone = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return alone | {f"{name}.{own}" for name, part in frozen_parts(module).items() for own in part.state_dict()}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_twin(method):
     assert fitting_twins(METHODS[method]), f"no experiment in experiments/offline trains {method}"
@@ -83,23 +96,28 @@ def test_what_learns_gets_a_gradient_and_what_is_frozen_does_not_move_by_a_bit(c
     module = case.make(data).train()
     chosen = learning(module)
     before = copy.deepcopy(module.state_dict())
-    optimizer = torch.optim.AdamW(chosen.values(), lr=0.1, weight_decay=0.1)
-    step(module, optimizer, batch)
-    assert [name for name, one in chosen.items() if one.grad is None or not one.grad.abs().sum() > 0] == []
-    step(module, optimizer, batch)
-    after = module.state_dict()
+    optimizer, seen = torch.optim.AdamW(chosen.values(), lr=0.1, weight_decay=0.1), set()
+    for _ in range(2):  # what stands before a layer that starts at zero gets its gradient in the second step
+        step(module, optimizer, batch)
+        seen |= {name for name, one in chosen.items() if one.grad is not None and one.grad.abs().sum() > 0}
+    assert set(chosen) - seen == set()
+    after, kept = module.state_dict(), frozen_tensors(module)
     assert [name for name in chosen if torch.equal(before[name], after[name])] == []
-    kept = {name for name, _ in module.named_parameters()} - set(chosen)
-    for name, part in module.named_modules():
-        parameters = list(part.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            kept |= {f"{name}.{own}" for own in part.state_dict()}
-            acts = any(isinstance(inner, (_BatchNorm, nn.Dropout)) for inner in part.modules())
-            assert not (acts and part.training), f"{name} is frozen and in training mode"
     assert [name for name in kept if not torch.equal(before[name], after[name])] == []
-    assert not any(part.training for frozen in module.frozen_modules() for part in frozen.modules())
-    if case.variant not in ("", "stored"):
-        assert kept, f"{case.variant} froze nothing"
+    for part in (*frozen_parts(module).values(), *module.frozen_modules()):
+        acting = [inner for inner in part.modules() if isinstance(inner, (_BatchNorm, nn.Dropout, nn.RNNBase))]
+        assert not any(inner.training for inner in acting)
+
+
+@pytest.mark.parametrize("option", sorted({option for method in METHODS.values() for option in freezing(method)}))
+def test_what_shall_freeze_freezes(option, made):
+    """In one of the twins at least: a network that is a single layer has nothing to freeze below it."""
+    frozen, free = ({case.twin: case for case in CASES if case.variant == name} for name in (option, f"no-{option}"))
+    more = [
+        frozen_tensors(frozen[twin].make(made(case)[0])) - frozen_tensors(case.make(made(case)[0]))
+        for twin, case in free.items()
+    ]
+    assert any(more)
 
 
 @pytest.mark.parametrize("case", LEARNING, ids=str)
@@ -120,7 +138,7 @@ def test_padding_does_not_matter(case, made):
     data, batch = made(case)
     module = case.make(data).eval()
     with torch.no_grad():
-        one, other = (module.step_loss(each)[0] for each in (batch, with_noise_behind(batch, data.pad_id)))
+        one, other = (module.step_loss(each)[0] for each in with_padding(batch, data.pad_id))
     torch.testing.assert_close(one, other)
 
 
@@ -169,11 +187,12 @@ def test_mixed_precision_runs(case, runs, monkeypatch, tmp_path):
     """And stored features, which the twins' own runs have not."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / "cache"))
-    lines = write_twins(tmp_path)
-    line = [one.replace(str(tmp_path / "runs"), str(runs)) for one in lines[case.twin]]
+    line = [one.replace(str(tmp_path / "runs"), str(runs)) for one in write_twins(tmp_path)[case.twin]]
     line[line.index("--run_dir") + 1] = str(tmp_path / "run")
     line = [one for one in line if not one.startswith(("--wandb", "--trainer."))]
-    if case.variant:
-        line += [f"--data.init_args.encoder={case.data['init_args']['encoder']}"]
-        line += [f"--model.init_args.{name}=null" for name, value in case.options.items() if value is None]
+    if case.variant:  # the other stages' runs have a CNN
+        twin = next(one for one in TWINS if one.twin == case.twin)
+        changes = {name: value for name, value in case.options.items() if value != twin.options.get(name)}
+        line = [*line[:5], f"--data.init_args.encoder={case.data['init_args']['encoder']}"]
+        line += [f"--model.init_args.{name}={json.dumps(value)}" for name, value in changes.items()]
     assert cli.main([*line, "--trainer.fast_dev_run=true", "--trainer.precision=bf16-mixed"]) == 0
