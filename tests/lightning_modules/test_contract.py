@@ -1,0 +1,198 @@
+"""What holds for every method; the list of methods is the parameter, so a new one is tested without a line.
+
+A method is made from its twins in experiments/offline, see `tests.twins`.
+"""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import cli
+from lightning_modules import METHODS
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.loading import load_module
+from lightning_modules.parts.tokens import TokenOptions
+from tests.conftest import ROOT
+from tests.twins import cases, fitting_twins, freezing, make_data, predicts, saved_and_loaded, with_padding, write_twins
+
+CASES = cases()
+LEARNING = [case for case in CASES if case.variant in ("", "stored")]
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Data module and a training batch of a case, made once for all that have the same data."""
+    known = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTION_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+        def make(case):
+            key = str(case.data)
+            if key not in known:
+                data = make_data(case.data, captions_per_image=1)
+                data.prepare_data()
+                known[key] = data, next(iter(data.train_dataloader()))
+            return known[key]
+
+        yield make
+
+
+def step(module, optimizer, batch):
+    """One optimiser step; returns the loss before it."""
+    optimizer.zero_grad()
+    loss, _ = module.step_loss(batch)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def learning(module):
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def frozen_parts(module):
+    """Parts all of whose parameters are frozen, by name."""
+    parts = {name: part for name, part in module.named_modules() if next(part.parameters(), None) is not None}
+    return {name: part for name, part in parts.items() if not any(one.requires_grad for one in part.parameters())}
+
+
+def frozen_tensors(module):
+    """Names of frozen parameters, and of the buffers beside them."""
+    alone = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return alone | {f"{name}.{own}" for name, part in frozen_parts(module).items() for own in part.state_dict()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_twin(method):
+    assert fitting_twins(METHODS[method]), f"no experiment in experiments/offline trains {method}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_loss_starts_where_chance_does(case, made):
+    """Log V per word, log 2 per label; a distance of codes has no such value and only has to be a number."""
+    data, batch = made(case)
+    module = case.make(data)
+    with torch.no_grad():
+        loss = module.step_loss(batch)[0].item()
+    if isinstance(module, TokenOptions):
+        chance = math.log(data.vocab_size) + module.hparams.get("label_weight", 0.0) * math.log(2)
+        assert loss == pytest.approx(chance, rel=0.15)
+    elif isinstance(module, ClassificationModule):
+        assert loss == pytest.approx(math.log(2), rel=0.15)
+    else:
+        assert math.isfinite(loss)
+        assert loss > 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_learns_gets_a_gradient_and_what_is_frozen_does_not_move_by_a_bit(case, made):
+    data, batch = made(case)
+    module = case.make(data).train()
+    chosen = learning(module)
+    before = copy.deepcopy(module.state_dict())
+    optimizer, seen = torch.optim.AdamW(chosen.values(), lr=0.1, weight_decay=0.1), set()
+    for _ in range(2):  # what stands before a layer that starts at zero gets its gradient in the second step
+        step(module, optimizer, batch)
+        seen |= {name for name, one in chosen.items() if one.grad is not None and one.grad.abs().sum() > 0}
+    assert set(chosen) - seen == set()
+    after, kept = module.state_dict(), frozen_tensors(module)
+    assert [name for name in chosen if torch.equal(before[name], after[name])] == []
+    assert [name for name in kept if not torch.equal(before[name], after[name])] == []
+    for part in (*frozen_parts(module).values(), *module.frozen_modules()):
+        acting = [inner for inner in part.modules() if isinstance(inner, (_BatchNorm, nn.Dropout, nn.RNNBase))]
+        assert not any(inner.training for inner in acting)
+
+
+@pytest.mark.parametrize("option", sorted({option for method in METHODS.values() for option in freezing(method)}))
+def test_what_shall_freeze_freezes(option, made):
+    """In one of the twins at least: a network that is a single layer has nothing to freeze below it."""
+    frozen, free = ({case.twin: case for case in CASES if case.variant == name} for name in (option, f"no-{option}"))
+    more = [
+        frozen_tensors(frozen[twin].make(made(case)[0])) - frozen_tensors(case.make(made(case)[0]))
+        for twin, case in free.items()
+    ]
+    assert any(more)
+
+
+@pytest.mark.parametrize("case", LEARNING, ids=str)
+def test_thirty_steps_on_a_batch_halve_the_loss(case, made):
+    """Of labels, what is left above their own entropy: the least that probabilities such as .4 allow."""
+    data, batch = made(case)
+    module = case.make(data).train()
+    least = 0.0
+    if isinstance(module, ClassificationModule):
+        least = nn.functional.binary_cross_entropy(batch["labels"], batch["labels"]).item()
+    optimizer = torch.optim.AdamW(learning(module).values(), lr=2e-2)
+    losses = [step(module, optimizer, batch) for _ in range(STEPS + 1)]
+    assert losses[-1] - least < (losses[0] - least) / 2, losses
+
+
+@pytest.mark.parametrize("case", LEARNING, ids=str)
+def test_padding_does_not_matter(case, made):
+    data, batch = made(case)
+    module = case.make(data).eval()
+    with torch.no_grad():
+        one, other = (module.step_loss(each)[0] for each in with_padding(batch, data.pad_id))
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_saved_and_loaded_module_gives_the_same(case, made, tmp_path):
+    data, batch = made(case)
+    module = case.make(data).eval()
+    again = saved_and_loaded(module, tmp_path / "module.ckpt")
+    assert dict(again.hparams) == dict(module.hparams)
+    assert learning(again).keys() == learning(module).keys()
+    with torch.no_grad():
+        assert torch.equal(again.step_loss(batch)[0], module.step_loss(batch)[0])
+
+
+# through the command line
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Run folders of all twins, each trained for an epoch of a few scenes after what it needs."""
+    folder = tmp_path_factory.mktemp("twins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("CAPTION_CACHE", str(folder / "cache"))
+        for line in write_twins(folder).values():
+            options = ["--wandb=off", "--trainer.accumulate_grad_batches=2"] if line[0] == "fit" else []
+            assert cli.main([one for one in [*line, *options] if "fast_dev_run" not in one]) == 0
+    return folder / "runs"
+
+
+TWINS = [case for case in CASES if not case.variant]
+
+
+@pytest.mark.parametrize("case", TWINS, ids=str)
+def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module = load_module(runs / case.twin)
+    assert type(module) is case.method
+    assert all(value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point())
+    for command in ("validate", "test", *(("predict",) if predicts(case.method) else ())):
+        assert cli.main([command, "--ckpt_path", str(runs / case.twin)]) == 0, command
+
+
+@pytest.mark.parametrize("case", LEARNING, ids=str)
+def test_mixed_precision_runs(case, runs, monkeypatch, tmp_path):
+    """And stored features, which the twins' own runs have not."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / "cache"))
+    line = [one.replace(str(tmp_path / "runs"), str(runs)) for one in write_twins(tmp_path)[case.twin]]
+    line[line.index("--run_dir") + 1] = str(tmp_path / "run")
+    line = [one for one in line if not one.startswith(("--wandb", "--trainer."))]
+    if case.variant:  # the other stages' runs have a CNN
+        twin = next(one for one in TWINS if one.twin == case.twin)
+        changes = {name: value for name, value in case.options.items() if value != twin.options.get(name)}
+        line = [*line[:5], f"--data.init_args.encoder={case.data['init_args']['encoder']}"]
+        line += [f"--model.init_args.{name}={json.dumps(value)}" for name, value in changes.items()]
+    assert cli.main([*line, "--trainer.fast_dev_run=true", "--trainer.precision=bf16-mixed"]) == 0
