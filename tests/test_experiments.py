@@ -21,14 +21,14 @@ EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 OVERLAYS = sorted((FOLDER / "overlays").rglob("*.yaml"))
 STAGES = {"emotion_pseudo_labels", "emotion_student"}
 """Twins that need another stage's run; tests/lightning_modules/test_emotion_stages.py runs them."""
-CAPTIONERS = {"attention_rnn", "dual_transfer"}
+CAPTIONERS = {"attention_rnn", "dual_transfer", "transformer_captioner"}
 """What overlays/memorise.yaml is for."""
 
 
 def test_numbers_of_files():
-    assert len(EXPERIMENTS) == 10
+    assert len(EXPERIMENTS) == 11
     assert len(OFFLINE) == len(EXPERIMENTS), "every experiment has a twin that needs nothing"
-    assert len(OVERLAYS) == 19
+    assert len(OVERLAYS) == 21
     assert {path.name for path in OFFLINE} == {path.name for path in EXPERIMENTS}
 
 
