@@ -10,6 +10,7 @@ from lightning_modules.emotion_transfer import EmotionTransfer
 from lightning_modules.multilabel import MultiLabel
 from lightning_modules.serving import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.text_autoencoder import TextAutoencoding
+from lightning_modules.transformer_captioner import TransformerCaptioner
 
 __all__ = [
     "METHODS",
@@ -23,6 +24,7 @@ __all__ = [
     "LoadedClassifier",
     "MultiLabel",
     "TextAutoencoding",
+    "TransformerCaptioner",
     "load_captioner",
     "load_classifier",
 ]

@@ -10,11 +10,10 @@ Letters: B images, N captions, M scored tokens, R regions.
 from typing import Any, ClassVar
 
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
 
 from core.batch import Batch
-from lightning_modules.captioning import CaptioningModule
 from lightning_modules.parts.attention import AttendingModule, AttentionOptions
+from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import words_of
@@ -23,13 +22,13 @@ from networks.encoders.base import ImageEncoder
 from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
 from networks.layers.sequences import CaptionOutput, Memory
-from networks.losses.words import word_loss, word_shares
 
 
-class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, AttendingModule):
+class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, AttendingModule, BagOfWordsOptions):
     """A recurrent captioner with attention over the regions of an image.
 
-    Scheduled sampling draws words from the decoder's own prediction, one by one.
+    Scheduled sampling draws words from the decoder's own prediction, one by one. The bag-of-words loss asks the
+    decoder's first state.
 
     Args:
         cell: ``gru`` or ``lstm``.
@@ -44,8 +43,6 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
             `networks.layers.pooling`; None: of the mean of the projected ones (published).
         word_vectors: text file of pretrained word vectors (GloVe's or word2vec's format); read once, when a run
             starts.
-        bag_of_words_weight: weight of a loss that asks the decoder's first state for the words of the image's captions,
-            see `networks.losses.words`; helps where images are few. 0: none.
         lr: peak learning rate.
         lr_pretrained: peak learning rate of the image encoder, whatever its weights start from.
 
@@ -70,17 +67,15 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
         tied_embeddings: bool = False,
         start_pooling: Pooling | None = None,
         word_vectors: str | None = None,
-        bag_of_words_weight: float = 0.0,
         lr: float = 5e-4,
         lr_pretrained: float = 1e-4,
         **kwargs: Any,
     ) -> None:
         super().__init__(lr=lr, lr_pretrained=lr_pretrained, **kwargs)
-        self.word_vectors, self.bag_of_words_weight = word_vectors, bag_of_words_weight
+        self.word_vectors = word_vectors
         encoder = self.new_encoder(unfreeze_epoch=self.unfreeze_epoch is not None)
         self.captioner = AttentionRNNCaptioner(
             attention=self.new_attention(hidden_dim),
-            vocab_size=self.vocab_size,
             feature_dim=encoder.grid_dim if encoder is not None else self.feature_dim or 0,
             encoder=encoder,
             cell=cell,
@@ -93,14 +88,12 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
             tied_embeddings=tied_embeddings,
             pooled_side=self.pooled_side,
             start_pooling=start_pooling,
-            bos_id=self.bos_id,
-            eos_id=self.eos_id,
-            pad_id=self.pad_id,
+            **self.token_ids,
         )
         self.choose_learning()
         self.let_encoder_learn(self.unfreeze_epoch == 0)
         self.add_retrieval()
-        self.words = nn.Linear(hidden_dim, self.vocab_size) if bag_of_words_weight else None
+        self.add_bag_of_words(hidden_dim)
         self._share_found: float | None = None
 
     @property
@@ -131,12 +124,3 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
         memory = self.captioner.encode(batch)
         captions = batch["caption_ids"], batch["caption_lengths"], batch["image_index"]
         return memory, self.captioner.forward(memory, *captions, self.sampling_share())
-
-    def training_loss(self, batch: Batch, memory: Memory, output: CaptionOutput) -> Tensor:
-        """Cross-entropy, the term on the words of the first state and those on the attention."""
-        loss = CaptioningModule.training_loss(self, batch, memory, output)
-        if self.words is not None:
-            state = self.captioner.similarity_state(memory)
-            targets = word_shares(batch, len(state), self.words.out_features)
-            loss = loss + self.bag_of_words_weight * word_loss(self.words(state), targets)
-        return self.with_attention_terms(loss, batch, output)

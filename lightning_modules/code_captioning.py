@@ -30,13 +30,13 @@ from lightning_modules.parts.handover import (
 )
 from lightning_modules.parts.sampling import SamplingOptions
 from metrics.distinct import DistinctCaptions
-from networks.captioners.code import CodeCaptioner, CodeEntry, RegionProjection
+from networks.captioners.code import CodeCaptioner, CodeEntry
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
 from networks.generation.search import DecodingSettings
-from networks.layers.attention import AttentionName, build_attention
+from networks.layers.attention import AttentionName, RegionProjection, build_attention
 from networks.layers.sequences import CaptionOutput, Memory
 
 DecoderName = Literal["code", "attention_rnn"]
@@ -124,10 +124,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
             summary=summary,
             entry=entry,
             code_dropout=code_dropout,
-            vocab_size=self.vocab_size,
-            bos_id=self.bos_id,
-            eos_id=self.eos_id,
-            pad_id=self.pad_id,
+            **self.token_ids,
         )
         self.add_retrieval()
         self.choose_learning()

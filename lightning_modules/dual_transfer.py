@@ -83,10 +83,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
             )
         self.as_published = as_published
         self.captioner = DualTransferCaptioner(
-            vocab_size=self.vocab_size,
-            bos_id=self.bos_id,
-            eos_id=self.eos_id,
-            pad_id=self.pad_id,
+            **self.token_ids,
             image_encoder=image_encoder,
             language_model=self.language_model,
             language_weights=self.language_weights if self.language_is_loaded else None,

@@ -74,7 +74,6 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
         super().__init__(**kwargs)
         self.crossover, self.word_replacement, self.deduplicate = crossover, word_replacement, deduplicate
         self.autoencoder = TextAutoencoder(
-            vocab_size=self.vocab_size,
             word_input=self.word_input,
             word_dim=self.word_dim,
             hidden_dim=self.hidden_dim,
@@ -86,9 +85,7 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
             reverse_input=reverse_input,
             code_dropout=code_dropout,
             gradient_checkpointing=self.gradient_checkpointing,
-            bos_id=self.bos_id,
-            eos_id=self.eos_id,
-            pad_id=self.pad_id,
+            **self.token_ids,
         )
         self._references: dict[str, dict[str, list[str]]] = {}
 

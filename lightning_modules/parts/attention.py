@@ -51,15 +51,12 @@ class AttendingModule(CaptioningModule):
         self.feature_grid = feature_grid
 
     def training_loss(self, batch: Batch, memory: Memory, output: CaptionOutput) -> Tensor:
-        """Cross-entropy and the two terms on the attention."""
-        return self.with_attention_terms(super().training_loss(batch, memory, output), batch, output)
-
-    def with_attention_terms(self, loss: Tensor, batch: Batch, output: CaptionOutput) -> Tensor:
-        """Adds the penalty and the supervision of the attention to a loss, where they are wanted.
+        """Adds the penalty and the supervision of the attention to the loss, where they are wanted.
 
         Raises:
             UserError: supervision without known positions.
         """
+        loss = super().training_loss(batch, memory, output)
         assert output.attention is not None
         if weight := self.doubly_stochastic:
             loss = loss + weight * doubly_stochastic_penalty(output.attention, batch["caption_lengths"])

@@ -5,6 +5,7 @@ from typing import Any
 from core.errors import UserError
 from datamodules.loading.tokenization import CaptionTokenizer, WordTokenizer, tokenizer_from_spec
 from lightning_modules.base import BaseModule
+from networks.captioners.base import TokenIds
 
 
 class TokenOptions(BaseModule):
@@ -34,6 +35,11 @@ class TokenOptions(BaseModule):
         self.label_smoothing, self.max_tokens = label_smoothing, max_tokens
         self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
         self.tokenizer: CaptionTokenizer | None = None
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """What a network must know of the vocabulary."""
+        return TokenIds(vocab_size=self.vocab_size, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id)
 
     def setup(self, stage: str) -> None:
         """Prepares the tokenizer; see `BaseModule.setup` for the rest."""

@@ -20,7 +20,7 @@ from networks.encoders.base import ImageEncoder
 from networks.encoders.source import image_regions
 from networks.layers.attention import Attention
 from networks.layers.pooling import Pooling, RegionPooling
-from networks.layers.positions import pooled, sinusoidal_grid, square_side
+from networks.layers.positions import pooled, sinusoidal_grid, with_grid_positions
 from networks.layers.recurrent import CellName
 from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
 
@@ -122,7 +122,8 @@ class AttentionRNNCaptioner(Captioner):
         whole = None if self.pooling is None else self.start_dropout(self.pooling(grid, mask))
         if self.pooled_side is not None:
             grid, mask = pooled(grid, mask, self.pooled_side)
-        features: Tensor = self.feature_dropout(self._placed(self.normalise(self.project(grid))))
+        projected: Tensor = self.normalise(self.project(grid))
+        features: Tensor = self.feature_dropout(with_grid_positions(projected) if self.positions else projected)
         memory = {"features": features, "keys": self.decoder.attention.keys(features)}
         if mask is None:
             return memory | {"pooled": features.mean(1) if whole is None else whole}
@@ -130,13 +131,6 @@ class AttentionRNNCaptioner(Captioner):
             share = mask / mask.sum(1, keepdim=True)  # (B, R)
             whole = torch.bmm(share.to(features.dtype).unsqueeze(1), features).squeeze(1)
         return memory | {"pooled": whole, "mask": mask}
-
-    def _placed(self, features: Tensor) -> Tensor:
-        """Adds the positional encoding, if wanted."""
-        if not self.positions:
-            return features
-        side = square_side(features.shape[1])
-        return features + sinusoidal_grid(side, side, features.shape[2], features.device).to(features.dtype)
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `Captioner.step`."""

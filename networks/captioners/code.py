@@ -16,37 +16,10 @@ from networks.captioners.base import Captioner, TokenIds
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
-from networks.layers.positions import pooled
+from networks.layers.attention import RegionProjection
 from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
 
 CodeEntry = Literal["state", "first_word"]
-
-
-class RegionProjection(nn.Module):
-    """Prepares regions for an attention: averages them to a coarser grid, projects and normalises them.
-
-    Args:
-        feature_dim: F.
-        region_dim: E.
-        pooled_side: rows and columns of the coarser square grid; None: no averaging.
-        dropout: dropout probability of the result.
-    """
-
-    def __init__(self, *, feature_dim: int, region_dim: int, pooled_side: int | None, dropout: float) -> None:
-        super().__init__()
-        self.pooled_side = pooled_side
-        self.project = nn.Linear(feature_dim, region_dim)
-        self.norm = nn.LayerNorm(region_dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, regions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Regions `(B, R, F)` and their mask `(B, R)` or None to `(B, R', E)` and `(B, R')` or None.
-
-        Masked regions must be zero, as `networks.encoders.source.image_regions` returns them.
-        """
-        if self.pooled_side is not None:
-            regions, mask = pooled(regions, mask, self.pooled_side)
-        return self.dropout(self.norm(self.project(regions))), mask
 
 
 class CodeCaptioner(Captioner):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from networks.layers.positions import pooled, sinusoidal_grid, with_grid_positions
 
 AttentionName = Literal["uniform", "bahdanau", "dot", "multi_head"]
 
@@ -242,3 +243,42 @@ def build_attention(
                 region_dim=region_dim, hidden_dim=hidden_dim, attention_dim=attention_dim, heads=heads
             )
     raise UserError(f"attention {name!r} is unknown; choose uniform, bahdanau, dot or multi_head")
+
+
+class RegionProjection(nn.Module):
+    """Prepares regions for an attention: averages them to a coarser grid, projects and normalises them.
+
+    Args:
+        feature_dim: width of the regions, F.
+        region_dim: E.
+        pooled_side: rows and columns of the coarser square grid; None: no averaging.
+        dropout: dropout probability of the result.
+        positions: add a 2-D sinusoidal encoding to the projected regions, which must form a square grid.
+
+    Raises:
+        UserError: E is not a multiple of 4 with `positions`.
+    """
+
+    def __init__(
+        self, *, feature_dim: int, region_dim: int, pooled_side: int | None, dropout: float, positions: bool = False
+    ) -> None:
+        super().__init__()
+        if positions:
+            sinusoidal_grid(1, 1, region_dim)  # fails now, not at the first batch
+        self.pooled_side, self.positions = pooled_side, positions
+        self.project = nn.Linear(feature_dim, region_dim)
+        self.norm = nn.LayerNorm(region_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, regions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Regions `(B, R, F)` and their mask `(B, R)` or None to `(B, R', E)` and `(B, R')` or None.
+
+        Masked regions must be zero, as `networks.encoders.source.image_regions` returns them.
+
+        Raises:
+            UserError: the regions are not a square grid and are to be averaged or have positions.
+        """
+        if self.pooled_side is not None:
+            regions, mask = pooled(regions, mask, self.pooled_side)
+        projected = self.norm(self.project(regions))
+        return self.dropout(with_grid_positions(projected) if self.positions else projected), mask

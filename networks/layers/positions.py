@@ -9,11 +9,35 @@ from torch import Tensor
 from core.errors import UserError
 
 
+def sinusoidal(count: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Sinusoidal positional encoding (Vaswani et al. 2017): sines, then cosines, of the positions 0 to `count` - 1.
+
+    Args:
+        count: positions.
+        width: channels E, an even number.
+        device: device of the result.
+
+    Returns:
+        `(count, E)`, values in [-1, 1], at wavelengths from 2 pi to 2 pi * 10,000 places.
+
+    Raises:
+        UserError: `width` is odd.
+
+    >>> [round(value, 2) for value in sinusoidal(2, 2)[1].tolist()]
+    [0.84, 0.54]
+    """
+    if width % 2:
+        raise UserError(f"width={width} of a positional encoding is odd; choose an even one")
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, device=device) * (-math.log(10_000.0) / max(half - 1, 1)))
+    angle = torch.arange(count, device=device).unsqueeze(1) * frequency  # (count, E / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
 def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
     """2-D sinusoidal positional encoding: the first half of the channels encodes the row, the second the column.
 
-    Each half holds sines and then cosines of the position, at wavelengths from 2 pi to 2 pi * 10,000 places
-    (Vaswani et al. 2017, in two dimensions).
+    Each half is `sinusoidal` of the position.
 
     Args:
         rows: of the grid.
@@ -32,16 +56,19 @@ def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | 
     """
     if width % 4:
         raise UserError(f"width={width} of a 2-D positional encoding is not a multiple of 4; choose the next multiple")
-    quarter = width // 4
-    frequency = torch.exp(torch.arange(quarter, device=device) * (-math.log(10_000.0) / max(quarter - 1, 1)))
-
-    def encoded(count: int) -> Tensor:
-        angle = torch.arange(count, device=device).unsqueeze(1) * frequency  # (count, E / 4)
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-    row = encoded(rows).unsqueeze(1).expand(rows, columns, -1)
-    column = encoded(columns).unsqueeze(0).expand(rows, columns, -1)
+    row = sinusoidal(rows, width // 2, device).unsqueeze(1).expand(rows, columns, -1)
+    column = sinusoidal(columns, width // 2, device).unsqueeze(0).expand(rows, columns, -1)
     return torch.cat([row, column], dim=2).flatten(0, 1)
+
+
+def with_grid_positions(regions: Tensor) -> Tensor:
+    """Adds their 2-D encoding to the regions of square grids, `(B, R, E)`.
+
+    Raises:
+        UserError: they are not a square grid, or E is not a multiple of 4.
+    """
+    side = square_side(regions.shape[1])
+    return regions + sinusoidal_grid(side, side, regions.shape[2], regions.device).to(regions.dtype)
 
 
 def square_side(regions: int) -> int:

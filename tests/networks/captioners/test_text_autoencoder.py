@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from core.errors import UserError
-from networks.captioners.code import CodeCaptioner, RegionProjection
+from networks.captioners.code import CodeCaptioner
 from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.code import CodeDecoder, WordReader
 from networks.generation.search import DecodingSettings, decode
-from networks.layers.attention import build_attention
+from networks.layers.attention import RegionProjection, build_attention
 from networks.layers.sequences import target_mask
 
 PAD, BOS, EOS, WORDS = 0, 1, 2, 12
