@@ -48,10 +48,13 @@ def main(args: Sequence[str] | None = None) -> int:
     # OpenMP threads spin while they wait: on busy cores that makes a step over ten times slower, and sleeping at once
     # makes one on idle cores half as slow again. A short spin costs neither; read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    from core.errors import user_message
+    from core.errors import Interrupted, user_message
 
     try:
         return run(sys.argv[1:] if args is None else args)
+    except Interrupted as stop:
+        print(stop.message, file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "interrupted", 130)
     except BrokenPipeError:  # the reader, such as "head", has seen enough

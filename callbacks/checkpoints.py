@@ -1,7 +1,8 @@
 """Checkpoints that survive a crash or a full disk, written where a run can go on exactly."""
 
-import math
+import signal
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from core.errors import UserError
+from callbacks.loss_watch import LossWatch, check_finite_weights
+from callbacks.stop_signals import StopSignals
+from core.errors import Interrupted, UserError
 from core.files import replacing
 from core.renamed import renamed_checkpoint
+from datamodules.loading.resume import pending_row, validation_follows
+from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
 """Optimiser steps between looks at the loss, which cost a wait for the GPU."""
@@ -33,6 +38,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         del storage_options
         target = Path(path)
+        kept = f"{target} is left as it was" if target.is_file() else "nothing was saved"
+        check_finite_weights(checkpoint.get("state_dict", {}), kept)
         try:
             with replacing(target, durable=True) as file:
                 torch.save(checkpoint, file)
@@ -53,6 +60,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         del weights_only
         try:
+            if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
+                raise ValueError(f"its part {damaged} is not what was written")
             checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # torch raises a dozen types for a broken file; all mean the same here
             other = Path(path).with_name("best.ckpt")
@@ -67,69 +76,101 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of every epoch and from time to time within.
 
-    Within an accumulation window nothing is written, since gradients gathered so far are in no checkpoint. A loss that
-    is not a number stops the run before it gets into a file.
+    Within an accumulation window nothing is written, since gradients gathered so far are in no checkpoint; nor right
+    before a validation, which would be skipped after a resume. A loss or weight that is not a finite number stops the
+    run before it gets into a file. The row of metrics.csv that belongs to the step travels in the file.
 
     Args:
         path: file to write.
         every_n_steps: optimiser steps between checkpoints; None = only by time and epoch.
         minutes: minutes between checkpoints.
+        signals: that ask for a checkpoint and the end of the run.
 
     Raises:
         UserError: `every_n_steps` or `minutes` is not positive.
     """
 
-    def __init__(self, path: str | Path, every_n_steps: int | None = None, minutes: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        every_n_steps: int | None = None,
+        minutes: float = 10.0,
+        signals: StopSignals | None = None,
+    ) -> None:
         super().__init__()
         if every_n_steps is not None and every_n_steps < 1:
             raise UserError(f"checkpoint_steps is {every_n_steps}: expected 1 or more, or null for none by steps")
         if not minutes > 0:
             raise UserError(f"checkpoint_minutes is {minutes}: expected more than 0")
         self.path, self.every_n_steps, self.minutes = Path(path), every_n_steps, minutes
+        self.signals = signals or StopSignals()
+        self.losses = LossWatch()
+        self.row: tuple[int, dict[str, float]] | None = None
+        """The row of metrics.csv that a resumed run may lack."""
         self._seen_step = -1
         self._saved_at = time.monotonic()
-        self._loss: torch.Tensor | None = None
+        self._deferred = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock; hands the row of the checkpoint to the file that may lack it."""
         del pl_module
         self._seen_step, self._saved_at = trainer.global_step, time.monotonic()
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVFile) and trainer.ckpt_path is not None:
+                logger.resume_at(trainer.global_step, self.row)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when it is due and the optimiser has just stepped."""
-        del pl_module, batch, batch_idx
-        self._loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else None
+        del pl_module, batch_idx
+        self.losses.add(trainer.global_step, outputs, batch)
         if trainer.global_step == self._seen_step:
             return
         self._seen_step = trainer.global_step
         due = self.every_n_steps is not None and self._seen_step % self.every_n_steps == 0
         late = time.monotonic() - self._saved_at > 60 * self.minutes
-        # saving is collective, and clocks differ between ranks
-        if due or trainer.strategy.reduce_boolean_decision(late, all=False):
+        stop = self.signals.received is not None
+        # saving is collective, and clocks and signals differ between ranks
+        wanted = due or self._deferred or trainer.strategy.reduce_boolean_decision(late or stop, all=False)
+        self._deferred = wanted and validation_follows(trainer)
+        if wanted and not self._deferred:
+            self.row = pending_row(trainer)
             self._save(trainer)
+            self._stop(trainer)
         elif self._seen_step % _LOSS_EVERY == 0:
-            self._check_loss(trainer)
+            self.losses.check(self._kept())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves at the end of every epoch."""
         del pl_module
+        self._deferred, self.row = False, None
         self._save(trainer)
+        self._stop(trainer)
 
-    def _check_loss(self, trainer: Trainer) -> None:
-        if self._loss is not None and not math.isfinite(float(self._loss)):
-            kept = f"{self.path} is left as it was" if self.path.is_file() else "nothing was saved"
-            raise UserError(
-                f"the training loss is {float(self._loss)} at step {trainer.global_step}: {kept}; lower the learning "
-                "rate, clip gradients (--trainer.gradient_clip_val=1), or train in bf16 or 32 bits"
-            )
+    def state_dict(self) -> dict[str, Any]:
+        """The row of metrics.csv that belongs to the step."""
+        return {} if self.row is None else {"row": {"step": self.row[0], **self.row[1]}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the row back."""
+        row = dict(state_dict.get("row", {}))
+        self.row = (int(row.pop("step")), row) if "step" in row else None
+
+    def _kept(self) -> str:
+        return f"{self.path} is left as it was" if self.path.is_file() else "nothing was saved"
 
     def _save(self, trainer: Trainer) -> None:
-        self._check_loss(trainer)
+        self.losses.check(self._kept())
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             trainer.save_checkpoint(self.path)
             self._saved_at = time.monotonic()
+
+    def _stop(self, trainer: Trainer) -> None:
+        """Ends a run that a signal asked to stop, on all ranks at once."""
+        received = self.signals.received
+        if trainer.strategy.reduce_boolean_decision(received is not None, all=False):
+            raise Interrupted(received or signal.SIGTERM, f"saved at step {trainer.global_step}")
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -138,8 +179,9 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the best figure so far as long as its file is there."""
         here = Path(str(self.dirpath))
-        if (here / "best.ckpt").is_file():
-            # else the next validation, however bad, would replace best.ckpt
+        if (here / "best.ckpt").is_file() and state_dict["best_model_score"] is not None:
+            # Else the next validation, however bad, would replace best.ckpt. Without a score that file is of a
+            # validation after this checkpoint, which is made once more.
             path = str(here / "best.ckpt")
             best = dict.fromkeys([path], state_dict["best_model_score"])
             paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), path)

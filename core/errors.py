@@ -11,6 +11,24 @@ class DataError(UserError):
     """Something is wrong with the files of a data set. The message names the file and the record."""
 
 
+class Interrupted(BaseException):  # like KeyboardInterrupt, nobody may take it for an error
+    """A signal ended the work before it was done.
+
+    Args:
+        number: of the signal.
+        message: what was saved, and how to resume; may come later.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number, self.message = number, message
+
+    @property
+    def code(self) -> int:
+        """Exit code of the process, as shells give it."""
+        return 128 + self.number
+
+
 def user_message(error: BaseException) -> str | None:
     """What an error says to a user, found among its causes too, since libraries wrap what is raised in their hooks.
 

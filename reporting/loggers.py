@@ -43,6 +43,7 @@ class CSVFile(Logger):
         self._rows: list[dict[str, Any]] = []
         self._started = False
         self._resume_step: int | None = None
+        self._resume_row: tuple[int, dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -93,15 +94,27 @@ class CSVFile(Logger):
         del status
         self.save()
 
-    def resume_at(self, step: int) -> None:
-        """Tells the logger where the run goes on: rows of that step and later will be written again."""
-        self._resume_step = step
+    def resume_at(self, step: int, row: tuple[int, dict[str, float]] | None = None) -> None:
+        """Tells the logger where the run resumes: rows of that step and later will be written again.
+
+        Args:
+            step: optimiser steps made.
+            row: step and figures of the checkpoint's last step, which the file may lack.
+        """
+        self._resume_step, self._resume_row = step, row
 
     def _read(self, before: int | None = None) -> list[dict[str, Any]]:
         """Rows of the file, only those before a step if one is given."""
         with self.path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        return [row for row in rows if before is None or not row["step"] or int(row["step"]) < before]
+        kept: list[dict[str, Any]] = [
+            row for row in rows if before is None or not row["step"] or int(row["step"]) < before
+        ]
+        if before is not None and self._resume_row is not None:
+            step, figures = self._resume_row
+            if not any(row["step"] == str(step) and all(row.get(name) for name in figures) for row in kept):
+                kept.append({"step": step, **figures})
+        return kept
 
     def _append(self) -> None:
         """Adds the waiting rows; after a failed write the file ends where it ended before."""

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from core.checkpoints import find_checkpoint
-from core.errors import UserError
+from core.errors import Interrupted, UserError
 from core.files import write_json
 from core.locks import FolderLock, make_new_folder
 from reporting.loggers import read_facts
@@ -43,24 +44,31 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
     if starter == str(os.getppid()) and os.environ.get("LOCAL_RANK", "0") != "0":
         return Path(announced), checkpoint
     if subcommand == "fit":
-        folder = _training_folder(run_dir, checkpoint, configs)
+        folder, checkpoint = _training_folder(run_dir, checkpoint, configs)
     else:
         folder = _evaluation_folder(subcommand, run_dir, checkpoint, configs)
     os.environ[_CHILD] = f"{os.getpid()}:{folder}"
     return folder, checkpoint
 
 
-def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list[str]) -> Path:
+def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list[str]) -> tuple[Path, Path | None]:
     if checkpoint is not None and checkpoint.name == "last.ckpt" and run_dir is None:
         run_dir = str(_run_of(checkpoint) or "") or None
-    folder = _own(Path(run_dir)) if run_dir else _own_new(_new_folder(configs))
+    requeued = None if checkpoint is not None else _requeued(run_dir, configs)
+    if run_dir or requeued:
+        folder = _own(requeued or Path(str(run_dir)))
+    else:
+        folder = _own_new(_new_folder(configs))
+    if requeued:
+        last = folder / "checkpoints" / "last.ckpt"
+        return folder, last if last.is_file() else None
     resumes = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
     if not resumes and (folder / "config.yaml").exists():
         raise UserError(
             f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or resume "
             f"it: python cli.py resume {folder}"
         )
-    return folder
+    return folder, checkpoint
 
 
 _owned: list[FolderLock] = []
@@ -92,12 +100,39 @@ def _own_new(folder: Path) -> Path:
     return own
 
 
-def interrupted_message() -> str:
-    """What to do after Ctrl-C in training."""
-    folder = os.environ.get(_CHILD, "").partition(":")[2]
-    if folder and (Path(folder) / "checkpoints" / "last.ckpt").is_file():
-        return f"interrupted; go on from its last checkpoint with: python cli.py resume {folder}"
-    return "interrupted before the first checkpoint"
+def interrupted(stop: Interrupted) -> Interrupted:
+    """What to say after a signal, with the way to resume; a warned job of a cluster is queued again."""
+    name = signal.Signals(stop.number).name
+    folder = Path(os.environ.get(_CHILD, "").partition(":")[2])
+    saved = f", {stop.message}" if stop.message else ""
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        text = f"interrupted by {name}{saved}: resume with python cli.py resume {folder}"
+    else:
+        text = f"interrupted by {name} before the first checkpoint: start again with the same command"
+    if name == "SIGUSR1" and (job := cluster_job()) is not None:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        text += "; the job is queued again" if done.returncode == 0 else f"; scontrol requeue: {done.stderr.strip()}"
+    return Interrupted(stop.number, text)
+
+
+def cluster_job() -> str | None:
+    """Id of the SLURM job that this is; None elsewhere."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _requeued(run_dir: str | None, configs: list[str]) -> Path | None:
+    """The run folder that this command wrote when its cluster job ran before it was queued again."""
+    job = cluster_job()
+    if job is None or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    first = Path(run_dir) if run_dir else _new_folder(configs)
+    others = sorted(first.parent.glob(f"{first.name}-*")) if run_dir is None else []
+    for folder in (first, *others):
+        facts = read_facts(folder)
+        if facts.get("job") == job and facts.get("command") == " ".join(sys.argv):
+            return folder
+    return None
 
 
 def with_saved_config(args: list[str]) -> list[str]:
@@ -137,6 +172,7 @@ def write_facts(folder: Path, wandb_id: str | None) -> None:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "torchvision", "lightning", "transformers", "timm")},
         "threads": torch.get_num_threads(),
+        "job": cluster_job(),
         "wandb_id": wandb_id,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
     }
@@ -179,7 +215,8 @@ def _run_of(checkpoint: Path) -> Path | None:
 def _new_folder(configs: list[str]) -> Path:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("under torchrun every process must know the run folder: pass --run_dir PATH")
-    return Path("runs") / _experiment(configs) / time.strftime("%Y-%m-%d_%H-%M-%S")
+    job = cluster_job()
+    return Path("runs") / _experiment(configs) / (f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _experiment(configs: list[str]) -> str:

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
 import torch
@@ -25,9 +25,10 @@ from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_check
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import ProgressBar
 from callbacks.report import RunReport
+from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
 from commands.trainer.old_names import NewNames
-from core.errors import UserError
+from core.errors import Interrupted, UserError
 from core.trust import remember
 from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
@@ -90,6 +91,9 @@ class TrainerCLI(LightningCLI):
         for fact in DATA_FACTS:
             parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=_reader(fact), apply_on="instantiate")
 
+    signals: ClassVar[StopSignals]
+    last: LastCheckpoint | None = None
+
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration alone, whatever the checkpoint's hyper-parameters are."""
 
@@ -136,17 +140,16 @@ class TrainerCLI(LightningCLI):
         settings |= {"default_root_dir": str(self.run_dir), "use_distributed_sampler": False}
         fast = bool(settings.get("fast_dev_run"))
         given = _as_list(settings["callbacks"])
-        own: list[Callback] = [PredictionWriter(), RunReport()]
+        own: list[Callback] = [PredictionWriter(), RunReport(), self.signals]
         if settings.get("enable_progress_bar") is not False and not any(isinstance(c, AnyProgressBar) for c in given):
             own.insert(0, ProgressBar())  # it lets go of the terminal before the report
         saves = self.subcommand == "fit" and not fast and settings.get("enable_checkpointing") is not False
         if saves:
             assert isinstance(self.model, BaseModule)
             folder = self.run_dir / "checkpoints"
-            own += [
-                best_checkpoint(folder, self.model.monitor, self.model.monitor_mode),
-                LastCheckpoint(folder / "last.ckpt", config["checkpoint_steps"], config["checkpoint_minutes"]),
-            ]
+            steps, minutes = config["checkpoint_steps"], config["checkpoint_minutes"]
+            self.last = LastCheckpoint(folder / "last.ckpt", steps, minutes, self.signals)
+            own += [best_checkpoint(folder, self.model.monitor, self.model.monitor_mode), self.last]
         if self.subcommand == "fit" and not fast:
             own.append(SaveRunConfig(self._parser(self.subcommand), self._saved_config))
             settings["logger"] = self._loggers(settings.get("logger"))
@@ -217,22 +220,28 @@ def main(args: Sequence[str]) -> int:
     if any(".dict_kwargs" in arg for arg in args):
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    with runs.ownership(), NewNames() as names, own_wandb_run():
+    signals = StopSignals()
+    with signals.installed(), runs.ownership(), NewNames() as names, own_wandb_run():
         try:
-            cli = _run(names.arguments(args))
+            cli = _run(names.arguments(args), signals)
+        except Interrupted as stop:
+            raise runs.interrupted(stop) from None
         except UserError as error:
             if (text := names.original(str(error))) == str(error):
                 raise
             raise UserError(text) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
         print(f"run folder: {cli.run_dir}")
-    return 130 if cli.trainer.interrupted else 0
+    if cli.last is not None and (diverged := cli.last.losses.diverged):
+        raise UserError(diverged)
+    return 0
 
 
-def _run(args: list[str]) -> TrainerCLI:
+def _run(args: list[str], signals: StopSignals) -> TrainerCLI:
     """Builds everything and runs the subcommand; what is the user's mistake becomes a ``UserError``."""
     try:
-        return TrainerCLI(
+        run: type[TrainerCLI] = type("RunCLI", (TrainerCLI,), {"signals": signals})
+        return run(
             BaseModule,
             LightningDataModule,
             subclass_mode_model=True,
@@ -245,10 +254,6 @@ def _run(args: list[str]) -> TrainerCLI:
             load_from_checkpoint_support=False,
             args=None if args == sys.argv[1:] else args,
         )
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has closed the loggers and gone
-            raise KeyboardInterrupt(runs.interrupted_message()) from None
-        raise
     except Exception as error:
         mistake = _mistake(error, runs.config_files(args))
         if mistake is None:

@@ -27,6 +27,29 @@ def batches_begun(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation comes right after the training batch that has just ended.
+
+    A checkpoint written between the two would skip the validation after a resume. Lightning decides this in the loop
+    itself, hence the internal.
+    """
+    loop = trainer.fit_loop
+    return loop._data_fetcher is not None and bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+
+
+def pending_row(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
+    """The figures of the training step that has just ended and their step, if they are about to be logged.
+
+    Lightning logs them after its callbacks, so a checkpoint written by one of these must carry them; hence the
+    internals.
+    """
+    connector = trainer._logger_connector
+    if not connector.should_update_logs:
+        return None
+    figures = {name: float(value) for name, value in connector.metrics["log"].items()}
+    return trainer.fit_loop.epoch_loop._batches_that_stepped, {**figures, "epoch": float(trainer.current_epoch)}
+
+
 def training_position(trainer: Trainer | None, batches_per_epoch: int) -> tuple[int, int]:
     """Finds the position of training, also after a resume.
 
