@@ -31,7 +31,7 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
         configs: experiment files, the first one names the experiment.
 
     Returns:
-        The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` goes on in that
+        The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` continues in that
         run; from any other checkpoint it writes a folder of its own, since going on would take back what followed.
 
     Raises:
@@ -96,7 +96,7 @@ def interrupted_message() -> str:
     """What to do after Ctrl-C in training."""
     folder = os.environ.get(_CHILD, "").partition(":")[2]
     if folder and (Path(folder) / "checkpoints" / "last.ckpt").is_file():
-        return f"interrupted; go on from its last checkpoint with: python cli.py resume {folder}"
+        return f"interrupted; resume from its last checkpoint with: python cli.py resume {folder}"
     return "interrupted before the first checkpoint"
 
 
