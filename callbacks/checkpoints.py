@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash or a full disk, written where a run can go on exactly."""
+"""Checkpoints that survive a crash or a full disk, written where a run can be resumed exactly."""
 
 import signal
 import time
@@ -20,7 +20,7 @@ from datamodules.loading.resume import pending_row, validation_follows
 from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
-"""Optimiser steps between looks at the loss, which cost a wait for the GPU."""
+"""Optimiser steps between checks of the loss, each of which waits for the GPU."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
             raise UserError(
                 f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space or choose "
-                "another --run_dir, then go on with: python cli.py resume RUN"
+                "another --run_dir, then resume with: python cli.py resume RUN"
             ) from error
 
     def load_checkpoint(

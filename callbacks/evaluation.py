@@ -11,7 +11,7 @@ Stage = Literal["val", "test"]
 
 
 class EvaluationCallback(Callback):
-    """Calls `start`, `take` for every batch, and `finish`, in validation and test alike."""
+    """Calls `start`, `take` for every batch, and `finish`, both in validation and in test."""
 
     def start(self) -> None:
         """Forgets the last evaluation."""

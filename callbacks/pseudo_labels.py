@@ -1,4 +1,4 @@
-"""Writing what a labelling model says of very many pictures: Parquet, piece by piece, so that a kill costs little.
+"""Writing the predictions of a classifier for very many images: Parquet, file by file, so that a kill costs little.
 
 Letters: B images of a batch, C labels.
 """
@@ -31,9 +31,9 @@ class PseudoLabelWriter(Callback):
 
     The files are ``FOLDER/rankRRR-NNNNN.parquet`` with a column ``image_id`` (text) and one column a label (float32); a
     file appears under its name when it is complete. A prediction that is called again with the same folder and model
-    leaves out the images of the complete files, whatever the number of processes was. Rows go to the disk in groups,
-    and nothing else is kept, so memory does not grow with the number of images. ``FOLDER/summary.json`` says how many
-    images there are and how fast it went.
+    skips the images of the complete files, whatever the number of processes was. Rows go to the disk in groups,
+    and nothing else is kept, so memory does not grow with the number of images. ``FOLDER/summary.json`` holds the
+    number of images and the speed.
 
     Args:
         folder: where the files go; None: ``pseudo_labels`` in the run's folder, which `predict` makes anew each time
@@ -55,7 +55,7 @@ class PseudoLabelWriter(Callback):
         self._images, self._start = 0, 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Arranges that images which are done are left out; the model is asked for when it has been loaded."""
+        """Has the data module skip images that are done; they are looked up once the model is loaded."""
         if stage != "predict":
             return
         # every rank must mean the same folder
@@ -84,10 +84,15 @@ class PseudoLabelWriter(Callback):
         trainer.strategy.barrier("pseudo-labels: all files seen")  # before anybody writes the next one
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = ShardWriter(
-            self.folder, trainer.global_rank, names, facts, self.rows_per_file, self.rows_per_group
+            self.folder,
+            rank=trainer.global_rank,
+            label_names=names,
+            facts=facts,
+            rows_per_file=self.rows_per_file,
+            rows_per_group=self.rows_per_group,
         )
         if done:
-            rank_zero_info(f"pseudo-labels: {len(done)} images are in {self.folder} already and are left out")
+            rank_zero_info(f"pseudo-labels: {len(done)} images are in {self.folder} already and are skipped")
         return done
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,13 +116,13 @@ class PseudoLabelWriter(Callback):
             UserError: the model gives no probabilities, or the disk is full.
         """
         if not isinstance(outputs, Mapping) or "probabilities" not in outputs:
-            raise UserError(f"{type(pl_module).__name__} predicts no probabilities: give a run of a labelling method")
+            raise UserError(f"{type(pl_module).__name__} predicts no probabilities: give a run of a classifier")
         assert self._shards is not None, "the run began"
         self._shards.append(outputs["image_id"], outputs["probabilities"])
         self._images += len(outputs["image_id"])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Completes the last file; says how many images there are and how fast it went."""
+        """Completes the last file; reports how many images there are and the speed."""
         assert self._shards is not None, "the run began"
         self._shards.close()
         seconds = time.perf_counter() - self._start
@@ -129,7 +134,7 @@ class PseudoLabelWriter(Callback):
         self._shards = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Says so when nothing was left to do; Lightning calls no other hook then."""
+        """Reports when nothing was left to do; Lightning calls no other hook then."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Trainer sets it at run time
         if stage != "predict" or not isinstance(datamodule, CaptionDataModule):
             return
@@ -163,6 +168,7 @@ class ShardWriter:
     def __init__(
         self,
         folder: Path,
+        *,
         rank: int,
         label_names: Sequence[str],
         facts: Mapping[str, str],
@@ -261,7 +267,7 @@ def _label_names(trainer: Trainer, module: LightningModule) -> list[str]:
     of_data = datamodule.label_names if isinstance(datamodule, CaptionDataModule) else ()
     names = model_labels(module) or list(of_data)
     if not names:
-        raise UserError("neither the checkpoint nor the data has names of labels: give a run of a labelling method")
+        raise UserError("neither the checkpoint nor the data has names of labels: give a run of a classifier")
     if "image_id" in names or len(set(names)) < len(names):
         raise UserError(f"labels {', '.join(names[:12])}: expected different names, none of them image_id")
     return names

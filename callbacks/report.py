@@ -40,11 +40,11 @@ class RunReport(Callback):
 
     Args:
         captions: captions printed beside a reference after a test.
-        pictures: images drawn with their labels after a test.
+        images: drawn with their labels after a test.
     """
 
-    def __init__(self, captions: int = 10, pictures: int = 12) -> None:
-        self.captions, self.pictures = captions, pictures
+    def __init__(self, captions: int = 10, images: int = 12) -> None:
+        self.captions, self.images = captions, images
         self._trained = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,7 +142,7 @@ class RunReport(Callback):
         verdicts = verdicts_of(labels, probabilities, names, threshold)
         write_tables(folder, verdicts, rows)
         pairs = [(e, item) for (e, _), item in zip(labelled, verdicts, strict=True) if e.image is not None]
-        shown = spread(pairs, self.pictures)
+        shown = spread(pairs, self.images)
         if shown:
             images = [seen_image(data.transform, data.open_image(e)) for e, _ in shown]
             save_figure(label_sheet(images, [item for _, item in shown]), folder, "labels")

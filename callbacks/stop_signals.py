@@ -69,11 +69,8 @@ class StopSignals(Callback):
         self._install()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A validation has no place to save: what came before it is in the last checkpoint."""
-        if not trainer.sanity_checking:
-            self._saves = False
-            if self.received is not None:
-                raise Interrupted(self.received)
+        """A validation has no place to save: a signal inside stops at once, one from before waits for its end."""
+        self._saves = self.received is not None
         self._install()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

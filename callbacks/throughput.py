@@ -15,7 +15,7 @@ class Throughput(Callback):
     Also the share of time spent waiting for data and the peak memory on CUDA.
 
     Args:
-        every_n_steps: batches that one figure covers; of a shorter epoch all.
+        every_n_steps: batches that one value covers; all of a shorter epoch.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -29,7 +29,7 @@ class Throughput(Callback):
         self._batches = self._images = self._captions = self._tokens = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves validation and loader start-up out."""
+        """Excludes validation and the start-up of the loader."""
         self._logged = False
         self._reset()
 

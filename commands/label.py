@@ -55,7 +55,7 @@ def main(args: Sequence[str]) -> int:
 def _labelled(
     classifier: "LoadedClassifier", paths: Sequence[Path], options: argparse.Namespace
 ) -> Iterator[tuple[str | None, str | None, dict[str, float]]]:
-    """Path, text and the probability of every label, image by image; images that are skipped are left out."""
+    """Path, text and the probability of every label, image by image; without skipped images."""
     count = len(paths) if classifier.reads_images else len(options.text)
     for start in range(0, count, options.batch_size):
         rows = list(range(start, min(count, start + options.batch_size)))

@@ -14,7 +14,7 @@ A recipe is a YAML file (experiments/recipes/NAME.yaml)::
       pseudo_labels:            # ${teacher.run}: run folder of that stage, which therefore runs before
         command: predict --config experiments/offline/emotion_pseudo_labels.yaml --ckpt_path ${teacher.run}
           --data.init_args.tokenizer=${teacher.run}
-        goes_on: true           # called again in the folder of an interrupted call, it resumes by itself
+        resumes: true           # called again in the folder of an interrupted call, it resumes by itself
         outputs: [pseudo_labels/summary.json]
       A${n}B${plus}:            # a stage for every combination: A0B, A0B+, A1B, ...
         for: {n: [0, 1, 2], plus: ["", "+"]}
@@ -24,9 +24,9 @@ A recipe is a YAML file (experiments/recipes/NAME.yaml)::
       test_A${n}B${plus}:
         for: {n: [0, 1, 2], plus: ["", "+"]}
         command: test --ckpt_path ${A${n}B${plus}.run}
-      figures:                  # ${PATTERN.run}: a word for every stage that fits
+      figures:                  # ${PATTERN.run}: a word for every stage that matches
         command: compare ${test_*.run} --out ${run}
-    summary:                    # the table at the end; all of it may be left out
+    summary:                    # the table at the end; optional
       rows: ["test_*"]
       metrics: [macro_ap, top1, lift_over_prior]
       compare: [[test_A0B, test_A2B+]]     # paired bootstrap on their predictions
@@ -41,7 +41,8 @@ A stage runs again when one of these changed: its words (but for loggers and pro
 they or its experiment files name (of a folder of data: names, annotation files, sizes and times of the rest),
 ``inputs``, or a stage that it needs, which ran again or whose checkpoint is another. Changed comments in an experiment
 file do not count; changes of the program do not either: --force. Nothing is overwritten: the folder of the last run is
-kept as ``STAGE.old-N``. A broken stage goes on: fit from its last checkpoint, exactly, others from their beginning.
+kept as ``STAGE.old-N``. An interrupted stage resumes: fit exactly from its last checkpoint,
+others start again.
 
 Existing runners were looked at: doit writes what it knows only when all is over (a kill forgets finished stages), takes
 digests after a task (an experiment file edited while it trains counts as used) and knows no half-done task.
@@ -71,7 +72,7 @@ def build_parser() -> Parser:
     add("--seed", action="append", metavar="N[,N...]", help="variable 'seed'; several: the recipe runs once for each")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="another variable of the recipe")
     add("--run-dir", type=Path, help="folder of the recipe's runs; by default runs/RECIPE")
-    add("--stages", "--only", action="append", default=[], metavar="A,B", help="look at these only; patterns (test_*)")
+    add("--stages", "--only", action="append", default=[], metavar="A,B", help="run only these; patterns (test_*)")
     add("--from", dest="start", metavar="A", help="leave the stages before this one as they are")
     add("--force", action="append", default=[], metavar="A,B", help="run these even if nothing changed; '*' for all")
     add("--jobs", type=int, default=1, metavar="N", help="so many stages at a time; what they print is in their logs")
@@ -85,7 +86,7 @@ def main(args: Sequence[str]) -> int:
 
     Raises:
         UserError: the recipe or an option is wrong, or a stage failed.
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        KeyboardInterrupt: Ctrl-C; the message names the command that resumes it.
     """
     options = build_parser().parse_args([dashed(arg) for arg in args])
     from commands.recipes.document import resolve

@@ -1,4 +1,4 @@
-"""``resume RUN``: goes on with an interrupted run, with its own configuration, exactly."""
+"""``resume RUN``: continues an interrupted run exactly, with its own configuration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ def main(args: Sequence[str]) -> int:
             (``--trainer.enable_progress_bar=false``, a longer ``--trainer.max_epochs``).
 
     Raises:
-        UserError: the folder holds no run that can go on.
+        UserError: the folder holds no run that can be resumed.
     """
     parser = Parser("cli.py resume", __doc__)
-    parser.add_argument("run", help="run folder, as the last line of fit names it")
+    parser.add_argument("run", help="run folder, as fit prints it last")
     known, rest = parser.parse_known_args(list(args))
     run = Path(known.run)
     config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
     if not config.is_file():
-        raise UserError(f"'{run}' is not a run folder: it has no config.yaml; give the folder that fit named last")
+        raise UserError(f"'{run}' is not a run folder: it has no config.yaml; give the folder that fit printed last")
     if not checkpoint.is_file():
         raise UserError(
-            f"run '{run}' was stopped before its first checkpoint ({checkpoint} is missing): start it again with "
+            f"run '{run}' stopped before its first checkpoint ({checkpoint} is missing): start it again with "
             f"python cli.py fit --config {config}"
         )
     from commands.trainer import runs, train

@@ -13,7 +13,7 @@ def character_bleu(predictions: Mapping[str, str], references: Mapping[str, Sequ
 
     Each order is taken by itself (not the geometric mean up to it) and averaged over the captions. COCO captions of
     other images score .60 at order 1 against one reference and .85 against five (measured on 1000 images of val2014):
-    the figure says little about captions, and must not stand beside BLEU.
+    the score tells little about captions and must not be compared with BLEU.
 
     Args:
         predictions: Image id to its caption, raw text.

@@ -35,7 +35,7 @@ def java_scores(predictions: Captions, references: Texts, notify: Notify) -> dic
 
     Args:
         predictions: Image id to its caption, raw text.
-        references: Image id to its references, raw text; those of other images are left out.
+        references: Image id to its references, raw text; those of other images are ignored.
         notify: Called with one line for each metric that is absent, saying why.
 
     Returns:
@@ -44,7 +44,7 @@ def java_scores(predictions: Captions, references: Texts, notify: Notify) -> dic
     try:
         package = _package()
     except _Absent as reason:
-        notify(f"meteor and spice are left out: {reason}")
+        notify(f"METEOR and SPICE are skipped: {reason}")
         return {}
     candidates = {image_id: tokenize_caption(caption) for image_id, caption in predictions.items()}
     texts = {image_id: [tokenize_caption(caption) for caption in references[image_id]] for image_id in predictions}
@@ -53,7 +53,7 @@ def java_scores(predictions: Captions, references: Texts, notify: Notify) -> dic
         try:
             scores[name] = scorer(package / name, candidates, texts)
         except (_Absent, OSError, ValueError, KeyError, subprocess.SubprocessError) as reason:
-            notify(f"{name} is left out: {_one_line(reason)}")
+            notify(f"{name} is skipped: {_one_line(reason)}")
     return scores
 
 

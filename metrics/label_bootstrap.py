@@ -25,11 +25,11 @@ def paired_label_bootstrap(
     """Compares two systems' probabilities for the same images.
 
     Images are drawn with replacement, the same for both, and every score is computed anew from the draw. Several runs
-    of the systems, say with several seeds, are given as sequences: scores are then means over the runs. Runs on the
-    same images are drawn alike; runs with targets of their own each on its own images.
+    of the systems, such as several seeds, are given as sequences: scores are then means over the runs. Runs on the same
+    images share the draws; runs with targets of their own are drawn separately.
 
     Args:
-        a: probabilities of the first system, `(n, C)`, or a sequence of them, one a run.
+        a: probabilities of the first system, `(n, C)`, or a sequence of them, one per run.
         b: those of the second, the same images in the same order.
         targets: `(n, C)` in [0, 1], binarised at .5; a sequence of them: each run has its own images.
         thresholds: of each system for F1, or of each of its runs.
@@ -41,7 +41,7 @@ def paired_label_bootstrap(
         A comparison per score, keyed by `SCORES`.
 
     Raises:
-        UserError: shapes do not fit, or an argument is out of range.
+        UserError: shapes do not match, or an argument is out of range.
     """
     if samples < 1 or not 0 < confidence < 1:
         raise UserError(

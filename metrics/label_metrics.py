@@ -20,7 +20,7 @@ _NOT_SCORED = -1.0
 
 @dataclass(frozen=True)
 class ScoredLabels:
-    """What was said of the images scored so far.
+    """The predictions for the images scored so far.
 
     Attributes:
         image_ids: n of them, in the order of the split.
@@ -34,7 +34,7 @@ class ScoredLabels:
 
 
 class LabelMetrics(Metric):
-    """All figures of `metrics.labels.label_scores` over the images of a split.
+    """All metrics of `metrics.labels.label_scores` over the images of a split.
 
     The state is one row of probabilities per image, -1 where the image has not been scored; processes are joined by the
     maximum. So an image that the sampler gave to two processes counts once, and the result is that of one process.
@@ -90,7 +90,7 @@ class LabelMetrics(Metric):
             self.rows[places] = probabilities.detach().to(self.rows)
 
     def compute(self) -> dict[str, Tensor]:
-        """Figures over the images scored so far, and the ``threshold`` used; float32 scalars."""
+        """Metrics over the images scored so far, and the ``threshold`` used; float32 scalars."""
         scored = self.scored()
         threshold = self.threshold
         if threshold is None:

@@ -1,7 +1,7 @@
-"""Figures of merit of multi-label classification, as plain functions of probabilities and targets.
+"""Metrics of multi-label classification, as plain functions of probabilities and targets.
 
 Targets are binarised at .5, so that soft ones can be scored as well. Nothing here divides by zero: what is undefined is
-left out of its mean, and said so below.
+excluded from its mean, as noted below.
 
 Letters: n images, C labels.
 """
@@ -28,7 +28,7 @@ class LabelRow(TypedDict):
     support: int
     """Images that have it."""
     predicted: int
-    """Images said to have it."""
+    """Images for which it was predicted."""
     precision: float
     """0 where nothing was predicted."""
     recall: float
@@ -42,13 +42,13 @@ class LabelRow(TypedDict):
 def label_scores(
     probabilities: ArrayLike, targets: ArrayLike, threshold: float = 0.5, prior: ArrayLike | None = None
 ) -> dict[str, float]:
-    """All figures of a split.
+    """All metrics of a split.
 
     Args:
         probabilities: `(n, C)`, higher is more likely.
         targets: `(n, C)` in [0, 1].
         threshold: a label is predicted from this probability on.
-        prior: frequency of every label in training, `(C,)`; adds the figures above the prior's.
+        prior: frequency of every label in training, `(C,)`; adds the differences to the prior.
 
     Returns:
         ``top1`` to ``top3``: share of images with a true label among the k most probable; of equals the first wins.
@@ -64,7 +64,7 @@ def label_scores(
         the prior, which gives every image the same probabilities.
 
     Raises:
-        UserError: shapes do not fit, or a value is not a number.
+        UserError: shapes do not match, or a value is not a number.
 
     >>> scores = label_scores([[0.9, 0.2], [0.1, 0.8]], [[1, 0], [1, 1]], prior=[0.9, 0.1])
     >>> scores["top1"], scores["recall3"], round(scores["micro_f1"], 3), scores["top1_lift"]
@@ -125,9 +125,9 @@ def average_precisions(probabilities: Rows, truth: Truth) -> Rows:
     """
     result = np.full(truth.shape[1], np.nan)
     for label in np.flatnonzero(truth.any(axis=0)):
-        hits, said = _cumulated(probabilities[:, label], truth[:, label])
+        hits, guessed = _cumulated(probabilities[:, label], truth[:, label])
         gains = np.diff(hits, prepend=0) / hits[-1]
-        result[label] = (gains * hits / said).sum()
+        result[label] = (gains * hits / guessed).sum()
     return result
 
 
@@ -142,8 +142,8 @@ def choose_threshold(probabilities: ArrayLike, targets: ArrayLike) -> float:
     scores, truth = checked(probabilities, targets)
     if not truth.any():
         return 0.5
-    hits, said = _cumulated(scores.ravel(), truth.ravel())
-    best = int(np.argmax(2 * hits / (said + hits[-1])))
+    hits, guessed = _cumulated(scores.ravel(), truth.ravel())
+    best = int(np.argmax(2 * hits / (guessed + hits[-1])))
     values = np.unique(scores)[::-1]
     below = values[best + 1] if best + 1 < len(values) else 0.0
     return float((values[best] + below) / 2)
@@ -155,7 +155,7 @@ def per_label(
     """Table of the labels, in their order.
 
     Raises:
-        UserError: shapes do not fit, or there are more or fewer names than labels.
+        UserError: shapes do not match, or there are more or fewer names than labels.
     """
     scores, truth = checked(probabilities, targets)
     if len(names) != truth.shape[1]:
@@ -206,7 +206,7 @@ def _cumulated(scores: Rows, truth: Truth) -> tuple[Rows, Rows]:
 def _precision_recall_f1(
     hits: NDArray[np.int64], predicted: NDArray[np.int64], true: NDArray[np.int64]
 ) -> tuple[Rows, Rows, Rows]:
-    """The three figures from counts; 0 where they are undefined."""
+    """Precision, recall and F1 from counts; 0 where they are undefined."""
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(true, 1)
     return precision, recall, 2 * hits / np.maximum(predicted + true, 1)

@@ -20,7 +20,7 @@ def recall_at(similarity: Tensor, relevant: Tensor, ks: Sequence[int] = KS) -> d
 
     Args:
         similarity: of images and captions, `(n, m)`.
-        relevant: True where the caption belongs to the image, `(n, m)`; images without any are left out.
+        relevant: True where the caption belongs to the image, `(n, m)`; images without any are ignored.
         ks: ranks.
 
     Returns:

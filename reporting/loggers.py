@@ -25,7 +25,7 @@ WandbMode = Literal["auto", "online", "offline", "off"]
 
 
 class CSVFile(Logger):
-    """Writes ``metrics.csv`` into the run folder, a row per logged step, and goes on with it after a resume.
+    """Writes ``metrics.csv`` into the run folder, a row per logged step, and continues it after a resume.
 
     Lightning's own CSV logger deletes the file of the run that it continues. A resumed run
     takes out the rows that it is about to write again (`resume_at`).
@@ -85,7 +85,7 @@ class CSVFile(Logger):
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
-                f"then go on with: python cli.py resume {self.path.parent}"
+                f"then resume with: python cli.py resume {self.path.parent}"
             ) from error
         self._started, self._rows = True, []
 
@@ -145,7 +145,7 @@ def wandb_account_configured() -> bool:
 def make_loggers(
     run_dir: Path, wandb: WandbMode = "auto", wandb_project: str = "captioners", tensorboard: bool = False
 ) -> list[Logger]:
-    """Makes the loggers of a run; all of them write into its folder and go on with it after a resume.
+    """Makes the loggers of a run; all of them write into its folder and continue there after a resume.
 
     Args:
         run_dir: run folder.
@@ -235,7 +235,7 @@ def _open_wandb_run() -> Any:
 
 
 def _wandb_id(run_dir: Path) -> str:
-    """The run's W&B id: noted in the folder of a run that goes on, else a new one."""
+    """The run's W&B id: noted in the folder of a resumed run, else a new one."""
     return str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
 
 
@@ -252,7 +252,7 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(
-            f"{path}: not valid JSON ({error}); mend it, or remove it: then the run goes on with as many threads as "
-            "this machine likes and a new W&B run"
+            f"{path}: not valid JSON ({error}); fix it, or remove it: then the run continues with the default "
+            "number of threads and a new W&B run"
         ) from error
     return facts

@@ -27,7 +27,7 @@ def evaluated_data(section: Section, words: Sequence[str]) -> Section:
         words: the evaluation's command; its ``--config`` replaces the run's, its ``--data...`` changes it.
 
     Raises:
-        UserError: they do not fit the program.
+        UserError: the program does not accept them.
     """
     configs = option_values(words, "--config")
     changes = [f"{name}={value}" for name, value in options(words) if name.startswith("--data.")]
@@ -50,7 +50,7 @@ def build_data(section: Section) -> "CaptionDataModule":
     """Builds the data module; the same one for the same settings.
 
     Raises:
-        UserError: the settings do not fit the program.
+        UserError: the program does not accept the settings.
     """
     options = section.get("init_args")
     renamed = {**section, "init_args": renamed_data_options(options)} if isinstance(options, dict) else section

@@ -37,7 +37,7 @@ class Stage:
         needs: stages that it takes something from.
         inputs: further files and folders that count as its input.
         outputs: files below the run folder that it must have written.
-        goes_on: whether the command, given the folder of a broken call, goes on there by itself.
+        resumes: whether the command resumes by itself when it is called again in the folder of an interrupted call.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Stage:
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    goes_on: bool
+    resumes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Summary:
     """What the table at the end shows.
 
     Attributes:
-        rows: names of stages, or patterns of names; empty: all that have figures.
+        rows: names of stages, or patterns of names; empty: all that have metrics.
         metrics: its columns; empty: those of the stages.
         compare: pairs of stages for the paired bootstrap; the first may be a baseline of the second, "baseline: NAME".
     """
@@ -178,7 +178,7 @@ class _Scope:
         raise UserError(f"{self.path}: {where}: references go round in a circle: {text:.80}")
 
     def words(self, word: str, where: str, needs: list[str]) -> list[str]:
-        """Fills a word; ``${PATTERN.run}`` with a star becomes a word for every stage that it fits."""
+        """Fills a word; ``${PATTERN.run}`` with a star becomes a word for every stage that it matches."""
         found = re.fullmatch(r"\$\{([^${}]*[*?][^${}]*)\.run\}(.*)", word)
         if found is None:
             return [self.fill(word, where, needs)]
@@ -186,7 +186,7 @@ class _Scope:
         if self.run is not None:
             names = [name for name in names if self.places[name] != self.run]
         if not names:
-            raise UserError(f"{self.path}: {where}: no stage fits '{found[1]}'{near(found[1], self.places)}")
+            raise UserError(f"{self.path}: {where}: no stage matches '{found[1]}'{near(found[1], self.places)}")
         return [self.fill(f"${{{name}.run}}{found[2]}", where, needs) for name in names]
 
     def _value(self, name: str, where: str, needs: list[str] | None) -> str:
@@ -238,14 +238,14 @@ def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope
         needs=tuple(dict.fromkeys([*needs, *after])),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        goes_on=bool(body.get("goes_on", False)),
+        resumes=bool(body.get("resumes", False)),
     )
 
 
 def _check_command(command: Sequence[str], where: str, path: Path) -> None:
     if command[0] in ("recipe", "resume"):
         raise UserError(
-            f"{path}: {where}: '{command[0]}' cannot be a stage: name the stages here; fit goes on by itself"
+            f"{path}: {where}: '{command[0]}' cannot be a stage: name the stages here; fit resumes by itself"
         )
     known = [*TRAINER_COMMANDS, *COMMANDS]
     if command[0] not in known:

@@ -24,7 +24,7 @@ LOG = "stage.log"
 _TAIL = 65536
 """Bytes at a log's end in which the reason of a failure is looked for."""
 _GLANCE = 0.05
-"""Seconds between two looks at the running stages."""
+"""Seconds between two checks of the running stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Choice:
     """Which stages a call is about.
 
     Attributes:
-        stages: names or patterns of those to look at; empty: all.
+        stages: names or patterns of those to run; empty: all.
         start: leave the ones before this one; None: none.
         force: names or patterns of those to run whatever their inputs are.
     """
@@ -69,7 +69,7 @@ class Choice:
                     raise UserError(f"{option} {pattern}: {recipe.path} has no such stage{near(pattern, names)}")
 
     def chosen(self, recipe: Recipe) -> set[str]:
-        """Names of the stages to look at."""
+        """Names of the stages to run."""
         names = [stage.name for stage in recipe.stages]
         first = next((i for i, name in enumerate(names) if self.start and fnmatch.fnmatch(name, self.start)), 0)
         return {name for name in names[first:] if not self.stages or _fits(name, self.stages)}
@@ -105,7 +105,7 @@ class Engine:
     Attributes:
         recipe: with its variables filled in.
         choice: which stages.
-        again: what to type to go on.
+        again: command line that resumes the recipe.
         say: prints a line.
         digests: of input files.
         jobs: so many stages at a time; a stage waits for those that it needs.
@@ -126,7 +126,7 @@ class Engine:
         width = max(len(stage.name) for stage in self.recipe.stages)
         for number, stage in enumerate(self.recipe.stages, start=1):
             decision = self.decide(stage, stage.name in chosen)
-            does = {"skip": "is skipped", "leave": "is left", "start": "would run", "resume": "would go on"}
+            does = {"skip": "is skipped", "leave": "is left", "start": "would run", "resume": "would resume"}
             self.say(f"{number:3} {stage.name:<{width}}  {does.get(decision.action, 'would run')}: {decision.reason}")
             if stage.needs:
                 self.say(f"{'':{width + 6}}needs {', '.join(stage.needs)}")
@@ -142,7 +142,7 @@ class Engine:
 
         Raises:
             UserError: a stage failed, or one that is needed is not there.
-            KeyboardInterrupt: Ctrl-C; the message says how to go on.
+            KeyboardInterrupt: Ctrl-C; the message names the command that resumes it.
         """
         running: list[Job] = []
         begun = time.monotonic()
@@ -155,7 +155,7 @@ class Engine:
                 _note_end(job, "done" if job.process.poll() == 0 and not _lost(job.stage) else "interrupted")
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            raise KeyboardInterrupt(f"interrupted{where if running else ''}; go on with: {self.again}") from None
+            raise KeyboardInterrupt(f"interrupted{where if running else ''}; resume with: {self.again}") from None
         self.say(f"this call took {duration(time.monotonic() - begun)}")
 
     def _run_all(self, running: list[Job], lock: int) -> None:
@@ -207,7 +207,7 @@ class Engine:
         if changed := differences(state["fingerprint"], now):
             return Decision("start", "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if changed[3:] else ""))
         if state["status"] != "done":
-            return _going_on(stage, state)
+            return _unfinished(stage, state)
         if lost := _lost(stage):
             return Decision("start", f"its output {_names(lost)} is gone")
         return Decision("skip", f"nothing that it depends on changed since {state['started']}")
@@ -228,7 +228,7 @@ class Engine:
                 )
 
     def _fresh(self, stage: Stage, title: str) -> State:
-        """Makes an empty run folder and says what the stage is going to be made from."""
+        """Makes an empty run folder, and the state of a stage that starts."""
         kept = move_aside(stage.run)
         if kept is not None:
             self.say(f"{title}: its last folder is kept as {kept}")
@@ -251,7 +251,8 @@ class Engine:
         words = ["resume", str(stage.run)] if decision.action == "resume" else list(stage.command)
         shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, cores() // self.jobs)
         begun = time.monotonic()
-        return Job(stage, title, state, begun, StageProcess(words, stage.run / LOG, lock, shown, threads))
+        process = StageProcess(words, stage.run / LOG, lock=lock, shown=shown, threads=threads)
+        return Job(stage, title, state, begun, process)
 
     def _finish_one(self, running: list[Job]) -> None:
         """Waits until one of the running stages has ended, takes it off the list and notes how it ended.
@@ -270,13 +271,13 @@ class Engine:
         running.remove(ended)
         if code != 0:
             raise UserError(
-                f"stage '{stage.name}' failed ({_ending(code)}{_last_error(stage.run / LOG)}): all it said is in "
-                f"{stage.run / LOG}; mend it and go on with: {self.again}"
+                f"stage '{stage.name}' failed ({_ending(code)}{_last_error(stage.run / LOG)}): its output is in "
+                f"{stage.run / LOG}; fix it, then resume with: {self.again}"
             )
         if lost:
             raise UserError(
-                f"stage '{stage.name}' ended well but did not write {_names(lost)} into {stage.run}: mend 'outputs' or "
-                f"the command in {self.recipe.path}, then go on with: {self.again}"
+                f"stage '{stage.name}' succeeded but did not write {_names(lost)} into {stage.run}: correct 'outputs' "
+                f"or the command in {self.recipe.path}, then resume with: {self.again}"
             )
         self.say(f"{ended.title}: done in {duration(state['seconds'])}")
 
@@ -293,20 +294,20 @@ def _note_end(job: Job, status: Literal["done", "failed", "interrupted"]) -> Non
     write_state(job.stage.run, job.state)
 
 
-def _going_on(stage: Stage, state: State) -> Decision:
+def _unfinished(stage: Stage, state: State) -> Decision:
     """What to do with a stage that was not finished and whose inputs are the same."""
     how = {"failed": "it failed", "interrupted": "it was interrupted"}.get(state["status"], "it was killed")
     if stage.command[0] == "fit" and all(
         (stage.run / name).is_file() for name in ("config.yaml", "checkpoints/last.ckpt")
     ):
         return Decision("resume", f"{how}; from its last checkpoint")
-    if stage.goes_on:
-        return Decision("repeat", f"{how}; its command goes on in its folder")
+    if stage.resumes:
+        return Decision("repeat", f"{how}; its command resumes in its folder")
     return Decision("start", f"{how}; from its beginning")
 
 
 def _doing(decision: Decision) -> str:
-    does = {"skip": "skipped", "leave": "left", "start": "runs", "resume": "goes on", "repeat": "goes on"}
+    does = {"skip": "skipped", "leave": "left", "start": "runs", "resume": "resumes", "repeat": "resumes"}
     return f"{does[decision.action]}: {decision.reason}"
 
 

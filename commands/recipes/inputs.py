@@ -1,4 +1,4 @@
-"""What a stage's result depends on: its words, the content of the files that they name, the stages that it needs.
+"""What the result of a stage depends on: its command line, the files named there, the stages that it needs.
 
 Files are found in the words: an experiment file, a checkpoint, a data file, and, inside of experiment files, the
 files and folders that their values name. The program itself is not among them.
@@ -55,7 +55,7 @@ class Digests:
                 self._known = {}
 
     def of(self, path: Path) -> str:
-        """Digest of a file's content; of an experiment file, of what it says: comments do not count."""
+        """Digest of a file's content; of an experiment file, of its values: comments do not count."""
         if path.is_dir():
             return self._of_folder(path)
         status, name = path.stat(), str(path.absolute())
@@ -65,8 +65,8 @@ class Digests:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if path.suffix in _CONFIG:
-            said = _read_yaml(path)
-            digest = digest if said is None else hashlib.sha256(repr(said).encode()).hexdigest()
+            values = _read_yaml(path)
+            digest = digest if values is None else hashlib.sha256(repr(values).encode()).hexdigest()
         self._known[name], self._added = [status.st_size, status.st_mtime_ns, digest], True
         return digest
 
@@ -77,7 +77,7 @@ class Digests:
             self._added = False
 
     def _of_folder(self, folder: Path) -> str:
-        """Of a data set: names, annotation files by content, others (pictures) by size and time."""
+        """Of a data set: names, annotation files by content, others (images) by size and time."""
         digest = hashlib.sha256()
         count = 0
         for root, folders, files in os.walk(folder):
@@ -116,7 +116,7 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
     for name in stage.inputs:
         path = Path(name)
         if not path.exists():
-            raise UserError(f"stage '{stage.name}': its input '{name}' does not exist: mend the path in the recipe")
+            raise UserError(f"stage '{stage.name}': its input '{name}' does not exist: correct the path in the recipe")
         if not _inside(path, own):
             files[str(path)] = digests.of(path)
     # a checkpoint that was trained further by hand is another one
@@ -129,7 +129,7 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """Says what makes a stage's result out of date; empty when nothing does."""
+    """Reasons why the result of a stage is out of date; empty when there are none."""
     reasons = []
     gone, come = [word for word in old["words"] if word not in new["words"]], []
     come = [word for word in new["words"] if word not in old["words"]]
@@ -188,7 +188,7 @@ def _named(texts: Sequence[str], own: Path) -> Iterator[Path]:
 
 
 def _checkpoint_of(folder: Path) -> Iterator[Path]:
-    """The checkpoint that a run folder means; a folder of data itself."""
+    """The checkpoint of a run folder; a folder of data itself."""
     if (folder / "checkpoints").is_dir():
         names = ("best.ckpt", "last.ckpt")
         found = [folder / "checkpoints" / name for name in names if (folder / "checkpoints" / name).is_file()]
@@ -205,7 +205,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None  # the command will say so better
+        return None  # the command reports it better
 
 
 def _values(content: Any) -> list[str]:

@@ -39,11 +39,11 @@ class StageProcess:
         log: file, appended to.
         lock: descriptor that the process holds open, see `locked`.
         shown: the output also goes to this process's own.
-        threads: of its computations, unless the environment says OMP_NUM_THREADS; None: as many as there are cores.
+        threads: threads of its computations, unless OMP_NUM_THREADS is set; None: as many as there are cores.
     """
 
     def __init__(
-        self, words: Sequence[str], log: Path, lock: int, shown: bool = True, threads: int | None = None
+        self, words: Sequence[str], log: Path, *, lock: int, shown: bool = True, threads: int | None = None
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
         environment["PYTHONUNBUFFERED"] = "1"

@@ -12,7 +12,9 @@ from core.errors import UserError
 
 _SECTIONS = ("vars", "groups", "stages", "summary")
 _KEYS = ("about", "extends", *_SECTIONS)
-_STAGE_KEYS = ("extends", "command", "inputs", "outputs", "after", "for", "goes_on")
+_STAGE_KEYS = ("extends", "command", "inputs", "outputs", "after", "for", "resumes")
+_OLD_RESUMES = "goes_on"
+"""How the version before called ``resumes``, still read."""
 _SUMMARY_KEYS = ("rows", "metrics", "compare")
 _SHOWN = 12
 """At most this many known names are listed."""
@@ -67,17 +69,24 @@ def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(content.get(section) or {}, dict):
             raise UserError(f"{path}: {section}: expected a mapping, found {content[section]!r:.60}")
     _check_keys(content.get("summary") or {}, _SUMMARY_KEYS, f"{path}: summary")
-    for kind in ("group", "stage"):
-        for name, body in (content.get(f"{kind}s") or {}).items():
-            if not isinstance(body, dict) or not ("extends" in body or kind == "group" or body.get("command")):
-                raise UserError(f"{path}: {kind} '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
-            _check_keys(body, _STAGE_KEYS, f"{path}: {kind} '{name}'")
+    _check_bodies(content, path)
     base: dict[str, Any] = {}
     if "extends" in content:
         if not isinstance(content["extends"], str):
             raise UserError(f"{path}: extends: expected the file of a recipe, found {content['extends']!r:.60}")
         base = _read_sections(path.parent / content["extends"], (*above, path.resolve()))
     return {name: {**base.get(name, {}), **(content.get(name) or {})} for name in _SECTIONS}
+
+
+def _check_bodies(content: dict[str, Any], path: Path) -> None:
+    """Checks the stages and groups of a file; keys of the version before are renamed."""
+    for kind in ("group", "stage"):
+        for name, body in (content.get(f"{kind}s") or {}).items():
+            if not isinstance(body, dict) or not ("extends" in body or kind == "group" or body.get("command")):
+                raise UserError(f"{path}: {kind} '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
+            if _OLD_RESUMES in body:
+                body["resumes"] = body.pop(_OLD_RESUMES)
+            _check_keys(body, _STAGE_KEYS, f"{path}: {kind} '{name}'")
 
 
 def _load(path: Path) -> Any:

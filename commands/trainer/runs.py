@@ -32,7 +32,7 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
         configs: experiment files, the first one names the experiment.
 
     Returns:
-        The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` goes on in that
+        The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` continues in that
         run; from any other checkpoint it writes a folder of its own, since going on would take back what followed.
 
     Raises:

@@ -208,12 +208,12 @@ def leave_one_out(references: Captions) -> dict[str, float]:
         raise UserError("baselines: no image has two references, so none can be left out")
     turns = []
     for turn in range(max(map(len, several.values()))):
-        said = {image_id: texts[turn % len(texts)] for image_id, texts in several.items()}
+        chosen = {image_id: texts[turn % len(texts)] for image_id, texts in several.items()}
         others = {
             image_id: [text for place, text in enumerate(texts) if place != turn % len(texts)]
             for image_id, texts in several.items()
         }
-        turns.append(score_captions(said, others))
+        turns.append(score_captions(chosen, others))
     return {name: sum(turn[name] for turn in turns) / len(turns) for name in turns[0]}
 
 
@@ -230,8 +230,8 @@ def baseline_captions(
     """The captions of all baselines, and of the upper bound by classes, that can be made from what is given.
 
     Args:
-        train: training images to captions; of more than 5000 images, 5000 evenly spread ones are used for what looks at
-            no image.
+        train: training images to captions; of more than 5000 images, rows that look at no image use 5000 evenly
+            spread ones.
         references: M evaluation images to references.
         train_classes: class of the training images, and
         classes: of the evaluation images; an image without one gets the constant caption.

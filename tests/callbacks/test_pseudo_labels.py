@@ -140,7 +140,14 @@ def test_two_processes_give_the_same_rows_as_one(tmp_path, count):
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     names = [f"label {n}" for n in range(29)]
-    writer = ShardWriter(tmp_path, 0, names, {"label_names": json.dumps(names), "model": "x"}, 4096, 512)
+    writer = ShardWriter(
+        tmp_path,
+        rank=0,
+        label_names=names,
+        facts={"label_names": json.dumps(names), "model": "x"},
+        rows_per_file=4096,
+        rows_per_group=512,
+    )
     rows = torch.rand(64, 29)
 
     def images(start, count):

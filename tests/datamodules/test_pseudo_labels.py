@@ -42,7 +42,7 @@ class Source(CaptionDataModule):
 def write(folder, values, names=NAMES):
     folder.mkdir(exist_ok=True)
     facts = {"label_names": json.dumps(names), "model": "x"}
-    writer = ShardWriter(folder, 0, names, facts, 1000, 1000)
+    writer = ShardWriter(folder, rank=0, label_names=names, facts=facts, rows_per_file=1000, rows_per_group=1000)
     writer.append([f"i{n}" for n in range(len(values))], torch.tensor(np.asarray(values), dtype=torch.float32))
     writer.close()
     return str(folder)
@@ -238,7 +238,8 @@ def scene_labels(folder, count=40):
     scenes = SceneCaptions(num_train=count, labels="emotions")
     names = scenes.label_names
     rows = scenes.examples("train")
-    writer = ShardWriter(folder, 0, names, {"label_names": json.dumps(names), "model": "x"}, 1000, 1000)
+    facts = {"label_names": json.dumps(names), "model": "x"}
+    writer = ShardWriter(folder, rank=0, label_names=names, facts=facts, rows_per_file=1000, rows_per_group=1000)
     writer.append([str(e.image_id) for e in rows], torch.tensor([e.labels for e in rows]))
     writer.close()
     return names

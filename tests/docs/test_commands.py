@@ -95,7 +95,7 @@ def parse(monkeypatch, capsys):
 def remaining(words: list[str], rest: list[str]) -> list[str]:
     """A command line that takes the options which a command hands on: `score` to a data set, `resume` to `fit`."""
     if words[0] == "score":
-        return ["data", "check", words[words.index("--floors") + 1], *rest]
+        return ["data", "check", words[words.index("--baselines") + 1], *rest]
     return ["fit", "--config", CONFIGS[0], *rest]
 
 

@@ -18,7 +18,7 @@ def test_without_java_one_line_says_so(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     notes = []
     assert java.java_scores(PREDICTIONS, REFERENCES, notes.append) == {}
-    assert notes == ["meteor and spice are left out: there is no java on the PATH"]
+    assert notes == ["METEOR and SPICE are skipped: there is no java on the PATH"]
 
 
 def test_without_the_package_one_line_says_so(monkeypatch):
