@@ -215,7 +215,8 @@ def with_padding(batch: Batch, pad_id: int) -> tuple[Batch, Batch]:
         other["caption_ids"] = ids.masked_fill(behind, 5)
     if "features" in batch:
         mask, features = batch["feature_mask"].clone(), batch["features"].clone()
-        mask[:, -3:], features[:, -3:] = False, 7.0
-        one["feature_mask"], one["features"] = mask[:, :-3], features[:, :-3]
+        half = features.shape[1] // 2
+        mask[:, half:], features[:, half:] = False, 7.0
+        one["feature_mask"], one["features"] = mask[:, :half], features[:, :half]
         other["feature_mask"], other["features"] = mask, features
     return one, other
