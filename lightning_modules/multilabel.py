@@ -125,6 +125,7 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Head and CNN, each with its rate in both phases."""
+        self.trainer.fit_loop.setup_data()  # counts the batches; Lightning does so later where only max_steps is given
         total = int(self.trainer.estimated_stepping_batches)
         steps = -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches)
         end = total if self.fine_tune_epochs is None else min(total, self.fine_tune_epochs * steps)

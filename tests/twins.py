@@ -21,8 +21,14 @@ WIDTH = 16
 SCENES = {"num_train": 12, "num_val": 6, "num_test": 6, "batch_size": 6, "num_workers": 0}
 DRAWING = ("callbacks.attention_maps.AttentionMaps", "callbacks.code_projection.CodeProjection")
 """Callbacks that take longer than such a run, and have tests of their own."""
-STORED = {"image_encoder": None, "image_weights": None, "unfreeze_epoch": None, "fine_tune_epochs": 0}
-"""What an own image encoder would need, switched off; only options that a method has are used."""
+STORED = {
+    "image_encoder": None,
+    "image_weights": None,
+    "unfreeze_epoch": None,
+    "fine_tune_epochs": 0,
+    "positions": False,
+}
+"""What needs an own image encoder, or a grid without gaps, switched off; only options that a method has are used."""
 FREEZING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "unfreeze_epoch": ({"unfreeze_epoch": None}, {"unfreeze_epoch": 0}),
     "fine_tune_epochs": ({"fine_tune_epochs": 0}, {"fine_tune_epochs": None}),
@@ -201,15 +207,16 @@ def saved_and_loaded(module: BaseModule, path: Path) -> BaseModule:
 
 
 def with_padding(batch: Batch, pad_id: int) -> tuple[Batch, Batch]:
-    """Two batches that differ in their padding alone: in what stands there, and captions in how much there is."""
+    """Two batches that differ in their padding alone: in how much there is, and in what stands there."""
     one, other = batch.copy(), batch.copy()
     if "caption_ids" in batch:
         ids = torch.nn.functional.pad(batch["caption_ids"], (0, 4), value=pad_id)
         behind = torch.arange(ids.shape[1]) >= batch["caption_lengths"].unsqueeze(1)
         other["caption_ids"] = ids.masked_fill(behind, 5)
     if "features" in batch:
-        mask = batch["feature_mask"].clone()
-        mask[:, -3:] = False
-        one["feature_mask"], other["feature_mask"] = mask, mask
-        other["features"] = batch["features"].masked_fill(~mask.unsqueeze(2), 7.0)
+        mask, features = batch["feature_mask"].clone(), batch["features"].clone()
+        half = features.shape[1] // 2
+        mask[:, half:], features[:, half:] = False, 7.0
+        one["feature_mask"], one["features"] = mask[:, :half], features[:, :half]
+        other["feature_mask"], other["features"] = mask, features
     return one, other

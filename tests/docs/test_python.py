@@ -17,18 +17,27 @@ def blocks(heading):
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
-def test_training_runs(monkeypatch, tmp_path):
+@pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")  # said of any small example
+def test_quick_start_and_what_follows_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     names = {}
-    exec(blocks("Train"), names)
+    exec(blocks("Quick start"), names)
     assert math.isfinite(names["trainer"].callback_metrics["val/loss"])
     # the other section needs a run folder: it gets the checkpoint that was just written
+    path = names["trainer"].checkpoint_callback.best_model_path
     code = blocks("Caption images with a finished run")
-    assert code.count("image.jpg") == 2
-    exec(code.replace("runs/dual_transfer/RUN", "model.ckpt").replace("image.jpg", "docs/scene.png"), names)
-    found = names["captioner"].caption(["docs/scene.png"])
-    assert found[0][0][0]
+    assert code.count("image.jpg") == 4
+    exec(code.replace("runs/dual_transfer/RUN", path).replace("image.jpg", "docs/scene.png"), names)
+    assert names["captioner"].caption("docs/scene.png")[0][0][0]
+    assert len(names["output"].logits) == len(names["output"].targets)
+    assert names["maps"].shape == (len(names["tokens"]), 8, 8)
+
+
+def test_the_quick_start_is_ten_lines():
+    lines = [line for line in blocks("Quick start").splitlines() if line]
+    assert len(lines) <= 10
+    assert "_id" not in " ".join(lines)
 
 
 def test_names_in_running_text_exist():

@@ -1,7 +1,6 @@
 """Laws of the stages of distillation: what learns, what is handed over, what a finished run needs."""
 
 import json
-import math
 import shutil
 
 import pytest
@@ -58,7 +57,6 @@ def make(kind, data, **changes):
 
 
 MODULES = [
-    (TextAutoencoding, {}),
     (Distillation, {"text_lr_factor": 1.0, "label_weight": 1.0}),
     (CodeCaptioning, {"label_weight": 1.0, "attend_code": True, "attention": "bahdanau"}),
     (CodeCaptioning, {"decoder": "attention_rnn", "decoder_dim": 10, "attend_code": True, "attention": "dot"}),
@@ -83,8 +81,6 @@ def test_loss_falls_and_every_parameter_learns(data, batch, kind, changes):
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.9 * first
-    if kind is TextAutoencoding:
-        assert first == pytest.approx(math.log(data.vocab_size), rel=0.15)
 
 
 def test_a_loss_that_is_no_number_shows_in_the_epochs_mean():
@@ -101,19 +97,6 @@ def test_the_share_of_own_words_grows_by_epoch(data, monkeypatch, kind):
         shares.append(module.sampling_share())
     assert shares == [0, 0.25, 0.5, 0.5]
     assert make(kind, data, scheduled_sampling=0.5).sampling_share() == 0.5
-
-
-def test_frozen_text_encoder_does_not_move_by_a_bit(data, batch):
-    module = make(Distillation, data, text_lr_factor=0).train()
-    assert not module.text.training
-    before = {name: value.clone() for name, value in module.text.state_dict().items()}
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
-    for _ in range(2):
-        module.training_step(batch, 0).backward()
-        optimizer.step()
-    for name, value in module.text.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert all(parameter.grad is None for parameter in module.text.parameters())
 
 
 def test_teachers_are_left_out_at_random_and_do_not_learn(data, batch):
