@@ -28,7 +28,7 @@ CAPTIONERS = {"attention_rnn", "dual_transfer", "transformer_captioner"}
 def test_numbers_of_files():
     assert len(EXPERIMENTS) == 11
     assert len(OFFLINE) == len(EXPERIMENTS), "every experiment has a twin that needs nothing"
-    assert len(OVERLAYS) == 21
+    assert len(OVERLAYS) == 25
     assert {path.name for path in OFFLINE} == {path.name for path in EXPERIMENTS}
 
 
