@@ -6,6 +6,7 @@ trained from random weights.
 
 from typing import Any, ClassVar
 
+from core.errors import UserError
 from lightning_modules.parts.attention import AttendingModule
 from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
@@ -62,6 +63,8 @@ class TransformerCaptioner(UnfreezingEncoder, AttendingModule, BagOfWordsOptions
         **kwargs: Any,
     ) -> None:
         super().__init__(lr=lr, lr_pretrained=lr_pretrained, **kwargs)
+        if layers < 1:
+            raise UserError(f"model.init_args.layers is {layers}: expected 1 or more")
         encoder = self.new_encoder(unfreeze_epoch=self.unfreeze_epoch is not None)
         feature_dim = encoder.grid_dim if encoder is not None else self.feature_dim or 0
         self.captioner = TransformerNetwork(
