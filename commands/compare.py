@@ -43,6 +43,7 @@ def build_parser() -> Parser:
     add("--samples", type=int, default=1000, help="resamples of the paired bootstrap; 0: no test")
     add("--images", "--pictures", type=int, default=40, help="images on the page; 0: none")
     add("--different-data", action="store_true", help="show runs of different data in one table, without tests")
+    add("--trust", action="store_true", help="let the configurations of runs name classes of anybody")
     add("--json", action="store_true", help="print one JSON object instead of tables")
     return parser
 
@@ -59,7 +60,7 @@ def main(args: Sequence[str]) -> int:
     from commands.comparison.metrics_table import choose_columns, current_names, tidy_frame
     from commands.comparison.results import read_results
 
-    results = read_results(options.runs, options.split)
+    results = read_results(options.runs, options.split, options.trust)
     metrics = choose_columns(
         current_names(options.metrics, "--metrics"), [result.metrics for result in results], "--metrics"
     )

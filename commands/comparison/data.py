@@ -32,7 +32,7 @@ def evaluated_data(section: Section, words: Sequence[str]) -> Section:
     configs = option_values(words, "--config")
     changes = [f"{name}={value}" for name, value in options(words) if name.startswith("--data.")]
     if configs:
-        section = _of_files(configs) or section
+        section = data_of_files(configs) or section
     if not section or not (configs or changes):
         return section
     parser = _parser()
@@ -80,7 +80,7 @@ def _parser() -> "ArgumentParser":
     return parser
 
 
-def _of_files(configs: Sequence[str]) -> Section:
+def data_of_files(configs: Sequence[str]) -> Section:
     """Part "data" of experiment files, the later over the earlier; empty when one is gone."""
     from omegaconf import OmegaConf
 

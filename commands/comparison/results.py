@@ -3,18 +3,18 @@
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from commands.comparison.data import Section, evaluated_data, option_values
+from commands.comparison.data import Section, data_of_files, evaluated_data, option_values, options
 from commands.comparison.metrics_table import OWN, Scores, merge_baselines, read_metrics
 from commands.stage_state import read_state
 from core.errors import UserError
 from core.renamed import renamed_metric
+from core.safe_yaml import read_yaml
+from core.trust import check_trusted, is_own
 from metrics.names import deciding_key, metric
 
 Split = Literal["test", "val"]
@@ -73,7 +73,7 @@ class Result:
         return section
 
 
-def read_results(paths: Sequence[str], split: Split | None) -> list[Result]:
+def read_results(paths: Sequence[str], split: Split | None, trust: bool = False) -> list[Result]:
     """Finds the evaluation that each path means.
 
     A run folder means its last evaluation on the split: one by ``test`` if all have it, else by ``validate``, else
@@ -82,6 +82,7 @@ def read_results(paths: Sequence[str], split: Split | None) -> list[Result]:
     Args:
         paths: run folders, evaluation folders, stages of recipes.
         split: None: test when every one has a test, else val.
+        trust: configurations of runs may name anybody's classes.
 
     Raises:
         UserError: a path holds no run, or a run was not evaluated on the split.
@@ -92,7 +93,7 @@ def read_results(paths: Sequence[str], split: Split | None) -> list[Result]:
             raise UserError(f"'{folder}' is no run and no evaluation: give a folder that fit or test printed last")
     if split is None:
         split = "test" if all(_evaluation(folder, "test") for folder in folders) else "val"
-    return [_read(folder, name, split) for folder, name in zip(folders, short_names(folders), strict=True)]
+    return [_read(folder, name, split, trust) for folder, name in zip(folders, short_names(folders), strict=True)]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -131,20 +132,33 @@ def _split_of(folder: Path) -> Split:
     return "val" if "--data.init_args.evaluate_on=val" in words else _COMMANDS.get(name, "test")
 
 
-def _read(folder: Path, name: str, split: Split) -> Result:
+def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
     place = _evaluation(folder, split)
     if place is not None:
         rows = read_metrics(place)
         own = rows.pop(OWN, {})
         run, words = _run_behind(place)
         config = read_config(run)
+        if not trust:
+            _check_trusted(run, config, words)
         config["data"] = evaluated_data(config.get("data") or {}, words)
         return Result(name, place, run, split, own, rows, config)
     metrics = best_validation(folder) if split == "val" else {}
     if not metrics:
         command = f"python cli.py {'test' if split == 'test' else 'validate'} --ckpt_path {folder}"
         raise UserError(f"'{folder}' was not evaluated on the {split} split: run {command}, or choose another --split")
-    return Result(name, folder, folder, split, metrics, {}, read_config(folder))
+    config = read_config(folder)
+    if not trust:
+        _check_trusted(folder, config, ())
+    return Result(name, folder, folder, split, metrics, {}, config)
+
+
+def _check_trusted(run: Path | None, config: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Refuses to build the data of a stranger's run from classes of others, see `core.trust`."""
+    if run is None or not is_own(run / "config.yaml"):
+        check_trusted(dict(config), f"{run}/config.yaml")
+        check_trusted([value for _, value in options(words)], f"the command of '{run}'")
+        check_trusted(data_of_files(option_values(words, "--config")), f"files of the command of '{run}'")
 
 
 def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
@@ -168,7 +182,7 @@ def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
 def read_config(run: Path | None) -> dict[str, Any]:
     """A run's saved configuration; empty when there is none."""
     path = None if run is None else run / "config.yaml"
-    return dict(yaml.safe_load(path.read_text("utf-8"))) if path is not None and path.is_file() else {}
+    return dict(read_yaml(path) or {}) if path is not None and path.is_file() else {}
 
 
 def flat(value: Any, place: str = "") -> dict[str, Any]:

@@ -53,3 +53,18 @@ def test_a_strangers_run_does_not_run_its_code(tmp_path, capsys, monkeypatch):
     assert cli.main(["resume", str(run), "--trust"]) == 1
     assert mark.exists(), "trusted, it is imported"
     shutil.rmtree(run)
+
+
+def test_compare_does_not_run_a_strangers_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    mark = tmp_path / "mark"
+    (tmp_path / "stranger_data.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Data: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run in runs:
+        run.mkdir()
+        (run / "config.yaml").write_text(yaml.safe_dump({"data": {"class_path": "stranger_data.Data"}}))
+        (run / "metrics.csv").write_text("step,val/bleu4,val/cider_d\n1,0.1,0.2\n")
+    assert cli.main(["compare", *map(str, runs), "--out", str(tmp_path / "out"), "--split", "val"]) == 1
+    assert "data.class_path names 'stranger_data.Data'" in capsys.readouterr().err
+    assert not mark.exists()
