@@ -158,7 +158,8 @@ def _check_trusted(run: Path | None, config: Mapping[str, Any], words: Sequence[
     if run is None or not is_own(run / "config.yaml"):
         check_trusted(dict(config), f"{run}/config.yaml")
         check_trusted([value for _, value in options(words)], f"the command of '{run}'")
-        check_trusted(data_of_files(option_values(words, "--config")), f"files of the command of '{run}'")
+        if files := option_values(words, "--config"):
+            check_trusted(data_of_files(files), f"files of the command of '{run}'")
 
 
 def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
