@@ -125,7 +125,6 @@ class AttentionRNNCaptioner(Captioner):
         projected: Tensor = self.normalise(self.project(grid))
         features: Tensor = self.feature_dropout(with_grid_positions(projected) if self.positions else projected)
         memory = {"features": features, "keys": self.decoder.attention.keys(features)}
-        mask = None
         if mask is None:
             return memory | {"pooled": features.mean(1) if whole is None else whole}
         if whole is None:
