@@ -177,7 +177,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Lightning's, which remembers the best figure also when the run folder has been moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the best figure so far as long as its file is there."""
+        """Restores the best figure so far if its file exists."""
         here = Path(str(self.dirpath))
         if (here / "best.ckpt").is_file() and state_dict["best_model_score"] is not None:
             # Else the next validation, however bad, would replace best.ckpt. Without a score that file is of a

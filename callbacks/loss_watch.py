@@ -15,7 +15,7 @@ _MEDIAN_OF, _LEAST = 200, 5
 
 
 class LossWatch:
-    """Keeps losses on their device and looks at them from time to time, since a look waits for the GPU.
+    """Keeps losses on their device and checks them from time to time, since a check waits for the GPU.
 
     Attributes:
         diverged: what is to be said of a loss that has exploded and has not come back; None: all is well.
@@ -41,7 +41,7 @@ class LossWatch:
             self._waiting.append((step, loss.detach(), names))
 
     def check(self, kept: str) -> None:
-        """Looks at the losses since the last look.
+        """Checks the losses since the last check.
 
         Args:
             kept: what is left to go on from, for the message.

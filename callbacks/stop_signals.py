@@ -74,7 +74,7 @@ class StopSignals(Callback):
         self._install()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training goes on."""
+        """Training continues."""
         self._saves = trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -92,7 +92,7 @@ class BaseModule(LightningModule):
 
     @classmethod
     def for_data(cls, data: CaptionDataModule, **options: Any) -> Self:
-        """Builds a module for a data module, whose facts (sizes and special tokens) it takes over.
+        """Builds a module for a data module, whose facts (sizes and special tokens) it uses.
 
         Args:
             data: such as `datamodules.scenes.SceneCaptions`.
@@ -116,7 +116,7 @@ class BaseModule(LightningModule):
         return self.trainer.ckpt_path is None
 
     def setup(self, stage: str) -> None:
-        """Takes over what the data module says of itself and, in a new run, the weights to start from."""
+        """Reads the facts of the data module and, in a new run, loads the weights to start from."""
         if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
             self.inference = {"method": self.method, **self.data.describe()}
         self.check_settings()
@@ -126,7 +126,7 @@ class BaseModule(LightningModule):
                 self.load_stage(self.init_from)
 
     def check_settings(self) -> None:
-        """Looks at options that would otherwise fail late or not at all.
+        """Checks options that would otherwise fail late or not at all.
 
         Raises:
             UserError: one is out of its range.

@@ -91,7 +91,7 @@ class CaptioningModule(TokenOptions):
             self.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
 
     def check_settings(self) -> None:
-        """Also looks at the number of images captioned in validation."""
+        """Also checks the number of images captioned in validation."""
         super().check_settings()
         if self.val_images is not None and self.val_images < 1:
             raise UserError(f"model.init_args.val_images is {self.val_images}: expected 1 or more, or null for all")

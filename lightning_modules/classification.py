@@ -87,7 +87,7 @@ class ClassificationModule(BaseModule):
             self.threshold.fill_(0.5 if self.given_threshold is None else self.given_threshold)
 
     def check_settings(self) -> None:
-        """Also looks at the threshold."""
+        """Also checks the threshold."""
         super().check_settings()
         if self.given_threshold is not None and not 0 <= self.given_threshold <= 1:
             raise UserError(

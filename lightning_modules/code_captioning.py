@@ -1,7 +1,7 @@
 """Captioning through a code: the image codes of distillation and the decoder of the text autoencoder, fine-tuned.
 
 Control without distillation: `image_from` is a classifier, or null. Show and Tell: ``entry: first_word`` and
-`text_from` null. With an attention, the decoder also looks at the regions; ``decoder: attention_rnn`` is then that of
+`text_from` null. With an attention, the decoder also attends to the regions; ``decoder: attention_rnn`` is then that of
 the attention RNN, which starts from the code.
 
 Letters: B images, N captions, D code width, C labels.

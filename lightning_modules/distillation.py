@@ -1,4 +1,4 @@
-"""Cross-modal distillation: a picture's code is drawn to the codes of its captions.
+"""Cross-modal distillation: an image's code is drawn to the codes of its captions.
 
 The sentence codes are those of `TextAutoencoding`. Assistants (densely guided distillation, Son et al. 2021): what
 shrinks along their chain is the head that makes image codes out of the CNN's features, by the widths of its hidden
@@ -246,7 +246,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
 
 
 def check_ranges(text_lr_factor: float, teacher_dropout: float, temperature: float) -> None:
-    """Looks at what would fail late.
+    """Checks options that would fail late.
 
     Raises:
         UserError: a value is out of its range.

@@ -13,7 +13,7 @@ _OPTION = re.compile(r"[Oo]ption '([\w.]+)'")
 
 
 def check_files(files: list[str], trust: bool = False) -> None:
-    """Looks at every experiment file by itself.
+    """Checks every experiment file by itself.
 
     Args:
         files: of a command line, those of runs included.

@@ -33,7 +33,7 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
 
     Returns:
         The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` continues in that
-        run; from any other checkpoint it writes a folder of its own, since going on would take back what followed.
+        run; from any other checkpoint it writes a folder of its own, since resuming would undo what followed.
 
     Raises:
         UserError: the folder is taken, or there is no such checkpoint.

@@ -1,4 +1,4 @@
-"""Where an attention looks: how spread out it is, and whether it looks at what is being named.
+"""What an attention attends to: how spread out it is, and whether it attends to what is being named.
 
 The pointing game (Zhang et al. 2016) on the synthetic scenes, whose boxes are known: while a caption names an object,
 does the cell with the most attention lie on it? A cell lies on an object when its centre is in the object's box grown

@@ -122,7 +122,7 @@ class Audit:
 
 
 def audit_labels(chosen: ArrayLike, names: Sequence[str], target: Sequence[float] | None = None) -> Audit:
-    """Looks at pseudo-labels.
+    """Audits pseudo-labels.
 
     They have collapsed when a label is on 90% of the images or more and the target has it clearly less often; when a
     tenth of the labels, and at least two, are on no image though the target has them; or when the effective number of

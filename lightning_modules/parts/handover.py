@@ -45,7 +45,7 @@ def check_same_words(checkpoint: Mapping[str, Any], inference: Mapping[str, Any]
 def check_same_settings(
     checkpoint: Mapping[str, Any], own: Mapping[str, Any], names: tuple[str, ...], argument: str, path: str
 ) -> None:
-    """Hyper-parameters that shape what is taken over must be those of the earlier stage.
+    """Hyper-parameters that shape the loaded part must be those of the earlier stage.
 
     Raises:
         UserError: one is not.
@@ -95,12 +95,12 @@ def load_submodule(
 def load_image_codes(
     coder: ImageCoder, settings: Mapping[str, Any], inference: Mapping[str, Any], argument: str, path: str
 ) -> None:
-    """Starts image codes from a classifier of pictures (stage b) or from a distilled coder (stage c).
+    """Starts image codes from an image classifier (stage b) or from a distilled coder (stage c).
 
     Args:
         coder: of this run.
         settings: this run's hyper-parameters.
-        inference: what this run needs to look at pictures, see `BaseModule`.
+        inference: what this run needs to read images, see `BaseModule`.
         argument: the hyper-parameter that names the earlier run.
         path: what it says.
 
@@ -123,7 +123,7 @@ def check_same_look(
     argument: str,
     path: str,
 ) -> None:
-    """A head goes on with the features that it was trained on: of the same CNN, pooled and normalised alike.
+    """A head must see the features that it was trained on: of the same CNN, pooled and normalised alike.
 
     Shapes alone do not tell: SqueezeNet's regions have as many channels seen from one side or from eight.
 
@@ -157,7 +157,7 @@ def check_same_features(checkpoint: Mapping[str, Any], inference: Mapping[str, A
 
 
 def cnn_of_features(checkpoint: Mapping[str, Any], path: str, name: str) -> dict[str, Tensor]:
-    """Weights of the frozen CNN that made the features of a run; none when the run read pictures.
+    """Weights of the frozen CNN that made the features of a run; none when the run read images.
 
     Args:
         checkpoint: of that run.

@@ -10,14 +10,14 @@ from datamodules.base import CaptionDataModule
 from networks.layers.pooling import CovariancePooling
 
 IMAGES = 4000
-"""Training pictures looked at, at most, evenly spread, so that a large data set costs no more than a small one."""
+"""Training images used at most, evenly spread, so that a large data set costs no more than a small one."""
 
 
 @torch.no_grad()
 def fit_pooling(
     module: nn.Module, forward: Callable[[Batch], object], data: CaptionDataModule, device: torch.device
 ) -> None:
-    """Shows training pictures to every `CovariancePooling` that has not found its directions yet.
+    """Fits every `CovariancePooling` that has no directions yet on training images.
 
     Args:
         module: with such layers or without; its modes and torch's random state are left as they were.

@@ -10,10 +10,10 @@ from networks.captioners.base import Captioner
 
 @torch.no_grad()
 def fill_index(captioner: Captioner, data: CaptionDataModule, device: torch.device) -> None:
-    """Looks at all training pictures with the present weights and fills the bank.
+    """Encodes all training images with the present weights and fills the retrieval index.
 
     Args:
-        captioner: with a bank; its mode and torch's random state are left as they were.
+        captioner: with an index; its mode and torch's random state are left as they were.
         data: whose training split is taken, the same on every rank.
         device: of the captioner.
     """
@@ -27,7 +27,7 @@ def fill_index(captioner: Captioner, data: CaptionDataModule, device: torch.devi
                 if key in batch:
                     batch[key] = batch[key].to(device)
             state = captioner.similarity_state(captioner.encode(batch))
-            assert state is not None, "who has a bank says what pictures are known by"
+            assert state is not None, "a captioner with an index has a similarity state"
             states.append(state)
     encode = data.tokenizer.encode
     captions = [[encode(text)[1:-1] for text in example.captions] for example in data.examples("train")]

@@ -48,7 +48,7 @@ class TokenOptions(BaseModule):
             self.tokenizer = tokenizer_from_spec(self.inference["tokenizer"])
 
     def check_settings(self) -> None:
-        """Also looks at the label smoothing."""
+        """Also checks the label smoothing."""
         super().check_settings()
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"model.init_args.label_smoothing is {self.label_smoothing}: expected 0 to 1")
