@@ -54,8 +54,8 @@ def parse_yaml(text: str, name: str, loader: type[yaml.SafeLoader] = yaml.SafeLo
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a YAML file")
+    if not path.is_file():  # nor a pipe or a device, which may never end
+        raise UserError(f"{path}: cannot be read, it is no file; give a YAML file")
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
@@ -64,6 +64,8 @@ def _text(path: Path) -> str:
                 f"{path}: larger than {_LARGEST // 1024} KiB; expected a configuration; is it the right file?"
             )
         return data.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
 

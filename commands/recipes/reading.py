@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
+from core.safe_yaml import read_yaml
 
 _SECTIONS = ("vars", "groups", "stages", "summary")
 _KEYS = ("about", "extends", *_SECTIONS)
@@ -90,18 +91,10 @@ def _check_bodies(content: dict[str, Any], path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text("utf-8"), Loader=_Loader)  # a SafeLoader
-    except FileNotFoundError:
+    if not path.exists():
         known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml"))
-        raise UserError(f"there is no recipe '{path}'{near(str(path), known)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): give a recipe, a YAML file in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{place}: not valid YAML ({reason}); fix the file there or just above") from error
+        raise UserError(f"there is no recipe '{path}'{near(str(path), known)}")
+    return read_yaml(path, _Loader)
 
 
 def _inherit(
