@@ -33,9 +33,6 @@ STATISTICS = (
 )
 """Columns of a row: closest reference length; n-grams of the candidate, and those of them found (clipped), per order;
 ROUGE-L in [0, 1] and CIDEr-D in [0, 10] of this image."""
-SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")
-"""Keys of the scores, in the order of printing."""
-
 _BETA = 1.2
 _SIGMA = 6.0
 
@@ -259,9 +256,20 @@ class ImageScores:
         return {name: values[:, i] for i, name in enumerate(SCORES)}
 
 
+_OF_SUMS: tuple[tuple[tuple[str, ...], Callable[[Rows, Rows], Rows]], ...] = (
+    (("bleu1", "bleu2", "bleu3", "bleu4"), lambda sums, count: bleu_from_sums(sums)),  # no mean
+    (("rouge_l", "cider_d"), lambda sums, count: sums[..., 9:11] / count[..., None]),
+)
+"""Keys of scores, and how they follow from summed rows ``(..., S)`` and the number of images ``(...)``: a metric of
+captions is one line here, and one in `metrics.names`."""
+
+SCORES = tuple(key for keys, _ in _OF_SUMS for key in keys)
+"""Keys of the scores, in the order of printing."""
+
+
 def scores_of_sums(sums: Rows, count: Rows) -> Rows:
-    """Summed rows ``(..., S)`` over ``count`` ``(...)`` images -> ``(..., 6)`` scores in the order of `SCORES`."""
-    return np.concatenate([bleu_from_sums(sums), sums[..., 9:] / count[..., None]], axis=-1)
+    """Summed rows ``(..., S)`` over ``count`` ``(...)`` images to scores ``(..., K)`` in the order of `SCORES`."""
+    return np.concatenate([score(sums, count) for _, score in _OF_SUMS], axis=-1)
 
 
 def corpus_scores(rows: Rows) -> dict[str, float]:
@@ -299,7 +307,8 @@ def score_captions(
         UserError: A prediction for an image without references, or nothing to score.
 
     >>> refs = {"1": ["A dog runs on grass."], "2": ["Two cats sleep.", "A pair of cats asleep"]}
-    >>> {k: round(v, 3) for k, v in score_captions({"1": "a dog runs", "2": "two cats sleep"}, refs).items()}
-    {'bleu1': 0.717, 'bleu2': 0.717, 'bleu3': 0.717, 'bleu4': 0.023, 'rouge_l': 0.859, 'cider_d': 4.401}
+    >>> scores = score_captions({"1": "a dog runs", "2": "two cats sleep"}, refs)
+    >>> {name: round(scores[name], 3) for name in ("bleu1", "bleu4", "rouge_l", "cider_d")}
+    {'bleu1': 0.717, 'bleu4': 0.023, 'rouge_l': 0.859, 'cider_d': 4.401}
     """
     return score_images(predictions, references, tokenize).corpus()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["captions", "labels", "codes"]
-Direction = Literal["max", "min"]
+Direction = Literal["max", "min", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class MetricName:
         key: name in logs and files, without the split: ``bleu4`` of ``val/bleu4``.
         title: heading of its column.
         kind: what it is about; None for metrics that every method has, such as the loss.
-        direction: whether more or less of it is better.
+        direction: whether more or less of it is better; "none": neither is, as with a length.
         digits: decimals printed.
         rank: order of importance within its kind, from 1; figures draw the most important ones. 0: never drawn unless
             it is asked for.
@@ -42,7 +42,9 @@ class MetricName:
         return "" if value is None else f"{value:.{self.digits}f}"
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of some values; None when there are none."""
+        """The best of some values; None when there are none, or none is better than another."""
+        if self.direction == "none":
+            return None
         return (max if self.direction == "max" else min)(values, default=None)
 
 

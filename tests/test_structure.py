@@ -21,9 +21,9 @@ COPIED = "".join(f"    value_{number} = {number}\n" for number in range(5))
 
 @pytest.fixture(scope="module")
 def measured():
-    start = time.perf_counter()
+    start = time.process_time()
     measures = structure.measure(ROOT)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     return {item.name: item for item in measures}
 
 

@@ -18,6 +18,7 @@ from datamodules.scenes.generator import Scene
 from datamodules.scenes.grammar import fresh_caption
 from metrics.baselines.rows import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND
 from metrics.captions import SCORES, ImageScores, References, ngram_counts
+from metrics.names import metric
 
 _SPEAKERS = 12
 _CANDIDATES = 24
@@ -66,7 +67,8 @@ def language_only_captions(train_scenes: Sequence[Scene], train_captions: Sequen
         caption: scene_scores([caption] * len(scenes), scenes, references)
         for caption in _likely_captions(train_captions)
     }
-    return {name: max(table, key=lambda text: table[text][name]) for name in (*SCORES, "fact_f1")}
+    names = [name for name in (*SCORES, "fact_f1") if metric(name).direction == "max"]
+    return {name: max(table, key=lambda text: table[text][name]) for name in names}
 
 
 def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
@@ -105,5 +107,5 @@ def scene_baselines(
     }
     scored = {name: scene_scores(captions, scenes, prepared) for name, captions in rows.items()}
     by_text = {text: scene_scores([text] * len(scenes), scenes, prepared) for text in set(fixed.values())}
-    scored[LANGUAGE_ONLY] = {metric: by_text[text][metric] for metric, text in fixed.items()}
+    scored[LANGUAGE_ONLY] = {name: by_text[text][name] for name, text in fixed.items()}
     return scored

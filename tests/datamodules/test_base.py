@@ -8,21 +8,18 @@ import pytest
 from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
+from commands.data_sets import data_class, data_sets
 from core.errors import DataError, UserError
 from datamodules.base import CaptionDataModule
-from datamodules.coco import COCOCaptions
-from datamodules.flickr8k import Flickr8k
 from datamodules.folder_captions import FolderCaptions
-from datamodules.folder_labels import FolderLabels
-from datamodules.hub_captions import HubCaptions
 from datamodules.pseudo_labels import PseudoLabels
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import Example, Problem
 from datamodules.scenes import SceneCaptions
-from datamodules.socratis import Socratis
 from datamodules.ucm_captions import UCMCaptions
 
-MODULES = (COCOCaptions, Flickr8k, FolderCaptions, FolderLabels, HubCaptions, SceneCaptions, Socratis, UCMCaptions)
+MODULES = tuple(data_class(name) for name in data_sets() if name != "pseudo_labels")
+"""All data sets; the images of pseudo-labels are those of another data module."""
 SHARED = {
     name
     for name, parameter in inspect.signature(CaptionDataModule.__init__).parameters.items()

@@ -14,9 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import cli
 from lightning_modules import METHODS
+from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
 from lightning_modules.parts.tokens import TokenOptions
+from networks.layers.sequences import select_rows, target_mask
 from tests.conftest import ROOT
 from tests.twins import cases, fitting_twins, freezing, make_data, predicts, saved_and_loaded, with_padding, write_twins
 
@@ -88,6 +90,22 @@ def test_loss_starts_where_chance_does(case, made):
     else:
         assert math.isfinite(loss)
         assert loss > 0
+
+
+@pytest.mark.parametrize("case", [case for case in LEARNING if issubclass(case.method, CaptioningModule)], ids=str)
+def test_decoding_step_by_step_scores_as_teacher_forcing_does(case, made):
+    data, batch = made(case)
+    captioner = case.make(data).eval().captioner
+    ids, lengths = batch["caption_ids"], batch["caption_lengths"]
+    with torch.no_grad():
+        memory = captioner.encode(batch)
+        expected = captioner(memory, ids, lengths, batch["image_index"]).logits
+        rows, state, scores = select_rows(memory, batch["image_index"]), None, []
+        for token in ids[:, :-1].unbind(1):
+            logits, state = captioner.step(rows, token, state)
+            scores.append(logits)
+    found = torch.stack(scores, dim=1)[target_mask(lengths, ids.shape[1])]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

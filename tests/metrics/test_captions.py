@@ -124,7 +124,8 @@ def test_order_of_images_does_not_matter():
 def test_perfect_and_empty_captions():
     references = {"1": ["a man rides a horse on a beach"], "2": ["two small dogs play in deep snow"]}
     perfect = score_captions({i: r[0] for i, r in references.items()}, references)
-    assert perfect == pytest.approx(dict.fromkeys(SCORES[:5], 1.0) | {"cider_d": 10.0})
+    shares = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
+    assert perfect == pytest.approx(dict.fromkeys(shares, 1.0) | {"cider_d": 10.0})
     for text in ("", " ", ".", "!"):
         assert score_captions({"1": text, "2": text}, references) == pytest.approx(dict.fromkeys(SCORES, 0.0), abs=1e-6)
     one = score_captions({"1": "a", "2": "two small"}, references)
