@@ -31,7 +31,7 @@ def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Tab
     """
     shown = [metric(key) for key in report_keys(key for row in rows.values() for key in row)]
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for item in shown:
         table.add_column(item.title.replace(" ", "\n"), justify="right", no_wrap=True)
     _, above = unbeaten(next(iter(rows.values()), {}), rows)
@@ -50,7 +50,7 @@ def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Map
         flags: runs that do not beat a baseline.
     """
     table = Table()
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for key in runs.columns:
         table.add_column(metric(key).title, justify="right")
     for name, cells in zip(runs.index, runs.to_numpy().tolist(), strict=True):
@@ -65,7 +65,7 @@ def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Map
 def label_table(rows: "Sequence[LabelRow]") -> Table:
     """Precision, recall, F1 and average precision of every label."""
     table = Table(title="labels", title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for head in ("images", "predicted", "precision", "recall", "F1", "AP"):
         table.add_column(head, justify="right")
     for row in rows:
