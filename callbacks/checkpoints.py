@@ -3,6 +3,7 @@
 import signal
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         del storage_options
         target = Path(path)
         kept = f"{target} is left as it was" if target.is_file() else "nothing was saved"
-        check_finite_weights(checkpoint.get("state_dict", {}), kept)
         try:
-            with replacing(target, durable=True) as file:
+            # the weights are checked while they are written, which costs next to nothing; the file has no name yet
+            with replacing(target, durable=True) as file, ThreadPoolExecutor(1) as pool:
+                checked = pool.submit(check_finite_weights, checkpoint.get("state_dict", {}), kept)
                 torch.save(checkpoint, file)
+                checked.result()
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
             raise UserError(

@@ -22,7 +22,9 @@ _CHILD = "CAPTION_RUN_DIR"
 """Environment variable by which the first process of a run tells its folder to those that it starts: ID:FOLDER."""
 
 
-def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs: list[str]) -> tuple[Path, Path | None]:
+def locate(
+    subcommand: str, run_dir: str | None, ckpt_path: str | None, configs: list[str], writes: bool = True
+) -> tuple[Path, Path | None]:
     """Decides where a command writes and which checkpoint it reads.
 
     Args:
@@ -30,6 +32,7 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
         run_dir: folder asked for, or None.
         ckpt_path: checkpoint or run folder asked for; "last" and "best" are those of `run_dir`.
         configs: experiment files, the first one names the experiment.
+        writes: false: nothing will be written, so the folder is only named.
 
     Returns:
         The folder to write into and the checkpoint file, if any. Training from a run's ``last.ckpt`` continues in that
@@ -43,6 +46,8 @@ def locate(subcommand: str, run_dir: str | None, ckpt_path: str | None, configs:
     # a rank alone is no proof: Lightning leaves LOCAL_RANK behind in the process that started the others
     if starter == str(os.getppid()) and os.environ.get("LOCAL_RANK", "0") != "0":
         return Path(announced), checkpoint
+    if not writes:
+        return Path(run_dir or _new_folder(configs)), checkpoint
     if subcommand == "fit":
         folder, checkpoint = _training_folder(run_dir, checkpoint, configs)
     else:

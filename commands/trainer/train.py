@@ -106,8 +106,9 @@ class TrainerCLI(LightningCLI):
         if "verbose" in config:
             config["verbose"] = False  # RunReport prints the table
         config["weights_only"] = True
+        writes = not config["trainer"]["fast_dev_run"]
         self.run_dir, checkpoint = runs.locate(
-            self.subcommand, config["run_dir"], config["ckpt_path"], runs.config_files(self._args)
+            self.subcommand, config["run_dir"], config["ckpt_path"], runs.config_files(self._args), writes
         )
         # the saved configuration is that of an experiment, wherever it runs
         config["run_dir"] = None
