@@ -22,9 +22,6 @@ def measured():
     return {item.name: item for item in measures}
 
 
-def test_known_names_are_measures(measured):
-
-
 @pytest.mark.parametrize("name", [item.name for item in structure.measure(ROOT)])
 def test_limit_holds(measured, name):
     item = measured[name]
