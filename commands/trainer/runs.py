@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,9 @@ def _own(folder: Path) -> Path:
     """Takes a folder for this process; of several processes of one run the first one takes it for all."""
     if all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID")):
         _owned.append(FolderLock(folder))
+        for left in (*folder.glob("*.tmp*"), *folder.glob("checkpoints/*.tmp*")):
+            if re.fullmatch(r".+\.tmp\d+", left.name):  # of a process that was killed while it wrote: it had the lock
+                left.unlink(missing_ok=True)
     return folder
 
 
