@@ -35,3 +35,14 @@ def test_full_disk_leaves_the_previous_file(tmp_path, monkeypatch, error):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_best_file_from_after_the_checkpoint_does_not_stop_a_resume(tmp_path):
+    """The run died between its first best.ckpt and the next last.ckpt, whose state knows of no best score yet."""
+    (tmp_path / "best.ckpt").touch()
+    saved = module.best_checkpoint(tmp_path, "val/loss", "min").state_dict()
+    assert saved["best_model_score"] is None
+    resumed = module.best_checkpoint(tmp_path, "val/loss", "min")
+    resumed.load_state_dict(saved)
+    assert resumed.best_model_score is None
+    assert not resumed.best_k_models, "the validation is made once more and replaces the file"
