@@ -17,6 +17,8 @@ extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.
 exclude_patterns = ["_build", "api/*/modules.rst"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 nitpicky = False  # annotations name classes of libraries, whose references would need the network
 
 myst_heading_anchors = 3
