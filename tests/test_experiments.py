@@ -23,6 +23,9 @@ FOLDER = ROOT / "experiments"
 OFFLINE = sorted((FOLDER / "offline").glob("*.yaml"))
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 OVERLAYS = sorted((FOLDER / "overlays").rglob("*.yaml"))
+PARTS = sorted((FOLDER / "recipes/parts").glob("*.yaml"))
+"""What recipes extend, not run themselves."""
+ALL = sorted(FOLDER.rglob("*.yaml"))
 STAGES = {"emotion_pseudo_labels", "emotion_student"}
 """Twins that need another stage's run; tests/lightning_modules/test_emotion_stages.py runs them."""
 CAPTIONERS = {"attention_rnn", "dual_transfer"}
@@ -69,7 +72,7 @@ def test_overlay_has_its_experiment(path):
     assert FOLDER / path.name in EXPERIMENTS
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=name_of)
+@pytest.mark.parametrize("path", [path for path in ALL if path not in PARTS], ids=name_of)
 def test_header_says_what_it_is_how_to_run_it_and_what_came_out(path):
     found = header(path)
     assert path.read_text().startswith(("# ", "about: "))

@@ -13,6 +13,7 @@ from commands.names import COMMANDS, TRAINER_COMMANDS
 from commands.recipes.reading import as_text, near, read_texts
 from core.errors import UserError
 from core.renamed import renamed_row
+from core.safe_yaml import parse_yaml
 
 _REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
@@ -131,13 +132,7 @@ def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path)
     """Makes a stage for every combination of its ``for``."""
     bodies: dict[str, Mapping[str, Any]] = {}
     for template, body in stages.items():
-        loop = body.get("for") or {}
-        if not isinstance(loop, dict) or not all(isinstance(values, list) and values for values in loop.values()):
-            raise UserError(f"{path}: stage '{template}': for: expected 'NAME: [value, ...]', found {loop!r:.60}")
-        for clash in set(loop) & set(variables):
-            raise UserError(
-                f"{path}: stage '{template}': for: '{clash}' is a variable of the recipe: take another name"
-            )
+        loop = _loop(body.get("for") or {}, _Scope(variables, {}, path), f"stage '{template}': for")
         for combination in itertools.product(*loop.values()):
             values = {str(key): as_text(value) for key, value in zip(loop, combination, strict=True)}
             name = _substitute(str(template), values)
@@ -209,6 +204,21 @@ class _Scope:
             return str(self.places[stage])
         known = [*self.variables, "run", *(f"{item}.run" for item in self.places)]
         raise UserError(f"{self.path}: {where}: '${{{name}}}' is unknown{near(name, known)}")
+
+
+def _loop(section: Any, scope: _Scope, where: str) -> dict[str, list[Any]]:
+    """The names and values of a ``for``; a text is filled in and read as a list."""
+    if not isinstance(section, dict):
+        raise UserError(f"{scope.path}: {where}: expected 'NAME: [value, ...]', found {section!r:.60}")
+    loop: dict[str, list[Any]] = {}
+    for name, values in section.items():
+        if name in scope.variables:
+            raise UserError(f"{scope.path}: {where}: '{name}' is a variable of the recipe: take another name")
+        listed = parse_yaml(scope.fill(values, where), f"{scope.path}: {where}") if isinstance(values, str) else values
+        if not isinstance(listed, list) or not listed:
+            raise UserError(f"{scope.path}: {where}: expected '{name}: [value, ...]', found {listed!r:.60}")
+        loop[str(name)] = listed
+    return loop
 
 
 def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope) -> Stage:

@@ -38,7 +38,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Reads a recipe file, with the recipe that it extends, and checks the names in it.
+    """Reads a recipe file, with the recipes that it extends, and checks the names in it.
 
     Args:
         path: the file.
@@ -59,11 +59,11 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The sections of a file, those of the recipe that it extends included; its own entries win."""
+    """The sections of a file, those of the recipes that it extends included; later entries win, its own most of all."""
     if path.resolve() in above:
         raise UserError(f"{path}: extends: recipes extend each other in a circle; remove one 'extends'")
     content = _load(path)
-    if not isinstance(content, dict) or not ("extends" in content or content.get("stages")):
+    if not isinstance(content, dict) or not (above or "extends" in content or content.get("stages")):
         raise UserError(f"{path}: expected a mapping with 'stages', each 'NAME: {{command: ...}}'")
     _check_keys(content, _KEYS, str(path))
     for section in _SECTIONS:
@@ -71,12 +71,20 @@ def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             raise UserError(f"{path}: {section}: expected a mapping, found {content[section]!r:.60}")
     _check_keys(content.get("summary") or {}, _SUMMARY_KEYS, f"{path}: summary")
     _check_bodies(content, path)
-    base: dict[str, Any] = {}
-    if "extends" in content:
-        if not isinstance(content["extends"], str):
-            raise UserError(f"{path}: extends: expected the file of a recipe, found {content['extends']!r:.60}")
-        base = _read_sections(path.parent / content["extends"], (*above, path.resolve()))
-    return {name: {**base.get(name, {}), **(content.get(name) or {})} for name in _SECTIONS}
+    sections = [_read_sections(path.parent / file, (*above, path.resolve())) for file in _extended(content, path)]
+    return {
+        name: {key: value for part in (*sections, content) for key, value in (part.get(name) or {}).items()}
+        for name in _SECTIONS
+    }
+
+
+def _extended(content: Mapping[str, Any], path: Path) -> list[str]:
+    """The files that a recipe extends: one, a list of them, or none."""
+    files = content.get("extends", [])
+    files = files if isinstance(files, list) else [files]
+    if not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: extends: expected the file of a recipe, found {content['extends']!r:.60}")
+    return files
 
 
 def _check_bodies(content: dict[str, Any], path: Path) -> None:
@@ -92,7 +100,7 @@ def _check_bodies(content: dict[str, Any], path: Path) -> None:
 
 def _load(path: Path) -> Any:
     if not path.exists():
-        known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml"))
+        known = sorted(str(p) for p in Path("experiments/recipes").rglob("*.yaml") if p.parent.name != "parts")
         raise UserError(f"there is no recipe '{path}'{near(str(path), known)}")
     return read_yaml(path, _Loader)
 

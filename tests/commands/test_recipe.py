@@ -7,6 +7,7 @@ import pytest
 
 import cli
 from tests.commands.recipes.fakes import RECIPE, error_of, recipe, snapshot
+from tests.commands.recipes.test_reading import RECIPES
 from tests.conftest import ROOT
 
 
@@ -64,7 +65,7 @@ def test_the_way_on_is_the_whole_command(stages, capsys):
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_of_the_project_are_whole(monkeypatch, capsys, tmp_path, path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CAPTION_DATA", "/data")

@@ -237,7 +237,7 @@ def recipe_of(page: Path, number: int, tmp_path: Path) -> Path:
     assert len(blocks) == 2
     path = tmp_path / "recipe.yaml"
     path.write_text(blocks[number])
-    shutil.copy(ROOT / "experiments" / "recipes" / "emotion_source.yaml", tmp_path)
+    shutil.copytree(ROOT / "experiments" / "recipes", tmp_path, dirs_exist_ok=True)
     return path
 
 

@@ -10,7 +10,7 @@ from commands.recipes.reading import read_document
 from core.errors import UserError
 from tests.conftest import ROOT
 
-RECIPES = sorted((ROOT / "experiments" / "recipes").rglob("*.yaml"))
+RECIPES = sorted(path for path in (ROOT / "experiments" / "recipes").rglob("*.yaml") if path.parent.name != "parts")
 BASE = """
 vars: {seed: 1, lr: 0.1}
 groups:
@@ -96,7 +96,10 @@ def test_group_is_filled_in_with_the_stages_of_the_recipe_that_extends_it():
         ("extends: train", "extends: slow", "r.yaml: group 'slow': groups extend each other in a circle: slow -> slow"),
         ("extends: base.yaml", "extends: bas.yaml", "there is no recipe 'bas.yaml'"),
         ("extends: base.yaml", "extends: r.yaml", "r.yaml: extends: recipes extend each other in a circle"),
-        ("extends: base.yaml", "extends: [base.yaml]", "r.yaml: extends: expected the file of a recipe"),
+        ("extends: base.yaml", "extends: [base.yaml, 3]", "r.yaml: extends: expected the file of a recipe"),
+        ("name: [x, y]", "name: '${lr}'", "r.yaml: stage '${name}': for: expected 'name: [value, ...]', found 0.2"),
+        ("name: [x, y]", "name: '${names}'", "r.yaml: stage '${name}': for: '${names}' is unknown"),
+        ("name: [x, y]", "lr: [x, y]", "for: 'lr' is a variable of the recipe: take another name"),
         ("command: [fit,", "comand: [fit,", "r.yaml: group 'listed': 'comand' is unknown: did you mean 'command'?"),
         ('[fit, --text, "a b"]', "{fit: 1}", "r.yaml: stage 'words': command: expected a text or a list of texts"),
         ('[fit, --text, "a b"]', '"fit \'a"', "r.yaml: stage 'words': command: cannot be split into words"),
@@ -115,6 +118,24 @@ def test_mistakes_name_file_and_place_in_one_line(old, new, expected):
         commands()
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("files")
+def test_last_of_several_extended_recipes_wins():
+    Path("other.yaml").write_text("vars: {lr: 0.3}\ngroups: {train: {command: 'test --ckpt_path ${lr}'}}\n")
+    Path("r.yaml").write_text("extends: [base.yaml, other.yaml]\n")
+    assert commands() == {"first": ["test", "--ckpt_path", "0.3"]}
+    Path("r.yaml").write_text("extends: [other.yaml, base.yaml]\n")
+    assert commands() == {"first": ["fit", "--config", "a.yaml", "--lr=0.1"]}
+
+
+@pytest.mark.usefixtures("files")
+def test_stages_can_be_listed_in_a_variable():
+    Path("r.yaml").write_text(
+        RECIPE.replace("[x, y]", "'${names}'").replace("{lr: 0.2}", "{lr: 0.2, names: [x, null]}")
+    )
+    assert {"x", "null"} <= commands().keys()
+    assert {"first", "as_it_is", "words", "x"} == commands(names="[x]").keys()
 
 
 @pytest.mark.usefixtures("files")
