@@ -17,6 +17,7 @@ def paired_label_bootstrap(
     a: ArrayLike | Sequence[ArrayLike],
     b: ArrayLike | Sequence[ArrayLike],
     targets: ArrayLike | Sequence[ArrayLike],
+    *,
     thresholds: tuple[float | Sequence[float], float | Sequence[float]] = (0.5, 0.5),
     samples: int = 1000,
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""What the page of a comparison shows: the tables, and images with what every run predicted for them."""
+"""Content of the comparison page: tables, and images with the predictions of every run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ from metrics.names import metric
 from reporting.page import Card, Entry, Label, Page, thumbnail
 
 _LABELS = 5
-"""Most probable labels shown of each classifier."""
+"""Number of most probable labels shown per classifier."""
 _REFERENCES = 5
-"""References shown of each image."""
+"""Number of references shown per image."""
 _THRESHOLD = 0.5
-"""Targets from this value on are true."""
+"""Targets of at least this value count as true."""
 
 
 def build_page(
@@ -30,7 +30,7 @@ def build_page(
     predictions: Predictions | None,
     images: int,
 ) -> Page:
-    """Gathers the content of the page.
+    """Collects the content of the page.
 
     Args:
         results: the runs.
@@ -38,8 +38,8 @@ def build_page(
         notes: lines below the title.
         pairs: the paired bootstrap.
         figures: title to figure.
-        predictions: of the runs; None: no images are shown.
-        images: so many images at most, evenly spread over the data.
+        predictions: of the runs; None: show no images.
+        images: maximum number of images, evenly spread over the data.
     """
     scores = {result.name: result.metrics for result in results}
     baselines = all_baselines(results)
@@ -58,7 +58,7 @@ def build_page(
 
 
 def build_cards(predictions: Predictions, runs: Sequence[str], count: int) -> list[Card]:
-    """Some images, evenly spread over the data, with references and the predictions of every run."""
+    """Images evenly spread over the data, with references and the predictions of every run."""
     ids = list(predictions.references)
     scores = image_scores(predictions)
     cards = []
@@ -85,7 +85,7 @@ def _true_labels(predictions: Predictions, image_id: str) -> list[str]:
 def _entry(
     predictions: Predictions, run: str, image_id: str, true: Sequence[str], scores: Mapping[str, float]
 ) -> Entry | None:
-    """What a run predicted for an image; None when it predicted nothing."""
+    """The prediction of a run for an image; None if there is none."""
     if image_id in predictions.captions.get(run, {}):
         return Entry(run=run, caption=predictions.captions[run][image_id], score=scores.get(image_id))
     if image_id not in predictions.probabilities.get(run, {}):
@@ -95,7 +95,7 @@ def _entry(
 
 
 def _thumbnail(predictions: Predictions, image_id: str) -> str | None:
-    """A small image; None when the data has captions alone, or the image is gone."""
+    """A thumbnail; None if the data has captions only or the image is missing."""
     try:
         return thumbnail(predictions.data.image(image_id))
     except (KeyError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The data that a run was evaluated on: its data module's settings, and the module itself."""
+"""The data module that a run was evaluated on, and its settings."""
 
 import functools
 import itertools
@@ -47,7 +47,7 @@ def evaluated_data(section: Section, words: Sequence[str]) -> Section:
 
 
 def build_data(section: Section) -> "CaptionDataModule":
-    """Builds the data module; the same one for the same settings.
+    """Builds the data module; equal settings share one instance.
 
     Raises:
         UserError: the program does not accept the settings.
@@ -81,7 +81,7 @@ def _parser() -> "ArgumentParser":
 
 
 def data_of_files(configs: Sequence[str]) -> Section:
-    """Part "data" of experiment files, the later over the earlier; empty when one is gone."""
+    """Part "data" of experiment files, later files over earlier ones; empty if a file is missing."""
     from omegaconf import OmegaConf
 
     if not all(Path(name).is_file() for name in configs):

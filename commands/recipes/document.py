@@ -1,4 +1,4 @@
-"""From the document of a recipe to stages whose commands are complete, in the order in which they run."""
+"""Resolves a recipe: fills in its variables and references and puts its stages in running order."""
 
 import fnmatch
 import itertools
@@ -19,11 +19,11 @@ _REFERENCE = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 _ENVIRONMENT = re.compile(r"oc\.env:(\w+)(?:,(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][\w+-]*")
 BASELINE = "baseline: "
-"""Begins what `summary.compare` names in the place of a stage: a baseline of the other stage."""
+"""Prefix in `summary.compare` of a baseline of the other stage."""
 _OLD_BASELINE = "floor: "
-"""How earlier versions wrote it, still read."""
+"""The prefix of earlier versions, still accepted."""
 _DEPTH = 20
-"""References within references are followed this far; deeper is a circle."""
+"""Nested references are followed up to this depth; deeper nesting is taken for a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Stage:
     """A stage whose references are resolved.
 
     Attributes:
-        name: also the name of its run folder.
-        command: words behind ``python cli.py``.
-        key: the same words, the folder of the recipe left open: equal in a recipe that has been moved.
+        name: of the stage and of its run folder.
+        command: arguments of ``python cli.py``.
+        key: the same arguments with a placeholder for the recipe's folder, so that moving the recipe changes nothing.
         run: its run folder.
-        needs: stages that it takes something from.
-        inputs: further files and folders that count as its input.
-        outputs: files below the run folder that it must have written.
-        resumes: whether the command resumes by itself when it is called again in the folder of an interrupted call.
+        needs: stages whose results it uses.
+        inputs: further files and folders that it depends on.
+        outputs: files that it must write into its run folder.
+        resumes: whether the command resumes by itself when it is run again in the folder of an interrupted run.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Summary:
     """What the table at the end shows.
 
     Attributes:
-        rows: names of stages, or patterns of names; empty: all that have metrics.
+        rows: names or patterns of stages; empty: all stages with metrics.
         metrics: its columns; empty: those of the stages.
         compare: pairs of stages for the paired bootstrap; the first may be a baseline of the second, "baseline: NAME".
     """
@@ -68,7 +68,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe with all variables known.
+    """A recipe whose variables are filled in.
 
     Attributes:
         path: its file.
@@ -95,7 +95,7 @@ def resolve(document: Mapping[str, Any], path: Path, given: Mapping[str, str], b
         base: folder of the recipe; the stages' folders are below its ``seed-N`` if the recipe has a seed.
 
     Raises:
-        UserError: an unknown variable, stage or command, or stages that need each other in a circle.
+        UserError: an unknown variable, stage or command, or stages that depend on each other in a cycle.
     """
     variables = _variables(document.get("vars") or {}, given, path)
     folder = base / f"seed-{variables['seed']}" if "seed" in variables else base
@@ -129,7 +129,7 @@ def _variables(section: Mapping[Any, Any], given: Mapping[str, str], path: Path)
 
 
 def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path) -> dict[str, Mapping[str, Any]]:
-    """Makes a stage for every combination of its ``for``."""
+    """Expands each stage into one stage per combination of its ``for`` values."""
     bodies: dict[str, Mapping[str, Any]] = {}
     for template, body in stages.items():
         loop = _loop(body.get("for") or {}, _Scope(variables, {}, path), f"stage '{template}': for")
@@ -146,7 +146,7 @@ def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path)
 
 
 def _substitute(value: Any, values: Mapping[str, str]) -> Any:
-    """Fills the values of a ``for`` into every text; other references stay."""
+    """Replaces references to ``for`` values in every string; other references stay."""
     if isinstance(value, list):
         return [_substitute(item, values) for item in value]
     if not isinstance(value, str):
@@ -156,7 +156,7 @@ def _substitute(value: Any, values: Mapping[str, str]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a reference may name: variables, and stages with the folder each would have."""
+    """What a reference may name: variables, and stages with their run folders."""
 
     variables: Mapping[str, str]
     places: Mapping[str, Path]
@@ -164,16 +164,16 @@ class _Scope:
     run: Path | None = None
 
     def fill(self, text: str, where: str, needs: list[str] | None = None) -> str:
-        """Replaces every reference in a text; notes the stages in `needs`."""
+        """Replaces every reference in a string and appends the stages it names to `needs`."""
         for _ in range(_DEPTH):
             filled = _REFERENCE.sub(lambda found: self._value(found[1].strip(), where, needs), text)
             if filled == text:
                 return text.replace("$${", "${")
             text = filled
-        raise UserError(f"{self.path}: {where}: references go round in a circle: {text:.80}")
+        raise UserError(f"{self.path}: {where}: references form a cycle: {text:.80}")
 
     def words(self, word: str, where: str, needs: list[str]) -> list[str]:
-        """Fills a word; ``${PATTERN.run}`` with a star becomes a word for every stage that it matches."""
+        """Fills in one argument; ``${PATTERN.run}`` with a wildcard becomes one argument per matching stage."""
         found = re.fullmatch(r"\$\{([^${}]*[*?][^${}]*)\.run\}(.*)", word)
         if found is None:
             return [self.fill(word, where, needs)]
@@ -207,7 +207,7 @@ class _Scope:
 
 
 def _loop(section: Any, scope: _Scope, where: str) -> dict[str, list[Any]]:
-    """The names and values of a ``for``; a text is filled in and read as a list."""
+    """The names and values of a ``for``; a string is filled in and parsed as a list."""
     if not isinstance(section, dict):
         raise UserError(f"{scope.path}: {where}: expected 'NAME: [value, ...]', found {section!r:.60}")
     loop: dict[str, list[Any]] = {}
@@ -263,13 +263,13 @@ def _check_command(command: Sequence[str], where: str, path: Path) -> None:
 
 
 def _ordered(stages: Mapping[str, Stage], path: Path) -> tuple[Stage, ...]:
-    """Every stage behind those that it needs, otherwise in the order of the file."""
+    """Sorts the stages so that each runs after those it needs, otherwise in the order of the file."""
     done: dict[str, Stage] = {}
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
             circle = " -> ".join([*above[above.index(name) :], name])
-            raise UserError(f"{path}: stages need each other in a circle: {circle}; take one of the references out")
+            raise UserError(f"{path}: stages depend on each other in a cycle: {circle}; remove one of the references")
         if name not in done:
             for other in stages[name].needs:
                 visit(other, (*above, name))
@@ -295,7 +295,7 @@ def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path
 
 
 def _baseline_name(name: str) -> str:
-    """What `summary.compare` names first, with the prefix and row names of this version."""
+    """The first name of a `summary.compare` pair, with the current prefix and row names."""
     if not name.startswith((BASELINE, _OLD_BASELINE)):
         return name
     return BASELINE + renamed_row(name.partition(": ")[2])

@@ -1,7 +1,7 @@
-"""Deciding which stages have to run, and running them.
+"""Decides which stages have to run, and runs them.
 
-Each stage's folder keeps ``stage.json``: what the stage was made from, taken *before* it started, and how it ended. It
-is written whole or not at all before and after every stage, so a kill at any point leaves what is true.
+Each stage's folder has a ``stage.json``: the stage's fingerprint, taken *before* it started, and how it ended. The file
+is written atomically before and after every stage, so it stays true whenever the process is killed.
 """
 
 import fnmatch
@@ -22,18 +22,18 @@ from core.errors import UserError
 
 LOG = "stage.log"
 _TAIL = 65536
-"""Bytes at a log's end in which the reason of a failure is looked for."""
+"""Bytes at the end of a log that are searched for the reason of a failure."""
 _GLANCE = 0.05
 """Seconds between two checks of the running stages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What will be done with a stage.
+    """What to do with a stage.
 
     Attributes:
         action: "skip"; "start" in a fresh folder; "resume" a fit from its last checkpoint; "repeat" the command in
-            the folder of the broken call; "leave", not among the chosen ones.
+            the folder of the interrupted run; "leave": it was not selected.
         reason: why.
     """
 
@@ -43,12 +43,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which stages a call is about.
+    """The stages selected on the command line.
 
     Attributes:
-        stages: names or patterns of those to run; empty: all.
-        start: leave the ones before this one; None: none.
-        force: names or patterns of those to run whatever their inputs are.
+        stages: names or patterns of the stages to run; empty: all.
+        start: first stage to run; None: the first of the recipe.
+        force: names or patterns of stages to run even when they are up to date.
     """
 
     stages: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Choice:
     force: tuple[str, ...] = ()
 
     def check(self, recipe: Recipe) -> None:
-        """Looks whether all names are known.
+        """Checks that all names are known.
 
         Raises:
             UserError: one is not.
@@ -84,11 +84,11 @@ class Job:
     """A stage that is running.
 
     Attributes:
-        stage: which.
-        title: for the lines about it.
+        stage: the stage.
+        title: how messages name it.
         state: its ``stage.json``.
-        begun: when, on the monotonic clock.
-        process: what runs it.
+        begun: start time, monotonic clock, seconds.
+        process: its process.
     """
 
     stage: Stage
@@ -100,16 +100,16 @@ class Job:
 
 @dataclass(slots=True)
 class Engine:
-    """Runs a recipe's stages in their order.
+    """Runs the stages of a recipe in order.
 
     Attributes:
-        recipe: with its variables filled in.
-        choice: which stages.
+        recipe: the resolved recipe.
+        choice: the selected stages.
         again: command line that resumes the recipe.
         say: prints a line.
         digests: of input files.
-        jobs: so many stages at a time; a stage waits for those that it needs.
-        waiting: stages that a dry run found would run.
+        jobs: number of stages that run at the same time; a stage waits for those that it needs.
+        waiting: stages that would run, found by a dry run.
     """
 
     recipe: Recipe
@@ -121,7 +121,7 @@ class Engine:
     waiting: set[str] = field(default_factory=set)
 
     def plan(self) -> None:
-        """Prints what would be done with every stage and why; changes nothing."""
+        """Prints what would be done with every stage and why, without doing it."""
         chosen = self.choice.chosen(self.recipe)
         width = max(len(stage.name) for stage in self.recipe.stages)
         for number, stage in enumerate(self.recipe.stages, start=1):
@@ -135,13 +135,13 @@ class Engine:
                 self.say(f"{'':{width + 6}}python cli.py {shlex.join(stage.command)}")
 
     def run(self, lock: int) -> None:
-        """Runs what has to run.
+        """Runs the stages that have to run.
 
         Args:
             lock: descriptor of the folder's lock.
 
         Raises:
-            UserError: a stage failed, or one that is needed is not there.
+            UserError: a stage failed, or a stage that is needed has no result.
             KeyboardInterrupt: Ctrl-C; the message names the command that resumes it.
         """
         running: list[Job] = []
@@ -159,7 +159,7 @@ class Engine:
         self.say(f"this call took {duration(time.monotonic() - begun)}")
 
     def _run_all(self, running: list[Job], lock: int) -> None:
-        """Starts stages as those that they need are done; `running` always holds the ones that run."""
+        """Starts each stage once those it needs are done; `running` holds the running ones."""
         chosen, pending = self.choice.chosen(self.recipe), list(self.recipe.stages)
         places = {stage.name: place for place, stage in enumerate(self.recipe.stages, start=1)}
         try:
@@ -188,10 +188,10 @@ class Engine:
             raise first if error is first else UserError(f"{first}; also: {error}") from None
 
     def decide(self, stage: Stage, chosen: bool) -> Decision:
-        """Finds out whether a stage has to run.
+        """Decides whether a stage has to run.
 
         Raises:
-            UserError: an input that the recipe names is not there.
+            UserError: an input that the recipe names is missing.
         """
         state = read_state(stage.run)
         if not chosen:
@@ -213,7 +213,7 @@ class Engine:
         return Decision("skip", f"nothing that it depends on changed since {state['started']}")
 
     def _marks(self, stage: Stage) -> dict[str, str]:
-        """Mark of the last run of each stage that this one needs."""
+        """Marks of the last runs of the stages that this one needs."""
         states = {name: read_state(stage.run.parent / name) for name in stage.needs}
         return {name: "" if state is None else state["mark"] for name, state in states.items()}
 
@@ -228,7 +228,7 @@ class Engine:
                 )
 
     def _fresh(self, stage: Stage, title: str) -> State:
-        """Makes an empty run folder, and the state of a stage that starts."""
+        """Makes an empty run folder and the initial state of a stage."""
         kept = move_aside(stage.run)
         if kept is not None:
             self.say(f"{title}: its last folder is kept as {kept}")
@@ -255,7 +255,7 @@ class Engine:
         return Job(stage, title, state, begun, process)
 
     def _finish_one(self, running: list[Job]) -> None:
-        """Waits until one of the running stages has ended, takes it off the list and notes how it ended.
+        """Waits for one of the running stages to end, removes it from the list and records how it ended.
 
         Raises:
             UserError: it failed.
@@ -283,19 +283,19 @@ class Engine:
 
 
 def _lost(stage: Stage) -> list[str]:
-    """Outputs that are not there."""
+    """Outputs that are missing."""
     return [name for name in stage.outputs if not (stage.run / name).exists()]
 
 
 def _note_end(job: Job, status: Literal["done", "failed", "interrupted"]) -> None:
-    """Notes how a stage ended, and its time."""
+    """Records how a stage ended and how long it took."""
     job.state["status"] = status
     job.state["seconds"] = round(job.state.get("seconds", 0.0) + time.monotonic() - job.begun, 1)
     write_state(job.stage.run, job.state)
 
 
 def _unfinished(stage: Stage, state: State) -> Decision:
-    """What to do with a stage that was not finished and whose inputs are the same."""
+    """What to do with an unfinished stage whose inputs have not changed."""
     how = {"failed": "it failed", "interrupted": "it was interrupted"}.get(state["status"], "it was killed")
     if stage.command[0] == "fit" and all(
         (stage.run / name).is_file() for name in ("config.yaml", "checkpoints/last.ckpt")
@@ -312,7 +312,7 @@ def _doing(decision: Decision) -> str:
 
 
 def move_aside(run: Path) -> Path | None:
-    """Renames a folder that is not empty to ``NAME.old-N``; returns its new name, None if there was nothing to keep."""
+    """Renames a non-empty folder to ``NAME.old-N`` and returns its new name, None if there is nothing to keep."""
     if not run.exists():
         return None
     if not any(run.iterdir()):
@@ -325,7 +325,7 @@ def move_aside(run: Path) -> Path | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Formats a duration in seconds.
 
     >>> duration(3.21), duration(192), duration(7322)
     ('3.2 s', '3 min 12 s', '2 h 2 min')
@@ -348,7 +348,7 @@ def _ending(code: int) -> str:
 
 
 def _last_error(log: Path) -> str:
-    """The line of a log that tells the reason."""
+    """The line of a log that gives the reason of a failure."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL))
         lines = file.read().decode("utf-8", "replace").split("\n")

@@ -1,7 +1,7 @@
-"""What the result of a stage depends on: its command line, the files named there, the stages that it needs.
+"""The fingerprint of a stage: its command line, the files named there and the stages that it needs.
 
-Files are found in the words: an experiment file, a checkpoint, a data file, and, inside of experiment files, the
-files and folders that their values name. The program itself is not among them.
+Files are found in the arguments (experiment files, checkpoints, data files) and in the values of experiment files. The
+program itself does not count.
 """
 
 import hashlib
@@ -29,19 +29,19 @@ _WITHOUT_EFFECT = (
     "--checkpoint_steps",
     "--checkpoint_minutes",
 )
-"""Options that leave a result as it is."""
+"""Options that do not change a result."""
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
 _MOST_FILES = 200_000
-"""Files of a folder that are looked at, in the order of their names."""
+"""Maximum number of files of a folder that are examined, in order of name."""
 _SHOWN = 3
-"""So many differences are named."""
+"""Maximum number of differences named in a message."""
 
 
 class Digests:
-    """Digests of files; a file is read again only when its size or time differ from what was noted.
+    """Digests of files; a file is read again only if its size or modification time has changed.
 
     Args:
-        notes: file that keeps the digests between calls.
+        notes: file that stores the digests between calls.
     """
 
     def __init__(self, notes: Path) -> None:
@@ -51,11 +51,11 @@ class Digests:
         if notes.is_file():
             try:
                 self._known = dict(json.loads(notes.read_text("utf-8")))
-            except ValueError:  # everything is read again, that is all
+            except ValueError:  # everything is read again
                 self._known = {}
 
     def of(self, path: Path) -> str:
-        """Digest of a file's content; of an experiment file, of its values: comments do not count."""
+        """Digest of a file's content; for an experiment file, of its values, without comments."""
         if path.is_dir():
             return self._of_folder(path)
         status, name = path.stat(), str(path.absolute())
@@ -71,13 +71,13 @@ class Digests:
         return digest
 
     def save(self) -> None:
-        """Notes the digests for the next call."""
+        """Stores the digests for the next call."""
         if self._added:
             write_text(self._notes, json.dumps(self._known))
             self._added = False
 
     def _of_folder(self, folder: Path) -> str:
-        """Of a data set: names, annotation files by content, others (images) by size and time."""
+        """Digest of a data folder: names, annotation files by content, other files (images) by size and time."""
         digest = hashlib.sha256()
         count = 0
         for root, folders, files in os.walk(folder):
@@ -101,8 +101,8 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
     """Takes the fingerprint of a stage as it would run now.
 
     Args:
-        stage: whose.
-        marks: of the stages that it needs, the mark of their last run.
+        stage: the stage.
+        marks: mark of the last run of each stage that it needs.
         own: the recipe's folder; what is in it counts through the stages.
         digests: of files.
 
@@ -129,14 +129,14 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """Reasons why the result of a stage is out of date; empty when there are none."""
+    """Reasons why the result of a stage is out of date; empty if it is up to date."""
     reasons = []
     gone, come = [word for word in old["words"] if word not in new["words"]], []
     come = [word for word in new["words"] if word not in old["words"]]
     if gone or come:
         reasons.append(f"command: '{_some(gone)}' became '{_some(come)}'")
     elif old["words"] != new["words"]:
-        reasons.append("command: its words are in another order")
+        reasons.append("command: its arguments are in another order")
     ran = [name for name in new["stages"] if old["stages"].get(name) != new["stages"][name]]
     reasons += [f"'{name}' ran again" if name in old["stages"] else f"'{name}' is new" for name in ran]
     reasons += [f"'{name}' is no longer needed" for name in old["stages"] if name not in new["stages"]]
@@ -157,7 +157,7 @@ def _some(words: Sequence[str]) -> str:
 
 
 def _effective(words: Sequence[str]) -> list[str]:
-    """The words without options that change nothing, whether "--wandb=off" or "--wandb off"."""
+    """The arguments without options that change no result, written "--wandb=off" or "--wandb off"."""
     kept: list[str] = []
     skip = False
     for word in words:
@@ -172,7 +172,7 @@ def _effective(words: Sequence[str]) -> list[str]:
 
 
 def _named(texts: Sequence[str], own: Path) -> Iterator[Path]:
-    """The files, run folders and data folders that texts name; not those in the recipe's folder."""
+    """The files, run folders and data folders named in strings, except those in the recipe's folder."""
     for text in texts:
         for name in {text, text.partition("=")[2]}:
             # a bare word may be the name of a folder here by chance
@@ -188,7 +188,7 @@ def _named(texts: Sequence[str], own: Path) -> Iterator[Path]:
 
 
 def _checkpoint_of(folder: Path) -> Iterator[Path]:
-    """The checkpoint of a run folder; a folder of data itself."""
+    """The checkpoint of a run folder, or the folder itself if it holds data."""
     if (folder / "checkpoints").is_dir():
         names = ("best.ckpt", "last.ckpt")
         found = [folder / "checkpoints" / name for name in names if (folder / "checkpoints" / name).is_file()]
@@ -209,7 +209,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _values(content: Any) -> list[str]:
-    """All texts in a tree of dicts and lists, variables of the environment filled in."""
+    """All strings in a tree of dicts and lists, with environment variables filled in."""
     if isinstance(content, dict):
         return [text for value in content.values() for text in _values(value)]
     if isinstance(content, list):

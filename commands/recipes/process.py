@@ -1,4 +1,4 @@
-"""Running a stage: a process of its own whose output is shown and kept, and which never outlives the recipe."""
+"""Runs a stage in a process of its own; its output is shown and stored, and it never outlives the recipe."""
 
 import contextlib
 import ctypes
@@ -18,28 +18,28 @@ from core.errors import UserError
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "cli.py"
 _PATIENCE = 60.0
-"""Seconds that interrupted stages have for closing their files."""
+"""Seconds that interrupted stages get to close their files."""
 _WAIT = 10.0
-"""Seconds in which the processes of a call that was killed have to be gone."""
+"""Seconds within which the processes of a killed call must be gone."""
 _PR_SET_PDEATHSIG = 1
 _CONTROL = re.compile(rb"(\n|\r|\x1b\[[0-9;?]*[A-Za-z])")
 _UP = re.compile(rb"\x1b\[(\d*)A")
 _CUT = re.compile(rb"\x1b(\[[0-9;?]*)?\Z")
 _REACH = 8
-"""Lines that a bar may come back to."""
+"""Number of lines that a progress bar may still rewrite."""
 
 
 class StageProcess:
-    """``python cli.py WORDS`` as a process; its output is kept in a log file and, if wanted, shown here as it comes.
+    """``python cli.py WORDS`` as a process; its output goes to a log file and, if wanted, to this process's own output.
 
     It is started from the thread that makes this object, which must outlive it: it is killed when that thread ends.
 
     Args:
-        words: of the command line.
+        words: arguments of the command line.
         log: file, appended to.
         lock: descriptor that the process holds open, see `locked`.
-        shown: the output also goes to this process's own.
-        threads: threads of its computations, unless OMP_NUM_THREADS is set; None: as many as there are cores.
+        shown: whether the output also goes to this process's own output.
+        threads: number of compute threads unless OMP_NUM_THREADS is set; None: one per core.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StageProcess:
         self._relay.start()
 
     def poll(self) -> int | None:
-        """Exit code, negative: killed by that signal; None: it is running."""
+        """Exit code; negative: killed by that signal; None: still running."""
         code = self._process.poll()
         if code is not None and not self._log.closed:
             self._relay.join(timeout=5)  # a grandchild may keep the channel open
@@ -77,12 +77,12 @@ class StageProcess:
         return code
 
     def interrupt(self) -> None:
-        """Passes Ctrl-C on, once; on Windows the console has sent it already."""
+        """Forwards Ctrl-C once; on Windows the console has sent it already."""
         if os.name == "posix":
             self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Ends it, and what it started, at once; nothing happens if it has ended."""
+        """Kills it and its children; does nothing if it has ended."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 if os.name == "posix":
@@ -94,7 +94,7 @@ class StageProcess:
 
 
 def end_all(processes: Sequence[StageProcess]) -> None:
-    """Interrupts processes and waits for all of them, a minute at most; a second Ctrl-C ends them at once."""
+    """Interrupts processes and waits at most a minute for all of them; a second Ctrl-C kills them."""
     for process in processes:
         process.interrupt()
     until = time.monotonic() + _PATIENCE
@@ -111,7 +111,7 @@ def cores() -> int:
 
 
 def _channel(shown: bool) -> tuple[int, int]:
-    """Descriptors to read from and to write to: a terminal when this is shown on one, so that there are bars."""
+    """Two descriptors, to read from and to write to: a terminal if the output is shown on one, so that bars appear."""
     if shown and os.name == "posix" and _has_descriptor() and sys.stdout.isatty():
         import fcntl
         import pty
@@ -125,7 +125,7 @@ def _channel(shown: bool) -> tuple[int, int]:
 
 
 class LogText:
-    """Writes what a terminal would show in the end: without colours and without the earlier states of a bar.
+    """Writes the final state of the output: no colours and no earlier states of progress bars.
 
     Args:
         file: log, opened for bytes.
@@ -137,7 +137,7 @@ class LogText:
         self._cut = b""  # the beginning of a control sequence, at the end of a chunk
 
     def feed(self, chunk: bytes) -> None:
-        """Takes output; lines are written once nothing can reach them any more."""
+        """Receives output; lines are written once no bar can rewrite them."""
         text = self._cut + chunk
         cut = _CUT.search(text)
         self._cut = b"" if cut is None else cut[0]
@@ -158,7 +158,7 @@ class LogText:
         self._lines = self._lines[-_REACH:]
 
     def close(self) -> None:
-        """Writes the rest."""
+        """Writes the remaining lines."""
         self._write(self._lines[:-1] if not self._lines[-1] else self._lines)
         self._lines = [b""]
 
@@ -169,7 +169,7 @@ class LogText:
 
 
 def _relay(source: int, log: LogText, shown: bool) -> None:
-    """Copies bytes as they come."""
+    """Copies bytes as they arrive."""
     out = sys.stdout.fileno() if _has_descriptor() else None
     while chunk := _read(source):
         log.feed(chunk)
@@ -205,7 +205,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _end_with_parent(parent: int) -> Callable[[], None]:
-    """What a child does first on Linux: asks to be killed when its parent dies, even by SIGKILL."""
+    """Runs first in the child on Linux: asks to be killed when the parent dies, even by SIGKILL."""
     libc = ctypes.CDLL(None)
 
     def ask() -> None:
@@ -218,13 +218,13 @@ def _end_with_parent(parent: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Holds a folder's lock, which the processes of its stages hold too: whoever of them lives, it is taken.
+    """Holds a folder's lock, which the processes of its stages share: it is held as long as any of them lives.
 
     Yields:
-        A descriptor to hand on.
+        A descriptor to pass to the stages.
 
     Raises:
-        UserError: another call works in this folder.
+        UserError: another call is working in this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -239,8 +239,7 @@ def locked(folder: Path) -> Iterator[int]:
                 except OSError:
                     if time.monotonic() > until:
                         raise UserError(
-                            f"a call of this recipe is running in '{folder}': wait for its end, or choose another "
-                            "--run_dir"
+                            f"this recipe is already running in '{folder}': wait for its end, or choose another --run_dir"
                         ) from None
                     time.sleep(0.2)
         yield file.fileno()
@@ -248,7 +247,7 @@ def locked(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Treats SIGTERM, as batch systems send it, like Ctrl-C."""
+    """Handles SIGTERM, which batch systems send, like Ctrl-C."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

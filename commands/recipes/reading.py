@@ -1,4 +1,4 @@
-"""Reading a recipe file: its keys are checked, what it and its stages inherit is filled in."""
+"""Reads a recipe file, checks its keys, and resolves what the recipe and its stages inherit."""
 
 import difflib
 import shlex
@@ -15,14 +15,14 @@ _SECTIONS = ("vars", "groups", "stages", "summary")
 _KEYS = ("about", "extends", *_SECTIONS)
 _STAGE_KEYS = ("extends", "command", "inputs", "outputs", "after", "for", "resumes")
 _OLD_RESUMES = "goes_on"
-"""How the version before called ``resumes``, still read."""
+"""The previous version's name of ``resumes``, still accepted."""
 _SUMMARY_KEYS = ("rows", "metrics", "compare")
 _SHOWN = 12
-"""At most this many known names are listed."""
+"""Maximum number of known names listed in a message."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a duplicate key, of which plain YAML silently takes the last."""
+    """Rejects duplicate keys; plain YAML silently keeps the last one."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -44,24 +44,27 @@ def read_document(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        Its sections; every stage has all of its command and no ``extends``.
+        Its sections; every stage has its full command and no ``extends``.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or group, a circle of groups, or a stage without a command.
+        UserError: no such file, not YAML, an unknown key or group, groups that extend each other in a cycle, or a
+            stage without a command.
     """
     content = _read_sections(path, ())
     groups = content["groups"]
     stages = {name: _inherit(body, groups, path, f"stage '{name}'", ()) for name, body in content["stages"].items()}
     for name, body in stages.items():
         if not isinstance(body.get("command"), (str, list)) or not body["command"]:
-            raise UserError(f"{path}: stage '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
+            raise UserError(
+                f"{path}: stage '{name}': expected a 'command' with arguments of cli.py, found {body!r:.60}"
+            )
     return {**content, "stages": stages}
 
 
 def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The sections of a file, those of the recipes that it extends included; later entries win, its own most of all."""
+    """The sections of a file merged over those of the recipes that it extends; later files win over earlier ones."""
     if path.resolve() in above:
-        raise UserError(f"{path}: extends: recipes extend each other in a circle; remove one 'extends'")
+        raise UserError(f"{path}: extends: recipes extend each other in a cycle; remove one 'extends'")
     content = _load(path)
     if not isinstance(content, dict) or not (above or "extends" in content or content.get("stages")):
         raise UserError(f"{path}: expected a mapping with 'stages', each 'NAME: {{command: ...}}'")
@@ -79,7 +82,7 @@ def _read_sections(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _extended(content: Mapping[str, Any], path: Path) -> list[str]:
-    """The files that a recipe extends: one, a list of them, or none."""
+    """The recipe files that a recipe extends."""
     files = content.get("extends", [])
     files = files if isinstance(files, list) else [files]
     if not all(isinstance(file, str) for file in files):
@@ -88,11 +91,13 @@ def _extended(content: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def _check_bodies(content: dict[str, Any], path: Path) -> None:
-    """Checks the stages and groups of a file; keys of the version before are renamed."""
+    """Checks the stages and groups of a file; keys of the previous version are renamed."""
     for kind in ("group", "stage"):
         for name, body in (content.get(f"{kind}s") or {}).items():
             if not isinstance(body, dict) or not ("extends" in body or kind == "group" or body.get("command")):
-                raise UserError(f"{path}: {kind} '{name}': expected a 'command', words of cli.py, found {body!r:.60}")
+                raise UserError(
+                    f"{path}: {kind} '{name}': expected a 'command' with arguments of cli.py, found {body!r:.60}"
+                )
             if _OLD_RESUMES in body:
                 body["resumes"] = body.pop(_OLD_RESUMES)
             _check_keys(body, _STAGE_KEYS, f"{path}: {kind} '{name}'")
@@ -108,7 +113,7 @@ def _load(path: Path) -> Any:
 def _inherit(
     body: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], path: Path, where: str, above: tuple[str, ...]
 ) -> Mapping[str, Any]:
-    """A stage or group with what it inherits: the words of its group come before its own, other keys are replaced."""
+    """A stage or group merged with what it inherits: its group's arguments come before its own; its other keys win."""
     if "extends" not in body:
         return body
     name = str(body["extends"])
@@ -116,7 +121,7 @@ def _inherit(
         raise UserError(f"{path}: {where}: extends: there is no group '{name}'{near(name, groups)}")
     if name in above:
         circle = " -> ".join([*above[above.index(name) :], name])
-        raise UserError(f"{path}: {where}: groups extend each other in a circle: {circle}; remove one 'extends'")
+        raise UserError(f"{path}: {where}: groups extend each other in a cycle: {circle}; remove one 'extends'")
     group = _inherit(groups[name], groups, path, f"group '{name}'", (*above, name))
     own = {key: value for key, value in body.items() if key != "extends"}
     commands = [item["command"] for item in (group, own) if "command" in item]
@@ -127,7 +132,7 @@ def _inherit(
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A hint behind an unknown name: the known one that is closest, or all of them."""
+    """A hint that follows an unknown name: the closest known name, or all of them."""
     known = [str(item) for item in known]
     close = difflib.get_close_matches(name, known, 1)
     if close:
@@ -143,7 +148,7 @@ def _check_keys(content: Mapping[Any, Any], known: Sequence[str], place: str) ->
 
 
 def as_text(value: Any) -> str:
-    """A YAML value as it would be written on a command line.
+    """A YAML value as it is written on a command line.
 
     >>> as_text(True), as_text(None), as_text(1e-4), as_text([1, "a"])
     ('true', 'null', '0.0001', '[1, a]')
@@ -154,7 +159,7 @@ def as_text(value: Any) -> str:
 
 
 def read_texts(value: Any, where: str, path: Path) -> list[str]:
-    """A list of texts, or one text that is split as on a command line.
+    """A list of strings, or one string that is split like a command line.
 
     Args:
         value: from the file.
@@ -162,13 +167,13 @@ def read_texts(value: Any, where: str, path: Path) -> list[str]:
         path: the file, for messages.
 
     Raises:
-        UserError: the value is neither, or a quotation mark is not closed.
+        UserError: the value is neither, or a quotation mark is unbalanced.
     """
     if isinstance(value, str):
         try:
             return shlex.split(value)
         except ValueError as error:
-            raise UserError(f"{path}: {where}: cannot be split into words ({error}): {value:.60}") from error
+            raise UserError(f"{path}: {where}: cannot be split into arguments ({error}): {value:.60}") from error
     if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
         return [as_text(item) for item in value]
-    raise UserError(f"{path}: {where}: expected a text or a list of texts, found {value!r:.60}")
+    raise UserError(f"{path}: {where}: expected a string or a list of strings, found {value!r:.60}")

@@ -1,4 +1,4 @@
-"""The table at the end of a recipe: metrics of its stages over all seeds, beside baselines and upper bounds."""
+"""The table at the end of a recipe: metrics of its stages over all seeds, with baselines and upper bounds."""
 
 import fnmatch
 import json
@@ -30,7 +30,7 @@ Tests = dict[str, dict[str, dict[str, float]]]
 
 
 def collect(recipes: Sequence[Recipe]) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Metrics of the stages, and of the baselines beside them, of the same recipe with several seeds."""
+    """Collects the metrics of the stages and of their baselines over the seeds of a recipe."""
     patterns = recipes[0].summary.rows or ("*",)
     rows: dict[str, Row] = {}
     baselines: dict[str, Row] = {}
@@ -77,7 +77,7 @@ def summarize(recipes: Sequence[Recipe], base: Path) -> None:
 
 
 def _columns(recipe: Recipe, rows: Mapping[str, Row]) -> list[str]:
-    """The metrics to show; when some of the stages have not run yet, those that there are."""
+    """The metrics to show; if some stages have not run yet, those available."""
     try:
         asked = current_names(recipe.summary.metrics, "summary: metrics")
         return choose_columns(asked, rows.values(), "summary: metrics")
@@ -91,7 +91,7 @@ def print_bootstrap(recipes: Sequence[Recipe], known: Tests | None) -> Tests:
 
     Args:
         recipes: one per seed.
-        known: what an earlier call found, when no stage has run since.
+        known: the results of an earlier call, if no stage has run since.
 
     Returns:
         "second - first" to score to numbers.
@@ -117,7 +117,7 @@ def print_bootstrap(recipes: Sequence[Recipe], known: Tests | None) -> Tests:
 
 
 def bootstrap(recipes: Sequence[Recipe], pair: tuple[str, str]) -> dict[str, dict[str, float]] | str:
-    """Paired bootstrap of two stages over images, scores averaged over the seeds; else why there is none."""
+    """Paired bootstrap of two stages over images, scores averaged over the seeds; or the reason why there is none."""
     from commands.comparison.paired import compare_over_seeds
     from commands.comparison.results import read_results
 
@@ -135,7 +135,7 @@ def bootstrap(recipes: Sequence[Recipe], pair: tuple[str, str]) -> dict[str, dic
 
 
 def _known_bootstrap(path: Path, marks: Mapping[str, str]) -> Tests | None:
-    """What an earlier call found on the same runs of the stages; None when one has run since."""
+    """The results of an earlier call on the same runs of the stages; None if one has run since."""
     try:
         content = json.loads(path.read_text("utf-8"))
         tests: Tests = content["bootstrap"]
@@ -145,7 +145,7 @@ def _known_bootstrap(path: Path, marks: Mapping[str, str]) -> Tests | None:
 
 
 def run_marks(recipe: Recipe) -> list[tuple[str, str]]:
-    """Stages that are done, each with the mark of its run."""
+    """The finished stages, each with the mark of its run."""
     states = [(stage.name, read_state(stage.run)) for stage in recipe.stages]
     return [(name, state["mark"]) for name, state in states if state is not None and state["status"] == "done"]
 

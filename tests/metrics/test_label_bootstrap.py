@@ -19,7 +19,7 @@ def systems():
 
 def test_scores_are_those_of_the_table(systems):
     bad, good, targets = systems
-    found = paired_label_bootstrap(bad, good, targets, (0.4, 0.6), samples=20)
+    found = paired_label_bootstrap(bad, good, targets, thresholds=(0.4, 0.6), samples=20)
     first, second = label_scores(bad, targets, 0.4), label_scores(good, targets, 0.6)
     for name in SCORES:
         assert (found[name].a, found[name].b) == pytest.approx((first[name], second[name]))

@@ -41,7 +41,7 @@ def test_interrupted_stages_share_one_minute(monkeypatch):
 def test_two_calls_do_not_work_in_one_folder(stages, capsys, monkeypatch):
     monkeypatch.setattr(process, "_WAIT", 0.0)
     with process.locked(Path("runs/seed-1")):
-        assert "a call of this recipe is running in 'runs/seed-1'" in error_of(capsys)
+        assert "this recipe is already running in 'runs/seed-1'" in error_of(capsys)
     assert recipe(stages) == ALL
 
 

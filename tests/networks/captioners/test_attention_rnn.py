@@ -15,8 +15,20 @@ from networks.generation.search import DecodingSettings, decode
 from networks.layers.attention import AttentionName, build_attention
 from networks.layers.positions import pooled
 from networks.layers.sequences import Memory
+from tests.networks.captioners.region_laws import (
+    BOS,
+    EOS,
+    IMAGES,
+    LENGTHS,
+    PAD,
+    C,
+    V,
+    captions,
+    check_attention_sums_to_one,
+    check_padding_does_not_matter,
+    features,
+)
 
-BOS, EOS, PAD, V, C, R = 0, 1, 2, 23, 10, 9
 NAMES: list[AttentionName] = ["uniform", "bahdanau", "dot", "multi_head"]
 VARIANTS = [
     *({"name": name, "cell": cell} for name, cell in itertools.product(NAMES, ["gru", "lstm"])),
@@ -32,27 +44,6 @@ def build(name: AttentionName = "bahdanau", **options) -> AttentionRNNCaptioner:
     return AttentionRNNCaptioner(
         attention=attention, vocab_size=V, feature_dim=C, bos_id=BOS, eos_id=EOS, pad_id=PAD, **options
     )
-
-
-def features(images: int = 3, masked: bool = False) -> Batch:
-    batch: Batch = {"features": torch.randn(images, R, C)}
-    if masked:
-        batch["feature_mask"] = torch.rand(images, R) < 0.5
-        batch["feature_mask"][:, 4] = True
-    return batch
-
-
-def captions(lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Random captions with BOS, EOS and PAD, and their lengths."""
-    ids = torch.full((len(lengths), max(lengths)), PAD)
-    for row, length in zip(ids, lengths, strict=True):
-        row[: length - 1] = torch.randint(3, V, (length - 1,))
-        row[0], row[length - 1] = BOS, EOS
-    return ids, torch.tensor(lengths)
-
-
-LENGTHS = [4, 7, 2, 7, 3]
-IMAGES = torch.tensor([2, 0, 0, 1, 2])
 
 
 def unrolled(captioner: Captioner, memory: Memory, ids: Tensor, lengths: Tensor, images: Tensor) -> Tensor:
@@ -117,34 +108,12 @@ def test_a_step_by_hand_with_pytorchs_cell(cell):
 
 @every_variant
 def test_attention_sums_to_one_until_the_caption_ends(variant):
-    captioner = build(**variant)
-    batch = features(masked=True)
-    memory = captioner.encode(batch)
-    ids, lengths = captions(LENGTHS)
-    attention = captioner(memory, ids, lengths, IMAGES).attention
-    assert attention.shape == (5, 6, R)
-    real = torch.arange(6) < (lengths - 1).unsqueeze(1)
-    torch.testing.assert_close(attention.sum(2), real.float())
-    assert (attention.transpose(1, 2)[~batch["feature_mask"][IMAGES]] == 0).all()
-    maps = captioner.attention_maps(memory, ids, lengths, IMAGES)
-    assert torch.equal(maps, attention)
-    assert not maps.requires_grad
+    check_attention_sums_to_one(build(**variant))
 
 
 @every_variant
 def test_padding_and_masked_regions_do_not_matter(variant):
-    captioner = build(**variant)
-    batch = features(masked=True)
-    ids, lengths = captions(LENGTHS)
-    expected = captioner(captioner.encode(batch), ids, lengths, IMAGES)
-    wider = F.pad(ids, (0, 3), value=PAD)
-    wider[torch.arange(wider.shape[1]) >= lengths.unsqueeze(1)] = 7
-    batch["features"] = batch["features"].masked_fill(~batch["feature_mask"].unsqueeze(2), math.nan)
-    output = captioner(captioner.encode(batch), wider, lengths, IMAGES)
-    assert torch.equal(output.logits, expected.logits)
-    assert torch.equal(output.targets, expected.targets)
-    assert torch.equal(output.attention[:, :6], expected.attention)
-    assert (output.attention[:, 6:] == 0).all()
+    check_padding_does_not_matter(build(**variant))
 
 
 @every_variant

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from core.batch import Batch
 from core.errors import UserError
@@ -15,10 +14,22 @@ from networks.generation.search import DecodingSettings, beam_search, decode
 from networks.layers.attention import RegionProjection
 from networks.layers.pooling import RegionPooling
 from networks.layers.positions import sinusoidal
+from tests.networks.captioners.region_laws import (
+    BOS,
+    EOS,
+    IMAGES,
+    LENGTHS,
+    PAD,
+    C,
+    R,
+    V,
+    captions,
+    check_attention_sums_to_one,
+    check_padding_does_not_matter,
+    features,
+)
 
-BOS, EOS, PAD, V, C, R, D = 0, 1, 2, 23, 10, 9, 16
-LENGTHS = [4, 7, 2, 7, 3]
-IMAGES = torch.tensor([2, 0, 0, 1, 2])
+D = 16
 VARIANTS = [{}, {"layers": 1, "heads": 1}, {"positions": True}, {"pooling": "mean_max"}, {"tied_embeddings": False}]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(v) or "plain")
 
@@ -38,23 +49,6 @@ def build(layers=3, heads=4, positions=False, pooled_side=None, pooling=None, dr
         pad_id=PAD,
         **options,
     )
-
-
-def features(images: int = 3, masked: bool = False) -> Batch:
-    batch: Batch = {"features": torch.randn(images, R, C)}
-    if masked:
-        batch["feature_mask"] = torch.rand(images, R) < 0.5
-        batch["feature_mask"][:, 4] = True
-    return batch
-
-
-def captions() -> tuple[Tensor, Tensor]:
-    """Random captions with BOS, EOS and PAD, and their lengths."""
-    ids = torch.full((len(LENGTHS), max(LENGTHS)), PAD)
-    for row, length in zip(ids, LENGTHS, strict=True):
-        row[: length - 1] = torch.randint(3, V, (length - 1,))
-        row[0], row[length - 1] = BOS, EOS
-    return ids, torch.tensor(LENGTHS)
 
 
 @every_variant
@@ -111,34 +105,12 @@ def test_a_block_is_pytorchs_decoder_layer():
 
 @every_variant
 def test_attention_sums_to_one_over_real_regions_until_the_caption_ends(variant):
-    captioner = build(**variant)
-    batch = features(masked=True)
-    memory = captioner.encode(batch)
-    ids, lengths = captions()
-    attention = captioner(memory, ids, lengths, IMAGES).attention
-    assert attention.shape == (5, 6, R)
-    real = torch.arange(6) < (lengths - 1).unsqueeze(1)
-    torch.testing.assert_close(attention.sum(2), real.float())
-    assert (attention.transpose(1, 2)[~batch["feature_mask"][IMAGES]] == 0).all()
-    maps = captioner.attention_maps(memory, ids, lengths, IMAGES)
-    assert torch.equal(maps, attention)
-    assert not maps.requires_grad
+    check_attention_sums_to_one(build(**variant))
 
 
 @every_variant
 def test_padding_and_masked_regions_do_not_matter(variant):
-    captioner = build(**variant)
-    batch = features(masked=True)
-    ids, lengths = captions()
-    expected = captioner(captioner.encode(batch), ids, lengths, IMAGES)
-    wider = F.pad(ids, (0, 3), value=PAD)
-    wider[torch.arange(wider.shape[1]) >= lengths.unsqueeze(1)] = 7
-    batch["features"] = batch["features"].masked_fill(~batch["feature_mask"].unsqueeze(2), math.nan)
-    output = captioner(captioner.encode(batch), wider, lengths, IMAGES)
-    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-5, atol=1e-6)
-    assert torch.equal(output.targets, expected.targets)
-    torch.testing.assert_close(output.attention[:, :6], expected.attention, rtol=1e-5, atol=1e-6)
-    assert (output.attention[:, 6:] == 0).all()
+    check_padding_does_not_matter(build(**variant), rtol=1e-5, atol=1e-6)
 
 
 def test_a_later_word_changes_nothing_before_it():
