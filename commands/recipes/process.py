@@ -239,7 +239,7 @@ def locked(folder: Path) -> Iterator[int]:
                 except OSError:
                     if time.monotonic() > until:
                         raise UserError(
-                            f"this recipe is already running in '{folder}': wait for its end, or choose another --run_dir"
+                            f"this recipe is already running in '{folder}': wait, or choose another --run_dir"
                         ) from None
                     time.sleep(0.2)
         yield file.fileno()
