@@ -162,7 +162,9 @@ def compare_pairs(
             if a in predictions.probabilities and b in predictions.probabilities:
                 one, other = (matrix(predictions, name) for name in (a, b))
                 limits = (thresholds.get(a, 0.5), thresholds.get(b, 0.5))
-                found.append(Pair(a, b, paired_label_bootstrap(one, other, targets, limits, samples)))
+                found.append(
+                    Pair(a, b, paired_label_bootstrap(one, other, targets, thresholds=limits, samples=samples))
+                )
     return found
 
 
@@ -216,7 +218,9 @@ def compare_over_seeds(runs: Sequence[tuple[Result, Result]], samples: int = 100
     targets = [list(seed.targets.values()) for seed in seeds]
     limits = [[pair[side].metrics.get("threshold", 0.5) for pair in runs] for side in (0, 1)]
     same = all(seed.targets == seeds[0].targets for seed in seeds)
-    return paired_label_bootstrap(first, second, targets[:1] if same else targets, (limits[0], limits[1]), samples)
+    return paired_label_bootstrap(
+        first, second, targets[:1] if same else targets, thresholds=(limits[0], limits[1]), samples=samples
+    )
 
 
 def _gather_pair(pair: tuple[Result, Result]) -> Predictions:
