@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, UserError
-from datamodules.readers.records import Problem, has_keys, parse_json, read_text
+from core.inputs import parse_json, read_text
+from datamodules.readers.records import Problem, has_keys
 from metrics.captions import SCORES, ImageScores
 
 References = dict[str, list[str]]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.inputs import read_text
 from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_tables import table_records
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.image_search import IMAGE_FOLDERS
-from datamodules.readers.records import Columns, Example, Problem, Report, Split, clean_caption, read_text
+from datamodules.readers.records import Columns, Example, Problem, Report, Split, clean_caption
 
 _CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt", "captions.csv")
 _SPLIT_LISTS: Mapping[Split, str] = {

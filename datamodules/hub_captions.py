@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, UserError
+from core.inputs import shown
 from datamodules.base import CaptionDataModule
 from datamodules.readers.hub_rows import TableRow, stored_image
 from datamodules.readers.image_refs import ImageFile, ImageRef
@@ -232,7 +233,7 @@ class HubCaptions(CaptionDataModule):
         origin = f"{self.source}, split {split}, row {row}"
         image_id = f"{split}/{row}" if columns.id is None else values[columns.id]
         if not isinstance(image_id, int | str):
-            wrong = f"column {columns.id!r} is {image_id!r:.40}, expected a number or text"
+            wrong = f"column {columns.id!r} is {shown(image_id)}, expected a number or text"
             self.report(Problem("record", f"{origin}: {wrong}"))
             return None
         texts = _row_texts(values[columns.caption], columns.caption, origin, self.report)
@@ -307,7 +308,7 @@ def _row_texts(value: object, column: str, origin: str, report: Report) -> list[
     """The captions of a row, without empty ones, which are reported."""
     texts = caption_texts(value)
     if texts is None:
-        wrong = f"column {column!r} is {value!r:.40}, expected a string, a list of strings or of objects"
+        wrong = f"column {column!r} is {shown(value)}, expected a string, a list of strings or of objects"
         report(Problem("record", f"{origin}: {wrong}; set caption_column"))
     elif not texts or not all(texts):
         report(Problem("empty", f"{origin}: the caption is empty; write one or remove the row"))

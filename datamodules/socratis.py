@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, UserError
+from core.inputs import parse_json, read_text
 from datamodules.labelled import LabelledDataModule
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.records import Example, Problem, parse_json, read_text
+from datamodules.readers.records import Example, Problem
 from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
     SYNONYMS,

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import DataError, UserError
+from core.inputs import parse_json, read_text
 from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_json import read_karpathy
 from datamodules.readers.image_refs import ImageFile, ImageRef
 from datamodules.readers.image_search import listed
 from datamodules.readers.images import find_image
-from datamodules.readers.records import Example, Problem, Split, parse_json, read_text
+from datamodules.readers.records import Example, Problem, Split
 from datamodules.readers.ucm_labels import LABEL_FILES, read_label_table
 from datamodules.readers.ucm_names import FOLDERS, ImageNames, image_folders, image_names, is_number
 

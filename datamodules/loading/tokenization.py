@@ -3,6 +3,7 @@
 Letters: V vocabulary, T tokens of a caption with BOS and EOS.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -15,9 +16,17 @@ from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.files import write_cache
 from core.hub import only_local
+from core.inputs import check_folder, damage, parse_json, read_text, shown
 
 Spec = dict[str, Any]
 _WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")  # \u2019: the typographic apostrophe
+_LARGEST_FILE = 1 << 28
+"""Bytes of a file in a folder of a tokenizer."""
+_WAYS_OUT = (
+    "give a local folder with tokenizer.json, vocab.json and merges.txt, or vocab.txt, go online once so that the hub "
+    "can send it, or use tokenizer: word"
+)
+_NO_CODE = {"trust_remote_code": False}  # else a folder that brings code is asked about on the terminal
 _SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
@@ -150,19 +159,16 @@ class BPETokenizer:
         Raises:
             UserError: neither a readable folder nor a hub name that can be reached.
         """
-        try:
+        if Path(source).is_dir():
+            check_folder(source, _LARGEST_FILE, "files of a tokenizer")
+        with damage(f"tokenizer '{source}'", "a tokenizer", _WAYS_OUT):
             loaded = _loaded(source)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"tokenizer '{source}' cannot be read ({_first_line(error)}): give a local folder with "
-                "tokenizer.json, vocab.json and merges.txt, or vocab.txt, go online once so that the hub can send it, "
-                "or use tokenizer: word"
-            ) from error
+            described = loaded.backend_tokenizer.to_str()
         # BERT's texts stand between [CLS] and [SEP], which is what it calls them
         bos, eos = loaded.bos_token or loaded.cls_token, loaded.eos_token or loaded.sep_token
         if len(loaded) <= len(loaded.all_special_tokens) or eos is None:
             raise UserError(f"tokenizer '{source}' has no vocabulary or no end-of-text token: choose another one")
-        return cls(loaded.backend_tokenizer.to_str(), eos, max_tokens, bos=bos, pad=loaded.pad_token)
+        return cls(described, eos, max_tokens, bos=bos, pad=loaded.pad_token)
 
     def _id(self, token: str) -> int:
         index = self._tokenizer.token_to_id(token)
@@ -205,11 +211,11 @@ def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
     """
     match spec.get("kind"):
         case "word":
-            return WordTokenizer(spec["words"], spec["max_tokens"])
+            return WordTokenizer([str(word) for word in spec["words"]], spec["max_tokens"])
         case "bpe":
             return BPETokenizer(spec["tokenizer"], spec["eos"], spec["max_tokens"], spec["bos"], spec["pad"])
         case other:
-            raise UserError(f"unknown tokenizer kind {other!r}: expected 'word' or 'bpe'")
+            raise UserError(f"unknown tokenizer kind {shown(other)}: expected 'word' or 'bpe'")
 
 
 def build_tokenizer(
@@ -233,17 +239,18 @@ def build_tokenizer(
         cache_dir: folder for vocabulary files.
     """
     if Path(name).suffix == ".ckpt" or (Path(name) / "checkpoints").is_dir():
-        return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
+        with damage(name, "a checkpoint with a tokenizer", "give another run"):
+            return tokenizer_from_spec(read_checkpoint(name)["inference"]["tokenizer"])
     if name != "word":
         return BPETokenizer.load(name, max_tokens)
     captions = read_captions()
     digest = hashlib.blake2b(json.dumps([min_count, captions]).encode(), digest_size=8).hexdigest()
     path = cache_dir / f"vocabulary-{digest}.json"
     if path.is_file():
-        try:
-            return WordTokenizer(json.loads(path.read_text("utf-8")), max_tokens)
-        except json.JSONDecodeError:
-            path.unlink(missing_ok=True)  # cut off by a full disk: make it again
+        with contextlib.suppress(UserError):  # cut off by a full disk: it is made again
+            words = parse_json(read_text(path), path)
+            if isinstance(words, list) and all(isinstance(word, str) for word in words):
+                return WordTokenizer(words, max_tokens)
     tokenizer = WordTokenizer.build(captions, min_count, max_tokens)
     write_cache(path, json.dumps(tokenizer.spec()["words"], ensure_ascii=False, indent=0))
     return tokenizer
@@ -262,20 +269,16 @@ def _loaded(source: str) -> Any:
     local = folder.is_dir() or only_local()
     # a folder of nothing but the vocabulary names no class, so AutoTokenizer cannot choose one
     if not (folder / "tokenizer.json").is_file() and (folder / "merges.txt").is_file():
-        return GPT2Tokenizer.from_pretrained(source, local_files_only=local)
+        return GPT2Tokenizer.from_pretrained(source, local_files_only=local, **_NO_CODE)
     if (folder / "vocab.txt").is_file() and not list(folder.glob("tokenizer*.json")):
         # nothing says whether capitals count: they do when words with capitals are in it (others have a handful)
-        words = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        words = read_text(folder / "vocab.txt").splitlines()
         cased = sum(word.istitle() for word in words) > len(words) / 100
-        return BertTokenizer.from_pretrained(source, local_files_only=local, do_lower_case=not cased)
-    return AutoTokenizer.from_pretrained(source, local_files_only=local)
+        return BertTokenizer.from_pretrained(source, local_files_only=local, **_NO_CODE, do_lower_case=not cased)
+    return AutoTokenizer.from_pretrained(source, local_files_only=local, **_NO_CODE)
 
 
 def _checked_length(max_tokens: int) -> int:
     if max_tokens < 3:
         raise UserError(f"max_tokens is {max_tokens}: expected at least 3, for BOS, one word and EOS")
     return max_tokens
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(" .:") if str(error).strip() else type(error).__name__

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import DataError
+from core.inputs import parse_json, read_text
 from datamodules.readers.caption_json import read_coco, read_karpathy
 from datamodules.readers.caption_tables import json_records, table_records
-from datamodules.readers.records import Columns, Example, Report, fail, parse_json, read_text
+from datamodules.readers.records import Columns, Example, Report, fail
 
 Format = Literal["auto", "coco", "karpathy", "table", "lines"]
 
@@ -61,7 +62,7 @@ def _detect(text: str, path: Path) -> tuple[Format, Any]:
     first_line = body.split("\n", 1)[0]
     try:
         first = json.loads(first_line)
-    except ValueError:
+    except (ValueError, RecursionError):
         first = None
     if isinstance(first, dict) and not _is_document(first):
         return "lines", None

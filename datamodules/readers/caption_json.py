@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.inputs import parse_json, read_text, shown
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import (
     Example,
@@ -15,8 +16,7 @@ from datamodules.readers.records import (
     clean_caption,
     fail,
     has_keys,
-    parse_json,
-    read_text,
+    own_name,
     record_name,
     slashes,
     split_name,
@@ -83,7 +83,12 @@ def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> li
         where = f"{path}, image {record_name(image, 'filename', index)}"
         if not has_keys(image, {"filename": (str,), "sentences": (list,)}, where, report):
             continue
-        file = posixpath.join(slashes(str(image.get("filepath") or "")), slashes(image["filename"]))
+        if not isinstance(image.get("filepath") or "", str):
+            report(
+                Problem("record", f"{where}: 'filepath' is {shown(image['filepath'])}, expected the name of a folder")
+            )
+            continue
+        file = posixpath.join(slashes(image.get("filepath") or ""), slashes(image["filename"]))
         image_id = next((image[key] for key in ("cocoid", "imgid") if isinstance(image.get(key), int | str)), file)
         texts = _karpathy_captions(image["sentences"], where, sentence_ids, report)
         split, known = split_name(image.get("split"), where, report)
@@ -107,7 +112,8 @@ def _coco_captions(annotations: list[Any], images: Iterable[str], path: Path, re
         where = f"{path}, annotation {record_name(annotation, 'id', index)}"
         if not has_keys(annotation, {"image_id": (int, str), "caption": (str,)}, where, report):
             continue
-        text, image_id, own_id = clean_caption(annotation["caption"]), str(annotation["image_id"]), annotation.get("id")
+        text, image_id = clean_caption(annotation["caption"]), str(annotation["image_id"])
+        own_id = own_name(annotation, "id", where, report)
         if own_id is not None and own_id in seen:
             report(Problem("duplicate", f"{where}: this id is there twice; every caption needs its own id"))
         elif image_id not in captions:
@@ -130,7 +136,7 @@ def _karpathy_captions(sentences: list[Any], where: str, seen: set[object], repo
         if found is None or len(found) != 1:
             report(Problem("record", f"{at}: expected an object with 'raw' (a string) or 'tokens' (a list)"))
             continue
-        own_id = sentence.get("sentid")
+        own_id = own_name(sentence, "sentid", at, report)
         if own_id is not None and own_id in seen:
             report(Problem("duplicate", f"{at}: this sentid is there twice; remove one of the two"))
         elif not found[0]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.inputs import MOST_TEXT, parse_json, shown
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import (
@@ -25,6 +26,8 @@ from datamodules.readers.records import (
     slashes,
     split_name,
 )
+
+csv.field_size_limit(MOST_TEXT)  # of the process, and nothing else of it relies on the smaller one
 
 
 def table_records(text: str, path: Path, columns: Columns, report: Report) -> list[Example]:
@@ -120,7 +123,7 @@ def _json_rows(text: str, path: Path, columns: Columns, report: Report, document
     names: tuple[str, str, str | None] | None = None
     for where, value in json_objects(text, path, report, document):
         if not isinstance(value, dict):
-            report(Problem("record", f"{where}: expected an object with an image and a caption, found {value!r:.40}"))
+            report(Problem("record", f"{where}: expected an object with an image and a caption, found {shown(value)}"))
             continue
         if names is None:
             keys = list(value)
@@ -143,24 +146,26 @@ def json_objects(text: str, path: Path, report: Report, document: list[Any] | No
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            report(
-                Problem("record", f"{path}, line {number}: not valid JSON ({error.msg}); correct or remove the line")
-            )
+            value = parse_json(line, where)
+        except DataError as error:
+            cause = error.__cause__
+            known = isinstance(cause, json.JSONDecodeError)
+            wrong = f"{where}: not valid JSON ({cause.msg}); correct or remove the line" if known else str(error)
+            report(Problem("record", wrong))
             continue
-        yield f"{path}, line {number}", value
+        yield where, value
 
 
 def _row(image: object, caption: object, split: object, where: str, report: Report) -> Iterator[_Row]:
     """Checks one row and yields it if it is whole."""
     if not isinstance(image, str) or not image.strip():
-        report(Problem("record", f"{where}: the image's name is {image!r:.40}; expected a path"))
+        report(Problem("record", f"{where}: the image's name is {shown(image)}; expected a path"))
         return
     texts = caption_texts(caption)
     if texts is None:
-        report(Problem("record", f"{where}: the caption is {caption!r:.40}; expected a string or a list of strings"))
+        report(Problem("record", f"{where}: the caption is {shown(caption)}; expected a string or a list of strings"))
         return
     if not texts or not all(texts):
         report(Problem("empty", f"{where}: the caption of {image.strip()} is empty; write one or remove the row"))

@@ -26,7 +26,7 @@ def read_frame(text: str, path: Path, separator: str = ",") -> "pd.DataFrame":
         which a row ends.
 
     Raises:
-        DataError: a row has more cells than the header, or a quote is never closed.
+        DataError: a row has more cells than the header, a quote is never closed, or two columns have one name.
     """
     import pandas as pd  # half a second, which only those wait for who read tables
 
@@ -36,13 +36,17 @@ def read_frame(text: str, path: Path, separator: str = ",") -> "pd.DataFrame":
         frame = pd.read_csv(
             io.StringIO(body), sep=separator, header=None, dtype=object, keep_default_na=False, skip_blank_lines=False
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().rpartition("C error: ")[2]
+    except (ValueError, OverflowError, MemoryError) as error:  # the parser's own errors are ValueErrors
+        reason = " ".join(str(error).split()).rpartition("C error: ")[2]
         raise DataError(
             f"{path}: not a valid table ({reason}); check the separators and double quotes there"
         ) from error
     # a quoted cell may have several lines; pandas counts rows
     extra = frame.map(lambda cell: len(_NEWLINE.findall(cell))).sum(axis=1)
     frame.index = pd.Index(range(1, len(frame) + 1)) + first + extra.cumsum().to_numpy()
-    rows = frame.iloc[1:].set_axis(frame.iloc[0].str.strip().tolist(), axis=1)
+    names = frame.iloc[0].str.strip().tolist()
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {twice!r}; remove one of them")
+    rows = frame.iloc[1:].set_axis(names, axis=1)
     return rows[rows.map(lambda cell: bool(cell.strip())).any(axis=1)]

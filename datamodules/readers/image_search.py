@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote_plus
 
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.images import find_image
+from datamodules.readers.images import find_image, is_file
 from datamodules.readers.records import Example, Problem, Report
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def find_images(
     found = []
     for record in records:
         name = record.image_name
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if is_file(folder / name)), None)
         path = path or next((other for folder in folders if (other := find_image(folder, name))), None)
         if path is None:
             if not keep_missing:

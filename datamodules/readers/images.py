@@ -1,19 +1,31 @@
 """Reading images of any kind as RGB, and finding their files; without torch."""
 
+import contextlib
 import io
+import os
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from core.errors import DataError
+from core.errors import DataError, UserError
+from core.inputs import open_regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the files that count as images, in the order in which `find_image` tries them."""
 
 MAX_PIXELS = 178_956_970
 """More pixels than this in one image are refused: a small file may claim any size and fill the memory."""
+LIMIT = "CAPTION_MAX_PIXELS"
+"""Environment variable that replaces `MAX_PIXELS`."""
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats of images, whatever the file is called; others of Pillow start other programs (EPS) or are no pictures."""
+_STRIP = 1 << 22
+"""Values that are scaled at once."""
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -43,17 +55,17 @@ def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_sid
     Raises:
         DataError: the file is missing, cannot be read or decoded, is cut off, has more than `MAX_PIXELS` pixels or
             values that are not an image's.
+        UserError: the environment variable with another limit is no number.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image given as bytes")
+    limit = max_pixels()
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _decode(image, name, min_side)
+        with _opened(source, name) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            with Image.open(file, formats=_formats()) as image:
+                return _decode(image, name, min_side, limit)
     except DataError:
         raise
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: no such image file; put it there, or remove its captions") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise DataError(f"{name}: cannot be read as a file ({error.strerror}); check its permissions") from error
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name)) from error
     except MemoryError:
@@ -65,6 +77,22 @@ def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_sid
         if isinstance(error, UnidentifiedImageError):
             reason = "its content is no image format that Pillow knows"
         raise DataError(f"{name}: image cannot be decoded ({reason}); {WAYS_OUT}") from error
+
+
+def max_pixels() -> int:
+    """Most pixels of an image.
+
+    Raises:
+        UserError: the environment variable `LIMIT` is no number.
+    """
+    given = os.environ.get(LIMIT)
+    if given is None:
+        return MAX_PIXELS
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(f"{LIMIT} is {given!r}: expected the most pixels that an image may have, such as {MAX_PIXELS}")
+    if int(given) > MAX_PIXELS:  # Pillow has a limit of its own
+        Image.MAX_IMAGE_PIXELS = int(given)
+    return int(given)
 
 
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
@@ -95,7 +123,7 @@ def find_image(root: str | Path, name: str) -> Path | None:
         The path of an existing file, or None.
     """
     path = Path(root) / name
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix.lower() in IMAGE_SUFFIXES:
         stem = path.with_suffix("")
@@ -106,14 +134,48 @@ def find_image(root: str | Path, name: str) -> Path | None:
     for suffix in IMAGE_SUFFIXES:
         for spelling in (suffix, suffix.upper()):
             other = stem.with_name(stem.name + spelling)
-            if other.is_file():
+            if is_file(other):
                 return other
     return None
 
 
-def _decode(image: Image.Image, name: str, min_side: int) -> Image.Image:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have, as one of thousands of letters, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow can read."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[IO[bytes]]:
+    """The file of an image; one that was given stays open."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif not isinstance(source, str | Path):
+        yield source
+    elif not os.path.lexists(source):
+        raise DataError(f"{name}: no such image file; put it there, or remove its captions")
+    else:
+        try:
+            file = open_regular(source)
+        except DataError as error:
+            reason = str(error).removeprefix(f"{source}: ").rpartition(";")[0]
+            raise DataError(f"{name}: cannot be read as a file: {reason}; {WAYS_OUT}") from error
+        with file:
+            yield file
+
+
+def _decode(image: Image.Image, name: str, min_side: int, limit: int) -> Image.Image:
     """Decodes an opened file: reduced if asked for, upright, RGB."""
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > limit:
         raise DataError(_too_large(name))
     if min_side and image.format == "JPEG":
         image.draft(None, (min_side, min_side))  # keeps both sides at or above it
@@ -136,21 +198,26 @@ def _orientation(image: Image.Image) -> int:
 
 def _scale_deep(image: Image.Image, name: str) -> Image.Image:
     """Brings 16-bit and float grey to 8 bits: 65535 and 1.0 (or 255.0) become 255."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if image.mode == "F":
         if not (low >= 0 and high <= 255):  # not-a-number fails as well
             raise DataError(f"{name}: float values from {low:g} to {high:g}, expected 0 to 1 or 0 to 255; {WAYS_OUT}")
-        values = values * 255 if high <= 1 else values
+        factor = 255.0 if high <= 1 else 1.0
     else:
         if not (low >= 0 and high <= 65535):
             raise DataError(f"{name}: grey values from {low:g} to {high:g}, expected 0 to 65535; {WAYS_OUT}")
-        values = values / 257
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+        factor = 1 / 257
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP // max(1, image.width))
+    for start in range(0, len(values), rows):  # all of it in double precision would be eight times the result
+        scaled[start : start + rows] = np.rint(values[start : start + rows].astype(np.float64) * factor)
+    return Image.fromarray(scaled)
 
 
 def _too_large(name: str) -> str:
     """The message for images that would fill the memory."""
     return (
-        f"{name}: image has more than {MAX_PIXELS // 10**6} million pixels; shrink the file, or pass on_bad_image=skip"
+        f"{name}: image has more than {max_pixels() / 10**6:.0f} million pixels; shrink the file, set {LIMIT} to more "
+        "(about 10 bytes of memory for each), or pass on_bad_image=skip"
     )

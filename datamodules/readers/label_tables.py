@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import DataError
+from core.inputs import parse_json, read_text, shown
 from datamodules.readers.caption_tables import json_objects, table_cells
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import (
@@ -21,8 +22,6 @@ from datamodules.readers.records import (
     ProblemKind,
     Report,
     caption_texts,
-    parse_json,
-    read_text,
     slashes,
     split_name,
 )
@@ -143,12 +142,14 @@ def _rows(text: str, path: Path, report: Report) -> Iterator[tuple[str, Mapping[
             if isinstance(value, dict):
                 yield where, value
             else:
-                report(Problem("record", f"{where}: expected an object with labels, found {value!r:.40}; correct it"))
+                report(Problem("record", f"{where}: expected an object with labels, found {shown(value)}; correct it"))
         return
     header: list[str] = []
     for where, cells in table_cells(text, path):
         if not header:
             header = [cell.strip() for cell in cells]
+            if twice := next((name for name in header if header.count(name) > 1), None):
+                raise DataError(f"{where}: two columns are called {twice!r}; remove one of them")
         elif len(cells) != len(header):
             advice = "put texts with a comma in double quotes"
             report(Problem("record", f"{where}: {len(cells)} cells, expected {len(header)} as in the header; {advice}"))
@@ -197,7 +198,7 @@ def _number(value: object) -> float | None:
         value = {"true": 1.0, "false": 0.0}.get(value.strip().lower(), value)
     try:
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if 0 <= number <= 1 else None
 
@@ -209,7 +210,7 @@ def _numbers(frame: "pd.DataFrame", names: list[str], report: Report) -> "pd.Dat
     wrong = targets.isna()
     for where, name in wrong[wrong.any(axis=1)].idxmax(axis=1).items():
         found = frame.at[where, name] if name in frame else None
-        what = f"label {name!r} is {found!r:.40}, expected 0, 1 or a number in between"
+        what = f"label {name!r} is {shown(found)}, expected 0, 1 or a number in between"
         report(Problem("record", f"{where}: {what}; correct or remove the row"))
     return targets[~wrong.any(axis=1)]
 
@@ -225,7 +226,7 @@ def _label_sets(frame: "pd.DataFrame", column: str, columns: LabelColumns, repor
         labels = [] if value is None else label_list(value, separator)
         if labels is None:
             wanted = "expected a list of names, or names with a separator"
-            report(Problem("record", f"{where}: {column} is {value!r:.40}; {wanted}"))
+            report(Problem("record", f"{where}: {column} is {shown(value)}; {wanted}"))
         else:
             found[str(where)] = labels
     return found
@@ -274,13 +275,13 @@ def _record(
     """One row as a record; None when it was reported."""
     image = cells[roles.image] if roles.image is not None else ""
     if not isinstance(image, str) or (roles.image is not None and not image.strip()):
-        report(Problem("record", f"{where}: the image's name is {image!r:.40}; expected a path"))
+        report(Problem("record", f"{where}: the image's name is {shown(image)}; expected a path"))
         return None
     captions: list[str] = []
     if roles.caption is not None:
         captions = caption_texts(cells[roles.caption]) or []
         if not captions or not all(captions):
-            wrong = f"the caption is {cells[roles.caption]!r:.40}; expected a text or a list of texts"
+            wrong = f"the caption is {shown(cells[roles.caption])}; expected a text or a list of texts"
             report(Problem("empty", f"{where}: {wrong}, none empty; write one or remove the row"))
             return None
     split, known = split_name(cells[roles.split] if roles.split is not None else None, where, report)
@@ -288,6 +289,9 @@ def _record(
         return None
     file = slashes(image)
     given = cells[roles.image_id] if roles.image_id is not None else None
+    if not isinstance(given, int | float | str | None):
+        report(Problem("record", f"{where}: {roles.image_id} is {shown(given)}, expected a number or text"))
+        return None
     image_id = str(given) if given not in (None, "") else file or f"row {number + 1}"
     ref = ImageFile(file) if file else None
     return Example(image_id, ref, tuple(captions), labels, split, f"{where} ({image_id})")

@@ -4,18 +4,23 @@ Letters: n images, C labels.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.errors import DataError
+from core.inputs import damage, open_regular
 
 SHARDS = "rank*.parquet"
 """Names of the complete files."""
+_MOST_CELLS = 1 << 30
+_AGAIN = "remove it and predict again"
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,12 @@ def shard_facts(path: Path) -> dict[str, str]:
     Raises:
         DataError: it is not readable.
     """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); remove it and predict again") from error
-    return {key.decode(): value.decode() for key, value in metadata.items()}
+    with damage(path, "a readable Parquet file", _AGAIN, DataError), open_regular(path) as file:
+        found = pq.read_metadata(file)
+        if found.num_rows * found.num_columns > _MOST_CELLS:  # a few bytes may stand for any number of equal values
+            raise DataError(f"{path}: {found.num_rows:,} rows of {found.num_columns} cells are too many; {_AGAIN}")
+        metadata = found.schema.to_arrow_schema().metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
 def find_probabilities(path: str | Path) -> Path:
@@ -81,13 +87,26 @@ def read_probabilities(path: str | Path) -> Probabilities:
     if other is not None or "label_names" not in facts[0]:
         wrong = other or shards[0]
         raise DataError(f"{wrong}: of another model than {shards[0].name}; keep files of one model in {folder}")
-    names: tuple[str, ...] = tuple(json.loads(facts[0]["label_names"]))
-    try:
-        table = pa.concat_tables(pq.read_table(shard) for shard in shards)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{folder}: a file cannot be read ({error}); remove it and predict again") from error
+    with damage(shards[0], "a file of probabilities", _AGAIN, DataError):
+        names: tuple[str, ...] = tuple(map(str, json.loads(facts[0]["label_names"])))
+        table = pa.concat_tables(_read_shard(shard, names) for shard in shards)
     values = np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
     places: dict[str, int] = {}
     for place, image_id in enumerate(table["image_id"].to_pylist()):
         places.setdefault(image_id, place)
     return Probabilities(list(places), names, values[list(places.values())])
+
+
+def _read_shard(path: Path, names: Sequence[str]) -> pa.Table:
+    """The rows of a file: ids as text, probabilities as numbers, none missing."""
+    columns = [pa.field("image_id", pa.string()), *(pa.field(name, pa.float32()) for name in names)]
+    with damage(path, "a file of probabilities", _AGAIN, DataError), open_regular(path) as file:
+        table = pq.read_table(file).select([column.name for column in columns]).cast(pa.schema(columns))
+        wrong = next((name for name in table.column_names if table[name].null_count), None)
+        if wrong is not None:
+            raise DataError(f"{path}: column '{wrong}' has empty cells; {_AGAIN}")
+        for name in names:
+            least, most = pc.min_max(table[name]).as_py().values()
+            if table.num_rows and not 0 <= least <= most <= 1:
+                raise DataError(f"{path}: column '{name}' has values from {least} to {most}, not from 0 to 1; {_AGAIN}")
+        return table

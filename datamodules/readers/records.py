@@ -5,10 +5,10 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import DataError
+from core.inputs import shown
 from datamodules.readers.image_refs import ImageRef
 
 Split = Literal["train", "val", "test"]
@@ -31,6 +31,8 @@ SPLIT_NAMES = {
     "restval": "restval",  # Karpathy's: images of COCO's validation set that may be used for training
 }
 """Spellings of the splits and what they mean."""
+_DEPTH = 8
+"""Levels of lists and objects in a cell of captions; the deepest known format has 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,12 @@ def clean_caption(text: str) -> str:
     return " ".join(text.split())
 
 
-def caption_texts(value: object) -> list[str] | None:
+def caption_texts(value: object, depth: int = _DEPTH) -> list[str] | None:
     """Takes the captions out of a cell: a string, a list of strings, a list of objects, or a JSON list in a string.
+
+    Args:
+        value: the cell.
+        depth: levels of lists and objects that may be inside one another.
 
     Returns:
         The captions with clean white space, empty ones included; None when it is something else.
@@ -109,55 +115,21 @@ def caption_texts(value: object) -> list[str] | None:
     ['A dog .', 'Two dogs .']
     """
     if isinstance(value, str):
-        inner = _json_list(value)
+        inner = _json_list(value, depth - 1)
         return [clean_caption(value)] if inner is None else inner
+    if depth == 0:
+        return None
     if isinstance(value, dict):
         keys = ("raw", *CAPTION_COLUMNS)
         found = next((value[key] for key in keys if isinstance(value.get(key), str | list)), None)
         if found is None and isinstance(value.get("tokens"), list):
             found = " ".join(map(str, value["tokens"]))
-        return None if found is None else caption_texts(found)
+        return None if found is None else caption_texts(found, depth - 1)
     if isinstance(value, list | tuple):
-        parts = [caption_texts(item) for item in value if isinstance(item, str | dict)]
+        parts = [caption_texts(item, depth - 1) for item in value if isinstance(item, str | dict)]
         known = [part for part in parts if part is not None]
         return [text for part in known for text in part] if len(known) == len(value) else None
     return None
-
-
-def read_text(path: Path) -> str:
-    """Reads a UTF-8 file, with or without byte order mark.
-
-    Raises:
-        DataError: it is missing or not UTF-8; the message has the line.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise DataError(f"{path}: {what}; expected a file with captions") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        hint = "it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte 0x{data[error.start]:02x}"
-        raise DataError(f"{path}, line {line}: not UTF-8 ({hint}); save the file as UTF-8") from error
-
-
-def parse_json(text: str, path: Path) -> Any:
-    """Parses a whole JSON file.
-
-    Raises:
-        DataError: it is broken; the message has line and column and says whether it was cut off.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
-        hint = "the file is cut off, fetch it again" if cut else "correct the file"
-        where = f"{path}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"{where}: not valid JSON ({error.msg}); {hint}") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: JSON is nested too deeply for a caption file; is it the right file?") from error
 
 
 def find_column(names: list[str], given: str | None, usual: tuple[str, ...], role: str, where: str) -> int:
@@ -200,16 +172,16 @@ def split_name(value: object, where: str, report: Report) -> tuple[str | None, b
     """
     if value is None or value == "":
         return None, True
-    name = SPLIT_NAMES.get(str(value).strip().lower())
+    name = SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
     if name is None:
-        report(Problem("record", f"{where}: split is {value!r}, expected one of {', '.join(SPLIT_NAMES)}"))
+        report(Problem("record", f"{where}: split is {shown(value)}, expected one of {', '.join(SPLIT_NAMES)}"))
     return name, name is not None
 
 
 def has_keys(value: object, keys: dict[str, tuple[type, ...]], where: str, report: Report) -> bool:
     """Whether a JSON object has the keys with the types; reports the first that is wrong."""
     if not isinstance(value, dict):
-        report(Problem("record", f"{where}: expected an object, found {value!r:.40}"))
+        report(Problem("record", f"{where}: expected an object, found {shown(value)}"))
         return False
     for key, types in keys.items():
         if key not in value:
@@ -217,9 +189,18 @@ def has_keys(value: object, keys: dict[str, tuple[type, ...]], where: str, repor
             return False
         if not isinstance(value[key], types) or isinstance(value[key], bool):
             wanted = " or ".join(kind.__name__ for kind in types)
-            report(Problem("record", f"{where}: {key!r} is {value[key]!r:.40}, expected {wanted}"))
+            report(Problem("record", f"{where}: {key!r} is {shown(value[key])}, expected {wanted}"))
             return False
     return True
+
+
+def own_name(record: dict[str, Any], key: str, where: str, report: Report) -> int | str | None:
+    """The id that a record has for itself; None when it has none, or one of another kind, which is reported."""
+    found = record.get(key)
+    if found is None or isinstance(found, int | str):
+        return found
+    report(Problem("record", f"{where}: {key!r} is {shown(found)}, expected a number or text"))
+    return None
 
 
 def record_name(value: object, key: str, index: int) -> str:
@@ -238,13 +219,13 @@ def slashes(name: str) -> str:
     return posixpath.normpath(name) if name else ""
 
 
-def _json_list(text: str) -> list[str] | None:
+def _json_list(text: str, depth: int) -> list[str] | None:
     """The captions of a JSON list that stands in a string; None when it is an ordinary caption."""
-    if not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
+    if depth <= 0 or not (text.lstrip().startswith("[") and text.rstrip().endswith("]")):
         return None
     try:
-        return caption_texts(json.loads(text))
-    except ValueError:
+        return caption_texts(json.loads(text), depth)
+    except (ValueError, RecursionError):
         return None  # a caption may begin with a bracket
 
 

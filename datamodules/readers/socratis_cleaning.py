@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.inputs import read_text, shown
 from datamodules.readers.frames import read_frame
-from datamodules.readers.records import Problem, Report, clean_caption, read_text
+from datamodules.readers.records import Problem, Report, clean_caption
 
 EMOTIONS = (
     "curious", "amazed", "fear", "awe", "neutral", "disgusted", "worried", "intrigued", "confused", "beautiful",
@@ -92,7 +93,9 @@ def read_annotations(document: Any, path: Path, report: Report) -> list[Annotati
                 rows.append(Annotation(entry[0], clean_caption(entry[1]), tuple(entry[2])))
             else:
                 wanted = "expected [image name, caption, [emotions as text], ...]"
-                message = f"{path}, id {key}, annotator {number}: {wanted}, found {entry!r:.60}; correct or remove it"
+                message = (
+                    f"{path}, id {key}, annotator {number}: {wanted}, found {shown(entry, 60)}; correct or remove it"
+                )
                 report(Problem("record", message))
     return rows
 
@@ -120,7 +123,7 @@ def read_cleaned(path: Path, report: Report) -> list[Reaction]:
         unknown = None if emotions is None else next((label for label in emotions if label not in EMOTIONS), None)
         if emotions is None:
             wanted = "expected a list such as ['sad', 'calm']"
-            report(Problem("record", f"{where}: emotions is {written!r:.60}, {wanted}; correct or remove the row"))
+            report(Problem("record", f"{where}: emotions is {shown(written, 60)}, {wanted}; correct or remove the row"))
         elif unknown is not None:
             labels = ", ".join(EMOTIONS)
             report(Problem("record", f"{where}: emotion {unknown!r} is none of the published labels ({labels})"))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from core.errors import DataError
+from core.inputs import read_text
 from datamodules.readers.frames import read_frame
-from datamodules.readers.records import read_text
 
 LABEL_FILES = ("multilabels.txt", "LandUse_Multilabeled.txt", "multilabels.csv", "LandUse_Multilabeled.csv")
 """Usual names of the table."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError
+from core.inputs import read_text
 from datamodules.readers.frames import read_frame
 from datamodules.readers.image_search import IMAGE_FOLDERS
-from datamodules.readers.records import read_text
 
 UCM_CLASSES = (
     "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import DataError, UserError
+from datamodules.stored_features.arrays import map_array
 
 Half = NDArray[np.float16]
 
@@ -44,8 +45,8 @@ class FeatureStore(Sequence[Tensor]):
         path = self.folder / "features.npy"
         try:
             # copy on write: PyTorch wants memory that may be written to
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            array = map_array(path)
+        except Exception as error:  # a broken header raises a dozen types
             raise UserError(
                 f"feature store {self.folder} is damaged ({error}); remove the folder, and it is made again"
             ) from error

@@ -12,13 +12,11 @@ import base64
 import binascii
 import hashlib
 import json
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -26,15 +24,19 @@ from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.files import write_cache
+from core.inputs import open_regular, parse_json, read_text
 from datamodules.readers.records import Example, Problem
+from datamodules.stored_features.arrays import array_shape, read_array
 from datamodules.stored_features.files import FeatureStore, Half, write_store
 
 Array = NDArray[np.float32]
 
-ARRAY_NAMES = ("features", "feat", "x", "roi_features", "att_feat")
-"""Names of the array in an .npz, first match wins; a file with a single array may call it anything."""
 _TSV_COLUMNS = (6, 10)
 _BATCH = 32
+_LONGEST = 1 << 27
+"""Bytes of a line that are read; 100 regions of width 2,048 have 1.1 million."""
+_MOST_REGIONS = 10_000
+"""Of an image: the store has room for the most regions in every image."""
 
 
 def open_regions(path: str | Path, root: Path, cache_dir: Path) -> "RegionFiles":
@@ -135,11 +137,21 @@ class RegionFiles(ABC):
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():  # another process may have made it meanwhile
-                    shape = (len(names), max(self.count(name) for name in names), self.first().shape[1])
+                    shape = (len(names), self._most(names), self.first().shape[1])
                     write_store(
                         folder, shape, {**facts, "images": names}, lambda start: self._rows(names, shape, start)
                     )
         return FeatureStore(folder)
+
+    def _most(self, names: Sequence[str]) -> int:
+        """Most regions of an image."""
+        most = max(names, key=self.count)
+        if self.count(most) > _MOST_REGIONS:
+            raise DataError(
+                f"{self.path}, image {most}: claims {self.count(most)} regions, expected at most {_MOST_REGIONS}; "
+                "extract its features again"
+            )
+        return self.count(most)
 
     def missing(self, examples: Sequence[Example]) -> list[Problem]:
         """Images that have no regions, as problems."""
@@ -204,22 +216,7 @@ class NpzRegions(RegionFiles):
 
     def count(self, name: str) -> int:
         """Number of regions, from the array's header."""
-        path = self._files[name]
-        if path.suffix == ".npy":
-            return len(np.load(path, mmap_mode="r", allow_pickle=False))
-        try:
-            with zipfile.ZipFile(path) as archive:
-                array = _array_name(archive.namelist(), path)
-                with archive.open(array) as file:
-                    version = np.lib.format.read_magic(file)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    return int(read(file)[0][0])
-        except (OSError, ValueError, zipfile.BadZipFile, IndexError) as error:
-            raise DataError(f"{path}: not a readable .npz file ({error}); extract it again") from error
+        return array_shape(self._files[name])[0]
 
     def read(self, name: str) -> Array:
         """Features of one file.
@@ -227,19 +224,7 @@ class NpzRegions(RegionFiles):
         Raises:
             DataError: it is broken or holds no array of two dimensions.
         """
-        path = self._files[name]
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            if path.suffix == ".npz":
-                with loaded:
-                    loaded = loaded[_array_name([f"{key}.npy" for key in loaded.files], path).removesuffix(".npy")]
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}: not a readable .npz file ({error}); extract it again") from error
-        if loaded.ndim != 2:
-            raise DataError(f"{path}: the array has shape {loaded.shape}, expected regions x width; extract it again")
-        return np.asarray(loaded, dtype=np.float32)
+        return read_array(self._files[name])
 
     def stamp(self, name: str) -> str:
         """Size and modification time of the file."""
@@ -274,22 +259,25 @@ class TsvRegions(RegionFiles):
     def _lines(self) -> dict[str, _Line]:
         key = hashlib.sha256(f"{self.path.resolve()}\t{self._stamp()}".encode()).hexdigest()[:16]
         cache = self.cache_dir / "region_lines" / f"{key}.json"
+        lines: dict[str, _Line] = {}
         try:
-            rows = json.loads(cache.read_text("utf-8"))
-        except (OSError, ValueError):
+            rows = parse_json(read_text(cache), cache)
+            for name, start, regions in rows:
+                lines.setdefault(str(name), _Line(int(start), int(regions)))
+        except (ValueError, TypeError):  # it is not there, or broken
             rows = list(self._scan())
             write_cache(cache, json.dumps(rows))
-        lines: dict[str, _Line] = {}
-        for name, start, regions in rows:
-            lines.setdefault(name, _Line(start, regions))
+            lines = {}
+            for name, start, regions in rows:
+                lines.setdefault(name, _Line(start, regions))
         if not lines:
             raise DataError(f"{self.path}: the file is empty; expected lines of image_id, sizes, boxes and features")
         return lines
 
     def _scan(self) -> Iterator[tuple[str, int, int]]:
         start = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with open_regular(self.path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
                 cells = line.rstrip(b"\r\n").split(b"\t")
                 if line.strip() and not (number == 1 and cells[0] in (b"image_id", b"img_id")):
                     self._check(cells, f"line {number}")
@@ -297,7 +285,7 @@ class TsvRegions(RegionFiles):
                 start += len(line)
 
     def _check(self, cells: Sequence[bytes], where: str) -> None:
-        if len(cells) not in _TSV_COLUMNS or not cells[-3].isdigit():
+        if len(cells) not in _TSV_COLUMNS or not cells[-3].isdigit() or len(cells[-3]) > 9:
             columns = "image_id image_w image_h num_boxes boxes features"
             raise DataError(
                 f"{self.path}, {where}: {len(cells)} cells, expected the 6 columns {columns} (or LXMERT's 10), "
@@ -321,8 +309,8 @@ class TsvRegions(RegionFiles):
 
     def first(self) -> Array:
         """Features of the first line that is no header."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with open_regular(self.path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
                 cells = line.rstrip(b"\r\n").split(b"\t")
                 if cells[0] not in (b"image_id", b"img_id", b""):
                     return self._features(cells, f"line {number}")
@@ -342,9 +330,9 @@ class TsvRegions(RegionFiles):
         Raises:
             DataError: it is broken.
         """
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self._lines[name].start)
-            cells = file.readline().rstrip(b"\r\n").split(b"\t")
+            cells = file.readline(_LONGEST).rstrip(b"\r\n").split(b"\t")
         return self._features(cells, f"byte {self._lines[name].start}")
 
     def stamp(self, name: str) -> str:
@@ -355,15 +343,3 @@ class TsvRegions(RegionFiles):
     def _stamp(self) -> str:
         status = self.path.stat()
         return f"{status.st_size}\t{status.st_mtime_ns}"
-
-
-def _array_name(members: Sequence[str], path: Path) -> str:
-    """The member of an .npz archive that holds the features."""
-    arrays = {member.removesuffix(".npy"): member for member in members}
-    found: Any = next((arrays[name] for name in ARRAY_NAMES if name in arrays), None)
-    if found is None and len(arrays) == 1:
-        found = next(iter(arrays.values()))
-    if found is None:
-        there = ", ".join(arrays) or "none"
-        raise DataError(f"{path}: arrays {there}; expected the features as one of {', '.join(ARRAY_NAMES)}")
-    return str(found)

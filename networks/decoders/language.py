@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicCache
 from core.errors import UserError
 from core.hub import only_local
 from networks.layers.sequences import State, length_mask
-from networks.layers.weights import WAYS_OUT, load_state
+from networks.layers.weights import WAYS_OUT, check_local, load_state
 
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
@@ -231,9 +231,10 @@ def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
     if name in GPT2_SIZES:
         layers, heads, width = GPT2_SIZES[name]
         return GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
+    check_local(name)
     try:
-        return cast(PretrainedConfig, AutoConfig.from_pretrained(name, local_files_only=True))
-    except (OSError, ValueError) as error:
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False))
+    except Exception as error:  # broken files raise a dozen types
         raise UserError(
             f"language model {name!r} is unknown: give one of {', '.join(GPT2_SIZES)}, a folder with its "
             f"config.json, or {WAYS_OUT}"
@@ -280,14 +281,20 @@ def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
     folder = Path(source)
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or folder.suffix in _SUFFIXES):
         raise UserError(f"language weights {source!r} do not exist; give an existing folder or file, or {WAYS_OUT}")
+    local = check_local(source)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=only_local())
+        config = AutoConfig.from_pretrained(source, local_files_only=local or only_local(), trust_remote_code=False)
         _prepare(config, dropout)
         network: PreTrainedModel = AutoModel.from_pretrained(
-            source, config=config, dtype=torch.float32, local_files_only=only_local()
+            source,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=local or only_local(),
+            trust_remote_code=False,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"language weights {source!r} cannot be reached; {WAYS_OUT}") from error
+    except Exception as error:  # broken files raise a dozen types
+        what = "cannot be read: damaged, or of another kind" if local else "cannot be reached"
+        raise UserError(f"language weights {source!r} {what}; {WAYS_OUT}") from error
     return network
 
 

@@ -3,6 +3,7 @@
 Letters: F words found, W width of a vector.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ import torch
 from torch import Tensor
 
 from core.errors import DataError, UserError
+from core.inputs import open_regular
+
+_LONGEST = 1 << 20
+"""Characters of a line that are read."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,15 @@ def read_word_vectors(path: str, words: Mapping[str, int], width: int) -> WordVe
             message names file and line.
         UserError: the file does not exist, or its vectors have another width.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise UserError(f"file of word vectors {path!r} does not exist; give one in GloVe's or word2vec's text format")
     exact: dict[str, Tensor] = {}
     folded: dict[str, Tensor] = {}
     try:
-        with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with (
+            open_regular(path, "a text file of word vectors", UserError) as binary,
+            io.TextIOWrapper(binary, encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+        ):
             for number, word, line in _lines(file, path, width):
                 lower = word.lower()
                 if (word in words and word not in exact) or (lower in words and lower not in folded):
@@ -77,7 +85,9 @@ def _lines(file: TextIO, path: str, width: int) -> Iterator[tuple[int, str, str]
         UserError: the file has another width.
     """
     checked = False
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), start=1):
+        if len(line) == _LONGEST:
+            raise DataError(f"{path}, line {number}: has {_LONGEST} characters or more; is it a text file?")
         word = line.partition(" ")[0]
         if checked:
             yield number, word, line

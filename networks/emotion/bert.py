@@ -11,7 +11,8 @@ from transformers import VisualBertModel as VisualBert
 
 from core.errors import UserError
 from core.hub import only_local
-from networks.layers.weights import WAYS_OUT
+from core.inputs import damage
+from networks.layers.weights import WAYS_OUT, check_local
 
 BertKind = Literal["bert", "visual_bert"]
 _MAY_DIFFER = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
@@ -52,11 +53,12 @@ def bert_config(
     """
     values: dict[str, Any] = dict(saved or {})
     if not values and weights is not None and Path(weights).is_dir():
-        try:
-            (Path(weights) / "config.json").stat()  # without one, transformers 5.0 guesses from the folder's name
-            values = AutoConfig.from_pretrained(weights, local_files_only=True).to_dict()
-        except (OSError, ValueError) as error:
-            raise UserError(f"BERT weights '{weights}' have no readable config.json; {WAYS_OUT}") from error
+        check_local(weights)
+        config_file = Path(weights) / "config.json"
+        if not config_file.is_file():  # without one, transformers 5.0 guesses from the folder's name
+            raise UserError(f"BERT weights '{weights}' have no readable config.json; {WAYS_OUT}")
+        with damage(config_file, "a configuration of BERT", WAYS_OUT):
+            values = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False).to_dict()
     values["use_cache"] = False  # nothing is generated
     values |= {"vocab_size": values.get("vocab_size", vocab_size), "pad_token_id": pad_id}
     given = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": bert_dim}
@@ -67,7 +69,8 @@ def bert_config(
         values |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if kind == "visual_bert":
         values["visual_embedding_dim"] = visual_dim or 1
-    config = BertConfig(**values) if kind == "bert" else VisualBertConfig(**values)
+    with damage(weights or "BERT", "a configuration of BERT", WAYS_OUT):
+        config = BertConfig(**values) if kind == "bert" else VisualBertConfig(**values)
     if config.hidden_size % config.num_attention_heads:
         raise UserError(f"bert_dim={config.hidden_size} is not divisible by heads={config.num_attention_heads}")
     if config.vocab_size < vocab_size:
@@ -138,10 +141,13 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
 
 
 def _state_of(weights: str) -> dict[str, Tensor]:
+    local = check_local(weights)
     try:
-        local = Path(weights).is_dir() or only_local()
-        loaded = AutoModel.from_pretrained(weights, dtype=torch.float32, local_files_only=local)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"BERT weights '{weights}' cannot be reached; {WAYS_OUT}") from error
+        loaded = AutoModel.from_pretrained(
+            weights, dtype=torch.float32, local_files_only=local or only_local(), trust_remote_code=False
+        )
+    except Exception as error:  # broken files raise a dozen types
+        what = "cannot be read: damaged, or of another kind" if local else "cannot be reached"
+        raise UserError(f"BERT weights '{weights}' {what}; {WAYS_OUT}") from error
     state: dict[str, Tensor] = loaded.state_dict()
     return state

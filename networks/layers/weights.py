@@ -1,21 +1,24 @@
 """Loading weights from files and downloads, with errors that say what to do."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.inputs import check_expansion, check_folder, damage, open_regular
 
 T = TypeVar("T")
 
 WAYS_OUT = "go online once so that it is downloaded, give a local file or folder, or set weights to null (random)"
 """What a user can do when weights cannot be reached."""
+_SLACK = 1 << 20
+_LARGEST_FILE = 1 << 37
+"""Bytes of a file in a folder of weights."""
 
 
 def reached(weights: str, name: str, load: Callable[[], T]) -> T:
@@ -33,6 +36,24 @@ def reached(weights: str, name: str, load: Callable[[], T]) -> T:
         return load()
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"weights {weights!r} of {name!r} cannot be reached; {WAYS_OUT}") from error
+
+
+def check_local(weights: str) -> bool:
+    """Looks at a folder of weights before a library opens its files.
+
+    Returns:
+        Whether it is a folder; otherwise a name of the hub.
+
+    Raises:
+        UserError: something in it is no ordinary file.
+    """
+    if not Path(weights).is_dir():
+        return False
+    check_folder(weights, _LARGEST_FILE, "files of weights")
+    for path in Path(weights).iterdir():
+        if path.suffix in (".bin", ".pt", ".pth"):
+            check_expansion(path, path.stat().st_size + _SLACK, "a file of weights")
+    return True
 
 
 def load_file(network: nn.Module, weights: str, known: str) -> None:
@@ -66,20 +87,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file does not exist, is damaged, or holds anything but named tensors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"weights file {str(path)!r} does not exist; give an existing one or set weights to null")
-    try:
+    what, way_out = "a file of weights", "give a state dict of tensors"
+    with open_regular(path, what, UserError) as file:
+        size = os.fstat(file.fileno()).st_size
+    check_expansion(path, size + _SLACK, what)  # torch compresses nothing
+    with damage(f"weights file {str(path)!r}", what, way_out):
         if path.suffix == ".safetensors":
             return load_safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"weights file {str(path)!r} cannot be read ({reason}); give a state dict of tensors"
-        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in state.items()
+    ):
         raise UserError(f"weights file {str(path)!r} is not a state dict (names to tensors); save model.state_dict()")
     return state
 
@@ -116,4 +139,5 @@ def load_state(network: nn.Module, path: Path, prefixes: Sequence[str] = (), ign
         raise UserError(
             f"weights file {str(path)!r} does not match {type(network).__name__} ({text}); give its own weights"
         )
-    network.load_state_dict(state, strict=False)
+    with damage(f"weights file {str(path)!r}", f"weights of {type(network).__name__}", "give its own weights"):
+        network.load_state_dict(state, strict=False)

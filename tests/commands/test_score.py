@@ -169,7 +169,7 @@ def test_broken_files_give_one_line(write, predictions, references, message):
 def test_files_that_cannot_be_read(write, tmp_path):
     with pytest.raises(UserError, match=r"none\.json: no such file"):
         main([str(tmp_path / "none.json"), write("r.json", coco())])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder; expected a file"):
         main([str(tmp_path), write("r.json", coco())])
     (tmp_path / "latin.json").write_bytes(b'["caf\xe9"]')
     with pytest.raises(UserError, match=r"latin\.json, line 1: not UTF-8 \(byte 0xe9\)"):
