@@ -2,7 +2,6 @@
 
 import signal
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from callbacks.loss_watch import LossWatch, check_finite_weights
 from callbacks.stop_signals import StopSignals
+from core.checkpoints import load_values
 from core.errors import Interrupted, UserError
 from core.files import replacing
-from core.renamed import renamed_checkpoint
 from datamodules.loading.resume import pending_row, validation_follows
 from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
 """Optimiser steps between checks of the loss, each of which waits for the GPU."""
+_ENTRIES: dict[str, type] = {"epoch": int, "global_step": int, "state_dict": dict, "inference": dict}
+"""What a run's checkpoint has at least."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,21 +60,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint.
 
         Raises:
-            UserError: it is missing or broken.
+            UserError: it is missing or damaged, or not one of a training run.
         """
         del weights_only
-        try:
-            if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
-                raise ValueError(f"its part {damaged} is not what was written")
-            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen types for a broken file; all mean the same here
-            other = Path(path).with_name("best.ckpt")
-            way_out = f", or begin a new run with --model.init_args.init_from={other}" if other.is_file() else ""
-            raise UserError(
-                f"checkpoint '{path}' cannot be read ({type(error).__name__}): it is missing or broken; take another "
-                f"one{way_out}"
-            ) from error
-        return renamed_checkpoint(checkpoint)
+        checkpoint = load_values(path, map_location or "cpu")
+        for entry, kind in _ENTRIES.items():
+            if not isinstance(checkpoint.get(entry), kind):
+                raise UserError(
+                    f"checkpoint '{path}' is not one of a run of fit: it has no entry '{entry}'; give another"
+                )
+        return checkpoint
 
 
 class LastCheckpoint(Checkpoint):

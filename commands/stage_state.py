@@ -1,11 +1,13 @@
 """``stage.json`` in the folder of a recipe's stage: what the stage was made from and how it ended."""
 
 import json
+import shlex
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
 from core.errors import UserError
 from core.files import write_text
+from core.inputs import read_object
 
 STATE = "stage.json"
 
@@ -53,11 +55,28 @@ def read_state(run: Path) -> State | None:
     path = run / STATE
     if not path.is_file():
         return None
+    way_out = "remove it: then the stage runs again"
+    found = read_object(path, way_out, ("status", "mark", "command", "fingerprint", "started"))
+    print_ = found["fingerprint"]
+    texts = all(isinstance(found[key], str) for key in ("status", "mark", "command", "started"))
+    parts = isinstance(print_, dict) and all(
+        isinstance(print_.get(key), kind) for key, kind in (("words", list), ("files", dict), ("stages", dict))
+    )
+    if not texts or not parts or not isinstance(found.get("seconds", 0.0), int | float):
+        raise UserError(f"{path}: an entry is of another kind than this version writes; {way_out}")
+    return cast(State, found)
+
+
+def command_words(state: State, run: Path) -> list[str]:
+    """The subcommand of a stage and its options.
+
+    Raises:
+        UserError: the noted command is none.
+    """
     try:
-        state: State = json.loads(path.read_text("utf-8"))
+        return shlex.split(state["command"])[2:]
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); remove it: then the stage runs again") from error
-    return state
+        raise UserError(f"{run / STATE}: the command cannot be split into words ({error}); remove the file") from error
 
 
 def write_state(run: Path, state: State) -> None:

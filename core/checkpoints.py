@@ -1,10 +1,21 @@
-"""Finding and reading checkpoint files. Nothing in a checkpoint is ever executed."""
+"""Finding and reading checkpoint files. Nothing in a checkpoint is ever executed.
 
+torch writes a CRC-32 of every part of a checkpoint into it, which costs nothing more while saving, but does not look at
+it again; here every part is checked before anything is read.
+"""
+
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.inputs import check_expansion, damage, open_regular
 from core.renamed import renamed_checkpoint
+
+_BEST, _LAST = "best.ckpt", "last.ckpt"
+_NAMES = (_BEST, _LAST)
+_SLACK = 1 << 20
+"""Bytes by which the parts of a checkpoint may exceed its file; nothing in it is compressed."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -16,7 +27,7 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in _NAMES:
         for candidate in (path / "checkpoints" / name, path / name):
             if candidate.is_file():
                 return candidate
@@ -26,22 +37,78 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint's tensors and plain values, with the names that this version uses.
+def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
+    """Reads the tensors and plain values of a checkpoint file, with the names that this version uses.
+
+    Args:
+        file: the file.
+        device: where its tensors go, as torch names it.
 
     Raises:
-        UserError: there is none, it is broken, or it was not written by this project.
+        UserError: it is missing, damaged, or no checkpoint; an intact one beside it is offered.
     """
     import torch  # slow to import, and finding a file does not need it
 
-    file = find_checkpoint(path)
+    path = Path(file)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for a broken or foreign file; all mean the same here
-        raise UserError(
-            f"'{file}' is not a readable checkpoint ({type(error).__name__}): it is broken, or holds more than tensors "
-            "and plain values; give another one"
-        ) from error
-    if not isinstance(checkpoint, dict) or "inference" not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"'{file}' was not written by this project: it has no entry 'inference'")
-    return renamed_checkpoint(checkpoint)
+        _check_parts(path)
+        with damage(path, "a checkpoint", "take another one"):
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
+            if not isinstance(checkpoint, dict):
+                raise TypeError(f"it holds a {type(checkpoint).__name__}")
+            return renamed_checkpoint(checkpoint)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ").rpartition(";")[0]
+        raise UserError(f"checkpoint '{path}' cannot be read: {reason}; {_way_out(path)}") from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads the checkpoint that a path means, with everything that using its model takes.
+
+    Raises:
+        UserError: there is none, it is damaged, or it was not written by this project.
+    """
+    from torch import Tensor
+
+    file = find_checkpoint(path)
+    checkpoint = load_values(file)
+    for entry in ("inference", "state_dict", "hyper_parameters"):
+        if not isinstance(checkpoint.get(entry), dict):
+            raise UserError(f"'{file}' was not written by this project: it has no entry '{entry}'")
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"'{file}' was not written by this project: its weight '{name}' is no tensor")
+    return checkpoint
+
+
+def _check_parts(path: Path) -> None:
+    """Compares every part of a file with the checksum that was written with it.
+
+    Raises:
+        UserError: one differs, or the file is none of torch.
+    """
+    what = "a checkpoint"
+    with open_regular(path, what, UserError) as file, damage(path, what, "take another one"):
+        check_expansion(path, path.stat().st_size + _SLACK, what)
+        if zipfile.is_zipfile(file):  # else torch says what it is
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise UserError(f"{path}: its part '{damaged}' is not what was written; take another one")
+
+
+def _way_out(path: Path) -> str:
+    """What to do instead of a damaged checkpoint: use the intact one beside it, if there is one."""
+    other = path.with_name(_BEST if path.name == _LAST else _LAST)
+    try:
+        if path.name not in _NAMES:
+            return "give another one"
+        _check_parts(other)
+    except UserError:
+        return "give another one, or train again"
+    config = path.parent.parent / "config.yaml"
+    if path.name == _BEST or not config.is_file():
+        return f"'{other}' is intact: give that one"
+    return (
+        f"'{other}' is older and intact: continue from it with python cli.py fit --config {config} --ckpt_path {other}"
+    )

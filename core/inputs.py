@@ -7,8 +7,9 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from core.errors import DataError, UserError
 
@@ -16,6 +17,8 @@ MOST_TEXT = 1 << 30
 """Bytes of an annotation file or table; COCO's largest has 90 million."""
 MOST_STATE = 1 << 26
 """Bytes of what a run notes of itself, such as ``run.json``."""
+WRONG_VALUES = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError)
+"""What a value of the wrong kind or size raises; neither a full disk nor a lack of memory."""
 _HALF = re.compile(
     r"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|"
     r"(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -32,7 +35,7 @@ _KINDS = (
 )
 
 
-def open_regular(path: str | Path, expected: str = "a file", kind: type[UserError] = DataError) -> IO[bytes]:
+def open_regular(path: str | Path, expected: str = "a file", kind: type[UserError] = DataError) -> BufferedReader:
     """Opens a regular file for reading; pipes and devices, which may never end, are not even opened.
 
     Args:
@@ -44,7 +47,7 @@ def open_regular(path: str | Path, expected: str = "a file", kind: type[UserErro
         UserError: of that kind: there is no such file, it is something else, or it cannot be read.
     """
     try:
-        _check_regular(os.stat(path).st_mode, path, expected, kind)
+        _check_regular(Path(path).stat().st_mode, path, expected, kind)
         # it may have been replaced by a pipe meanwhile, and opening one would wait for its writer
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags), "rb")

@@ -1,7 +1,6 @@
 """Folders that belong to one process at a time."""
 
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from core.errors import UserError
 from core.files import write_json
+from core.inputs import open_regular, read_object
 
 LOCK, OWNER = ".lock", ".owner"
 _WAIT = 10.0
@@ -36,6 +36,8 @@ class FolderLock:
         self.folder = folder
         self._made = made or _missing(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOCK).exists():
+            open_regular(folder / LOCK, "the lock of a run folder", UserError).close()
         self._file: IO[str] | None = (folder / LOCK).open("a")
         until = time.monotonic() + _WAIT
         while not _locked(self._file):
@@ -95,10 +97,9 @@ def _missing(folder: Path) -> Path | None:
 def read_owner(folder: Path) -> dict[str, Any]:
     """What the owner of a folder has noted of itself; empty when nothing is known."""
     try:
-        owner = json.loads((folder / OWNER).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / OWNER, "")
+    except UserError:
         return {}
-    return owner if isinstance(owner, dict) else {}
 
 
 def _this_process() -> dict[str, Any]:

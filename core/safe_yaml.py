@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
+from core.inputs import open_regular
 
 _LARGEST = 1 << 17
 """Bytes of a configuration file; real ones have a few thousand."""
@@ -54,18 +55,12 @@ def parse_yaml(text: str, name: str, loader: type[yaml.SafeLoader] = yaml.SafeLo
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():  # nor a pipe or a device, which may never end
-        raise UserError(f"{path}: cannot be read, it is no file; give a YAML file")
+    with open_regular(path, "a YAML file", UserError) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise UserError(f"{path}: larger than {_LARGEST // 1024} KiB; expected a configuration; is it the right file?")
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise UserError(
-                f"{path}: larger than {_LARGEST // 1024} KiB; expected a configuration; is it the right file?"
-            )
-        return data.decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from error
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
 

@@ -7,7 +7,7 @@ from core.errors import DataError, UserError
 from core.inputs import parse_json, read_text
 from datamodules.labelled import LabelledDataModule
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.records import Example, Problem
+from datamodules.readers.records import Example, Problem, say_dropped
 from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
     SYNONYMS,
@@ -102,7 +102,9 @@ class Socratis(LabelledDataModule):
         """
         path = self.annotations()
         if path.suffix == ".json":
-            reactions = clean(read_annotations(parse_json(read_text(path), path), path, self.report))
+            rows = read_annotations(parse_json(read_text(path), path), path, self.report)
+            reactions, images = clean(rows), len({row.image_name for row in rows})
+            say_dropped(str(path), images - len(reactions), images, f"none of the {len(EMOTIONS)} emotions")
         else:
             reactions = read_cleaned(path, self.report)
         if not reactions:

@@ -12,7 +12,7 @@ from datamodules.readers.caption_json import read_karpathy
 from datamodules.readers.image_refs import ImageFile, ImageRef
 from datamodules.readers.image_search import listed
 from datamodules.readers.images import find_image
-from datamodules.readers.records import Example, Problem, Split
+from datamodules.readers.records import SPLITS, Example, Problem, Split, say_dropped
 from datamodules.readers.ucm_labels import LABEL_FILES, read_label_table
 from datamodules.readers.ucm_names import FOLDERS, ImageNames, image_folders, image_names, is_number
 
@@ -95,7 +95,9 @@ class UCMCaptions(CaptionDataModule):
         if split == "train" and repeated == "once":
             records = [replace(record, captions=_once(record.captions)) for record in records]
         if split == "train" and repeated == "distinct":
-            records = _distinct(records)
+            kept = _distinct(records)
+            say_dropped(str(self._annotations()), len(records) - len(kept), len(records), "no sentence of their own")
+            records = kept
         return [replace(record, labels=self._labels_of(record), image=ref) for record, ref in self._located(records)]
 
     def vocabulary_captions(self) -> list[str]:
@@ -132,8 +134,16 @@ class UCMCaptions(CaptionDataModule):
             self._records = [
                 replace(record, captions=tuple(_without_full_stop(text) for text in record.captions))
                 for record in records
+                if self._has_split(record)
             ]
         return self._records
+
+    def _has_split(self, record: Example) -> bool:
+        """Whether a record is in a split that is read; it would be missing from all of them without a word."""
+        if record.split not in SPLITS:
+            wanted = f"expected one of {', '.join(SPLITS)}; correct or remove the record"
+            self.report(Problem("record", f"{record.origin}: split is {record.split or 'missing'}, {wanted}"))
+        return record.split in SPLITS
 
     def _annotations(self) -> Path:
         if self.captions_file is not None:

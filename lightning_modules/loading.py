@@ -4,6 +4,7 @@ from pathlib import Path
 
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
+from core.inputs import WRONG_VALUES, damage, shown
 from lightning_modules.base import METHODS, BaseModule
 from lightning_modules.parts.handover import names_that_differ
 
@@ -16,14 +17,15 @@ def load_module(path: str | Path) -> BaseModule:
     """
     checkpoint = read_checkpoint(path)
     method = checkpoint["inference"].get("method")
-    if method not in METHODS:
-        raise UserError(f"'{path}' is of method {method!r}: expected one of {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"'{path}' is of method {shown(method)}: expected one of {', '.join(METHODS)}")
     settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     older = "was written by another version of this code: use that one (commit in its run.json)"
-    if unknown := sorted(set(settings) - METHODS[method].options()):
+    if unknown := sorted(set(map(str, settings)) - METHODS[method].options()):
         raise UserError(f"'{path}' {older}; its setting '{unknown[0]}' is not known here")
-    module = METHODS[method](**settings)
-    module.resize_buffers(weights)
+    with damage(path, "a checkpoint", "give another one", causes=WRONG_VALUES):
+        module = METHODS[method](**settings)
+        module.resize_buffers(weights)
     if wrong := names_that_differ(module.state_dict(), weights):
         raise UserError(f"'{path}' {older}; {len(wrong)} tensors differ, first '{wrong[0]}'")
     module.load_state_dict(weights)

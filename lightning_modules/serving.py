@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.batch import Batch
 from core.errors import UserError
+from core.inputs import WRONG_VALUES, damage
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from datamodules.readers.images import open_image, to_rgb
 from datamodules.readers.transforms import ImageTransform
@@ -254,7 +255,8 @@ def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> Load
     module = load_module(path)
     if not isinstance(module, CaptioningModule):
         raise UserError(f"'{path}' is of method '{module.method}', which writes no captions")
-    return LoadedCaptioner(module, device)
+    with damage(path, "a captioner", "give another run", causes=WRONG_VALUES):
+        return LoadedCaptioner(module, device)
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> LoadedClassifier:
@@ -266,7 +268,9 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Loa
     Raises:
         UserError: no such checkpoint, or it labels nothing.
     """
-    return LoadedClassifier(load_module(path), device)
+    module = load_module(path)
+    with damage(path, "a classifier", "give another run", causes=WRONG_VALUES):
+        return LoadedClassifier(module, device)
 
 
 def as_images(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 import secrets
 import sys
@@ -19,6 +18,8 @@ from matplotlib.figure import Figure
 
 from core.errors import UserError
 from core.files import replacing
+from core.inputs import read_object
+from core.metric_rows import read_metric_rows
 from reporting.figures import ImageArray
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -100,13 +101,17 @@ class CSVFile(Logger):
         Args:
             step: optimiser steps made.
             row: step and figures of the checkpoint's last step, which the file may lack.
+
+        Raises:
+            UserError: the file is damaged.
         """
         self._resume_step, self._resume_row = step, row
+        if self.path.is_file():
+            self._read(step)  # what is wrong with it is said now, not after the first steps
 
     def _read(self, before: int | None = None) -> list[dict[str, Any]]:
         """Rows of the file, only those before a step if one is given."""
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        _, rows = read_metric_rows(self.path)
         kept: list[dict[str, Any]] = [
             row for row in rows if before is None or not row["step"] or int(row["step"]) < before
         ]
@@ -248,11 +253,6 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "run.json"
     if not path.is_file():
         return {}
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}); fix it, or remove it: then the run continues with the default "
-            "number of threads and a new W&B run"
-        ) from error
-    return facts
+    return read_object(
+        path, "or remove it: then the run continues with the default number of threads and a new W&B run"
+    )

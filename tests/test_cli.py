@@ -176,6 +176,6 @@ def test_foreign_files_are_no_checkpoints(monkeypatch, capsys, tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (40, 40)).save(picture)
     path.write_bytes(b"nonsense")
-    assert "not a readable checkpoint" in error_of(capsys, ["caption", "--ckpt", str(path), str(picture)])
+    assert "cannot be read" in error_of(capsys, ["caption", "--ckpt", str(path), str(picture)])
     torch.save({"state_dict": {}}, path)
     assert "not written by this project" in error_of(capsys, ["caption", "--ckpt", str(path), str(picture)])

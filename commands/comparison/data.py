@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.inputs import WRONG_VALUES, damage
 from core.renamed import renamed_data_options
+from core.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -83,10 +85,14 @@ def _parser() -> "ArgumentParser":
 def data_of_files(configs: Sequence[str]) -> Section:
     """Part "data" of experiment files, later files over earlier ones; empty if a file is missing."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     if not all(Path(name).is_file() for name in configs):
         return {}
-    merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, configs)), resolve=True)
+    for name in configs:
+        read_yaml(Path(name))  # in bounded time, which the library does not promise
+    with damage(" ".join(configs), "a configuration", "correct it", causes=(OmegaConfBaseException, *WRONG_VALUES)):
+        merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, configs)), resolve=True)
     section = merged.get("data") if isinstance(merged, dict) else None
     return {str(key): value for key, value in section.items()} if isinstance(section, dict) else {}
 

@@ -3,13 +3,13 @@
 `compare` and the summary of a recipe share this.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.inputs import read_object
 from core.renamed import renamed_metric, renamed_row
 from metrics.baselines.flags import flagged
 from metrics.baselines.rows import UPPER
@@ -49,15 +49,15 @@ def read_metrics(run: Path) -> dict[str, dict[str, float]]:
     path = metrics_file(run)
     if path is None:
         return {}
+    content: Any = read_object(path, "run the stage again with --force")
     try:
-        content: Any = json.loads(path.read_text("utf-8"))
         if not all(isinstance(row, dict) for row in content.values()):  # a single row
             content = {OWN: content}
         return {
             renamed_row(name): {renamed_metric(key): float(value) for key, value in row.items() if _is_number(value)}
             for name, row in content.items()
         }
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: not a file of metrics ({error}): run the stage again with --force") from error
 
 

@@ -1,8 +1,6 @@
 """Reading what runs have written: metrics, curves, predictions, settings, and the data that they were tested on."""
 
-import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any, Literal
 
 from commands.comparison.data import Section, data_of_files, evaluated_data, option_values, options
 from commands.comparison.metrics_table import OWN, Scores, merge_baselines, read_metrics
-from commands.stage_state import read_state
+from commands.stage_state import command_words, read_state
 from core.errors import UserError
+from core.inputs import parse_json, read_text, shown
+from core.metric_rows import read_metric_rows
 from core.renamed import renamed_metric
 from core.safe_yaml import read_yaml
 from core.trust import check_trusted, is_own
@@ -69,8 +69,8 @@ class Result:
     @property
     def data(self) -> Section:
         """Settings of the data."""
-        section: Section = self.config.get("data") or {}
-        return section
+        section = self.config.get("data")
+        return section if isinstance(section, dict) else {}
 
 
 def read_results(paths: Sequence[str], split: Split | None, trust: bool = False) -> list[Result]:
@@ -127,8 +127,8 @@ def _evaluation(folder: Path, split: Split) -> Path | None:
 def _split_of(folder: Path) -> Split:
     """The split that an evaluation's folder is about, by the command that wrote it."""
     state = read_state(folder)
-    words = shlex.split(state["command"])[2:] if state else [folder.name]
-    name = re.split(r"[-_]", words[0])[0]
+    words = command_words(state, folder) if state else [folder.name]
+    name = re.split(r"[-_]", words[0])[0] if words else ""
     return "val" if "--data.init_args.evaluate_on=val" in words else _COMMANDS.get(name, "test")
 
 
@@ -141,7 +141,8 @@ def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
         config = read_config(run)
         if not trust:
             _check_trusted(run, config, words)
-        config["data"] = evaluated_data(config.get("data") or {}, words)
+        section = config.get("data")
+        config["data"] = evaluated_data(section if isinstance(section, dict) else {}, words)
         return Result(name, place, run, split, own, rows, config)
     metrics = best_validation(folder) if split == "val" else {}
     if not metrics:
@@ -169,7 +170,7 @@ def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
     if place.parent.name == "eval":
         return place.parent.parent, []
     state = read_state(place)
-    words = shlex.split(state["command"])[2:] if state else []
+    words = command_words(state, place) if state else []
     given = option_values(words, "--ckpt_path")
     if not given:
         return None, words
@@ -183,7 +184,14 @@ def _run_behind(place: Path) -> tuple[Path | None, list[str]]:
 def read_config(run: Path | None) -> dict[str, Any]:
     """A run's saved configuration; empty when there is none."""
     path = None if run is None else run / "config.yaml"
-    return dict(read_yaml(path) or {}) if path is not None and path.is_file() else {}
+    if path is None or not path.is_file():
+        return {}
+    content = read_yaml(path) or {}
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: expected the configuration of a run, found {shown(content)}; take it from another run"
+        )
+    return {str(key): value for key, value in content.items()}
 
 
 def flat(value: Any, place: str = "") -> dict[str, Any]:
@@ -207,19 +215,12 @@ def curves(run: Path | None) -> dict[str, list[tuple[float, float]]]:
     path = None if run is None else run / "metrics.csv"
     if path is None or not path.is_file() or not path.stat().st_size:
         return {}
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str).dropna(subset="step")
-        found: dict[str, list[tuple[float, float]]] = {}
-        for key in table.columns.drop(["step", "epoch"], errors="ignore"):
-            known = table[["step", key]].dropna().astype(float)
-            if len(known):  # an old and a new name of one metric are one curve
-                points = zip(known["step"], known[key], strict=True)
-                found.setdefault(renamed_metric(str(key)), []).extend(points)
-    except (ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a file of logged metrics ({reason:.120}): fix it, or remove it") from error
+    columns, rows = read_metric_rows(path)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for key in (name for name in columns if name not in ("step", "epoch")):
+        points = [(float(row["step"]), float(row[key])) for row in rows if row["step"] and row[key]]
+        if points:  # an old and a new name of one metric are one curve
+            found.setdefault(renamed_metric(key), []).extend(points)
     return found
 
 
@@ -245,8 +246,9 @@ def read_predictions(result: Result) -> "tuple[Captions, Probabilities]":
         return {}, {}
     captions: Captions = {}
     probabilities: Probabilities = {}
+    records = parse_json(read_text(path), path)
     try:
-        for record in json.loads(path.read_text("utf-8")):
+        for record in records:
             name = str(record["image_id"])
             if "caption" in record:
                 captions[name] = str(record["caption"])

@@ -253,6 +253,8 @@ def _stage(name: str, body: Mapping[str, Any], scope: _Scope, open_scope: _Scope
 
 
 def _check_command(command: Sequence[str], where: str, path: Path) -> None:
+    if not command:
+        raise UserError(f"{path}: {where}: command has no word; expected words of cli.py, such as 'fit --config FILE'")
     if command[0] in ("recipe", "resume"):
         raise UserError(
             f"{path}: {where}: '{command[0]}' cannot be a stage: name the stages here; fit resumes by itself"

@@ -4,6 +4,7 @@ Files are found in the arguments (experiment files, checkpoints, data files) and
 program itself does not count.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from commands.recipes.document import Stage
 from commands.stage_state import Fingerprint
 from core.errors import UserError
 from core.files import write_text
+from core.inputs import open_regular, read_object
+from core.safe_yaml import read_yaml
 
 _CONFIG = (".yaml", ".yml")
 _ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".parquet")
@@ -49,10 +50,9 @@ class Digests:
         self._known: dict[str, list[Any]] = {}
         self._added = False
         if notes.is_file():
-            try:
-                self._known = dict(json.loads(notes.read_text("utf-8")))
-            except ValueError:  # everything is read again
-                self._known = {}
+            with contextlib.suppress(UserError):  # everything is read again
+                found = read_object(notes, "")
+                self._known = {name: note for name, note in found.items() if isinstance(note, list) and len(note) == 3}
 
     def of(self, path: Path) -> str:
         """Digest of a file's content; for an experiment file, of its values, without comments."""
@@ -62,7 +62,7 @@ class Digests:
         known = self._known.get(name)
         if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
             return str(known[2])
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if path.suffix in _CONFIG:
             values = _read_yaml(path)
@@ -203,8 +203,8 @@ def _inside(path: Path, folder: Path) -> bool:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return read_yaml(path)
+    except UserError:
         return None  # the command reports it better
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from core.errors import UserError
 from core.renamed import old_options, renamed_data_options, renamed_options
+from core.safe_yaml import parse_yaml, read_yaml
 
 _SECTIONS = ("model.init_args.", "model.")
 
@@ -47,7 +49,7 @@ class NewNames:
                 result += ["--config", self._file(file)]
                 place += 1 if equals else 2
             elif (option := _old_option(name)) and (equals or takes_next):
-                old[option] = yaml.safe_load(value if equals else args[place + 1])
+                old[option] = parse_yaml(value if equals else args[place + 1], name)
                 place += 1 if equals else 2
             else:
                 result.append(args[place])
@@ -66,8 +68,8 @@ class NewNames:
     def _file(self, name: str) -> str:
         """The file itself, or a copy of it with new names."""
         try:
-            content = yaml.safe_load(Path(name).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = read_yaml(Path(name))
+        except UserError:
             return name  # the parser says what is wrong
         if not isinstance(content, dict):
             return name

@@ -26,7 +26,7 @@ _WAYS_OUT = (
     "give a local folder with tokenizer.json, vocab.json and merges.txt, or vocab.txt, go online once so that the hub "
     "can send it, or use tokenizer: word"
 )
-_NO_CODE = {"trust_remote_code": False}  # else a folder that brings code is asked about on the terminal
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # else a folder that brings code is asked about on the terminal
 _SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 

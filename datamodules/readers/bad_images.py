@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from core.errors import DataError
+from core.errors import DataError, UserError
 from core.files import write_text
+from core.inputs import read_object
 from datamodules.readers.images import WAYS_OUT
 from datamodules.readers.records import Example
 
@@ -101,10 +102,9 @@ def _stamp(example: Example) -> list[int] | None:
 def _read_cache(path: Path) -> dict[str, Any]:
     """Earlier results; none when the file is missing or broken."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path, "")
+    except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _write_cache(path: Path, entries: dict[str, Any]) -> None:

@@ -151,9 +151,8 @@ def json_objects(text: str, path: Path, report: Report, document: list[Any] | No
             value = parse_json(line, where)
         except DataError as error:
             cause = error.__cause__
-            known = isinstance(cause, json.JSONDecodeError)
-            wrong = f"{where}: not valid JSON ({cause.msg}); correct or remove the line" if known else str(error)
-            report(Problem("record", wrong))
+            reason = f": not valid JSON ({cause.msg})" if isinstance(cause, json.JSONDecodeError) else ""
+            report(Problem("record", f"{where}{reason}; correct or remove the line" if reason else str(error)))
             continue
         yield where, value
 

@@ -1,6 +1,7 @@
 """What annotation files have in common: records, problems with exact messages, names of columns and splits."""
 
 import json
+import logging
 import posixpath
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,9 @@ SPLIT_NAMES = {
 """Spellings of the splits and what they mean."""
 _DEPTH = 8
 """Levels of lists and objects in a cell of captions; the deepest known format has 3."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,19 @@ def has_keys(value: object, keys: dict[str, tuple[type, ...]], where: str, repor
             report(Problem("record", f"{where}: {key!r} is {shown(value[key])}, expected {wanted}"))
             return False
     return True
+
+
+def say_dropped(source: str, count: int, total: int, have: str) -> None:
+    """Says how many images a data set leaves out on purpose.
+
+    Args:
+        source: file or folder.
+        count: of the images that are left out.
+        total: of all images.
+        have: what those have, or lack.
+    """
+    if count:
+        _log.warning("%s: %d of %d images have %s and are left out", source, count, total, have)
 
 
 def own_name(record: dict[str, Any], key: str, where: str, report: Report) -> int | str | None:

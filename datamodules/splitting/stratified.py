@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.files import write_cache
+from core.inputs import read_object
 from datamodules.readers.records import SPLITS
 from datamodules.splitting.splits import check_fractions, seeded_order
 
@@ -124,10 +125,10 @@ def kept_splits(
 
 def _read(path: Path, keys: Sequence[str]) -> list[str]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable split file ({error}); remove it, and it is drawn again") from error
-    wrong = next((key for key in keys if not isinstance(found, dict) or found.get(key) not in SPLITS), None)
+        found = read_object(path, "remove it, and it is drawn again")
+    except UserError as error:
+        raise DataError(f"not a readable split file: {error}") from error
+    wrong = next((key for key in keys if found.get(key) not in list(SPLITS)), None)
     if wrong is not None:
         raise DataError(f"{path}: image {wrong} has no split in it; expected train, val or test, or remove the file")
     return [found[key] for key in keys]
