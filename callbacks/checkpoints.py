@@ -21,8 +21,6 @@ from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
 """Optimiser steps between checks of the loss, each of which waits for the GPU."""
-_ENTRIES: dict[str, type] = {"epoch": int, "global_step": int, "state_dict": dict, "inference": dict}
-"""What a run's checkpoint has at least."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,16 +58,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint.
 
         Raises:
-            UserError: it is missing or damaged, or not one of a training run.
+            UserError: it is missing or damaged.
         """
         del weights_only
-        checkpoint = load_values(path, map_location or "cpu")
-        for entry, kind in _ENTRIES.items():
-            if not isinstance(checkpoint.get(entry), kind):
-                raise UserError(
-                    f"checkpoint '{path}' is not one of a run of fit: it has no entry '{entry}'; give another"
-                )
-        return checkpoint
+        return load_values(path, map_location or "cpu")
 
 
 class LastCheckpoint(Checkpoint):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.inputs import check_expansion, damage, open_regular
+from core.inputs import check_expansion, open_regular, reason
 from core.renamed import renamed_checkpoint
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
@@ -52,14 +52,15 @@ def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
     path = Path(file)
     try:
         _check_parts(path)
-        with damage(path, "a checkpoint", "take another one"):
-            checkpoint = torch.load(path, map_location=device, weights_only=True)
-            if not isinstance(checkpoint, dict):
-                raise TypeError(f"it holds a {type(checkpoint).__name__}")
-            return renamed_checkpoint(checkpoint)
-    except UserError as error:
-        reason = str(error).removeprefix(f"{path}: ").rpartition(";")[0]
-        raise UserError(f"checkpoint '{path}' cannot be read: {reason}; {_way_out(path)}") from error
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(checkpoint, dict):
+            raise TypeError(f"it holds a {type(checkpoint).__name__}")
+        return renamed_checkpoint(checkpoint)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch raises a dozen types for a damaged file; all mean the same here
+        why = reason(error).removeprefix(f"{path}: ")
+        raise UserError(f"checkpoint '{path}' cannot be read ({why}); {_way_out(path)}") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     file = find_checkpoint(path)
     checkpoint = load_values(file)
-    for entry in ("inference", "state_dict", "hyper_parameters"):
+    for entry in ("inference", "state_dict"):
         if not isinstance(checkpoint.get(entry), dict):
             raise UserError(f"'{file}' was not written by this project: it has no entry '{entry}'")
     for name, value in checkpoint["state_dict"].items():
@@ -88,13 +89,13 @@ def _check_parts(path: Path) -> None:
         UserError: one differs, or the file is none of torch.
     """
     what = "a checkpoint"
-    with open_regular(path, what, UserError) as file, damage(path, what, "take another one"):
+    with open_regular(path, what, UserError) as file:
         check_expansion(path, path.stat().st_size + _SLACK, what)
         if zipfile.is_zipfile(file):  # else torch says what it is
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
-                raise UserError(f"{path}: its part '{damaged}' is not what was written; take another one")
+                raise UserError(f"{path}: its part '{damaged}' is not what was written")
 
 
 def _way_out(path: Path) -> str:
@@ -104,7 +105,7 @@ def _way_out(path: Path) -> str:
         if path.name not in _NAMES:
             return "give another one"
         _check_parts(other)
-    except UserError:
+    except Exception:
         return "give another one, or train again"
     config = path.parent.parent / "config.yaml"
     if path.name == _BEST or not config.is_file():

@@ -135,7 +135,7 @@ def parse_json(text: str, path: str | Path, kind: type[UserError] = DataError) -
     except RecursionError as error:
         raise kind(f"{path}: JSON is nested too deeply; is it the right file?") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise kind(f"{path}: a number cannot be read ({_reason(error)}); correct the file") from error
+        raise kind(f"{path}: a number cannot be read ({reason(error)}); correct the file") from error
 
 
 def read_object(path: Path, way_out: str, required: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def damage(
         # a panic of a library in Rust is no Exception
         if not isinstance(error, causes) and type(error).__name__ != "PanicException":
             raise
-        raise kind(f"{path}: not {what} that can be read ({_reason(error)}); {way_out}") from error
+        raise kind(f"{path} cannot be read as {what} ({reason(error)}); {way_out}") from error
 
 
 def check_expansion(path: str | Path, most: int, what: str, kind: type[UserError] = UserError) -> None:
@@ -246,7 +246,7 @@ def _check_regular(mode: int, path: str | Path, expected: str, kind: type[UserEr
         raise kind(f"{path}: is {found}; expected {expected}")
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """A library's message in one line, without its advice to lower the guard."""
     text = " ".join(str(error).split())
     if "weights_only" in text or "Weights only" in text:

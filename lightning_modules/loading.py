@@ -19,7 +19,9 @@ def load_module(path: str | Path) -> BaseModule:
     method = checkpoint["inference"].get("method")
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"'{path}' is of method {shown(method)}: expected one of {', '.join(METHODS)}")
-    settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    settings, weights = checkpoint.get("hyper_parameters"), checkpoint["state_dict"]
+    if not isinstance(settings, dict):
+        raise UserError(f"'{path}' was not written by this project: it has no entry 'hyper_parameters'")
     older = "was written by another version of this code: use that one (commit in its run.json)"
     if unknown := sorted(set(map(str, settings)) - METHODS[method].options()):
         raise UserError(f"'{path}' {older}; its setting '{unknown[0]}' is not known here")

@@ -221,7 +221,10 @@ def test_a_moved_run_remembers_its_best(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("run.json", "run.json: not valid JSON"), ("checkpoints/last.ckpt", "last.ckpt' cannot be read")],
+    [
+        ("run.json", "run.json, line 2, column 19: not valid JSON"),
+        ("checkpoints/last.ckpt", "last.ckpt' cannot be read"),
+    ],
 )
 def test_a_damaged_run(monkeypatch, capsys, finished, tmp_path, name, expected):
     monkeypatch.chdir(ROOT)

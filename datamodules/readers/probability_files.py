@@ -49,7 +49,7 @@ def shard_facts(path: Path) -> dict[str, str]:
     Raises:
         DataError: it is not readable.
     """
-    with damage(path, "a readable Parquet file", _AGAIN, DataError), open_regular(path) as file:
+    with damage(path, "a Parquet file", _AGAIN, DataError), open_regular(path) as file:
         found = pq.read_metadata(file)
         if found.num_rows * found.num_columns > _MOST_CELLS:  # a few bytes may stand for any number of equal values
             raise DataError(f"{path}: {found.num_rows:,} rows of {found.num_columns} cells are too many; {_AGAIN}")

@@ -127,7 +127,7 @@ def _read(path: Path, keys: Sequence[str]) -> list[str]:
     try:
         found = read_object(path, "remove it, and it is drawn again")
     except UserError as error:
-        raise DataError(f"not a readable split file: {error}") from error
+        raise DataError(str(error)) from error
     wrong = next((key for key in keys if found.get(key) not in list(SPLITS)), None)
     if wrong is not None:
         raise DataError(f"{path}: image {wrong} has no split in it; expected train, val or test, or remove the file")

@@ -26,7 +26,7 @@ def array_shape(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it is broken, or holds no array of numbers with two dimensions.
     """
-    with damage(path, "a readable .npz file", _AGAIN, DataError), open_regular(path) as file:
+    with damage(path, "an .npz file", _AGAIN, DataError), open_regular(path) as file:
         if path.suffix == ".npy":
             return _header(file, os.fstat(file.fileno()).st_size, path)[0]
         with zipfile.ZipFile(file) as archive:
@@ -41,7 +41,7 @@ def read_array(path: Path) -> NDArray[np.float32]:
     Raises:
         DataError: it is broken, or holds no array of numbers with two dimensions.
     """
-    with damage(path, "a readable .npz file", _AGAIN, DataError), open_regular(path) as file:
+    with damage(path, "an .npz file", _AGAIN, DataError), open_regular(path) as file:
         if path.suffix == ".npy":
             return _read(file, os.fstat(file.fileno()).st_size, path)
         with zipfile.ZipFile(file) as archive:

@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicCache
 
 from core.errors import UserError
 from core.hub import only_local
+from core.inputs import reason
 from networks.layers.sequences import State, length_mask
 from networks.layers.weights import WAYS_OUT, check_local, load_state
 
@@ -293,7 +294,7 @@ def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except Exception as error:  # broken files raise a dozen types
-        what = "cannot be read: damaged, or of another kind" if local else "cannot be reached"
+        what = f"cannot be read ({reason(error)})" if local else "cannot be reached"
         raise UserError(f"language weights {source!r} {what}; {WAYS_OUT}") from error
     return network
 

@@ -11,7 +11,7 @@ from transformers import VisualBertModel as VisualBert
 
 from core.errors import UserError
 from core.hub import only_local
-from core.inputs import damage
+from core.inputs import damage, reason
 from networks.layers.weights import WAYS_OUT, check_local
 
 BertKind = Literal["bert", "visual_bert"]
@@ -147,7 +147,7 @@ def _state_of(weights: str) -> dict[str, Tensor]:
             weights, dtype=torch.float32, local_files_only=local or only_local(), trust_remote_code=False
         )
     except Exception as error:  # broken files raise a dozen types
-        what = "cannot be read: damaged, or of another kind" if local else "cannot be reached"
+        what = f"cannot be read ({reason(error)})" if local else "cannot be reached"
         raise UserError(f"BERT weights '{weights}' {what}; {WAYS_OUT}") from error
     state: dict[str, Tensor] = loaded.state_dict()
     return state

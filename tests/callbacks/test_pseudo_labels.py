@@ -178,5 +178,5 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(UserError, match="neither the checkpoint nor the data has names of labels"):
         predict(tmp_path / "out", data=Nameless())
     (tmp_path / "rank000-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="not a readable Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as a Parquet file"):
         read_probabilities(tmp_path)

@@ -212,12 +212,17 @@ def test_sweep_groups_runs_and_averages_seeds(data):
         sweeps(results, ["cider_d"], "init_from")
 
 
+def state_of(command):
+    state = {"status": "done", "mark": "1", "command": command, "started": "2026-11-27 08:00:00"}
+    return json.dumps({**state, "fingerprint": {"words": [], "files": {}, "stages": {}}})
+
+
 def test_stage_of_a_recipe_knows_its_run(data):
     run = make_run(data, "seed-1/model", right)
     stage = Path("runs/seed-1/test_model")
     (Path(run) / "eval" / "test").rename(stage)
     words = f"python cli.py test --ckpt_path {run} --data.init_args.split_seed 4 --run_dir x"
-    (stage / "stage.json").write_text(json.dumps({"status": "done", "command": words}))
+    (stage / "stage.json").write_text(state_of(words))
     (result,) = read_results([str(stage)], None)
     assert (result.name, result.split, str(result.run)) == ("test_model", "test", run)
     assert result.settings["data.init_args.split_seed"] == 4
@@ -233,7 +238,7 @@ def test_data_of_a_test_may_be_another_than_that_of_training(data, monkeypatch):
     Path("other.yaml").write_text(json.dumps({"model": {}, "data": section}))
     monkeypatch.setenv("HERE", str(data))
     words = f"python cli.py test --config other.yaml --ckpt_path {run}"
-    (stage / "stage.json").write_text(json.dumps({"status": "done", "command": words}))
+    (stage / "stage.json").write_text(state_of(words))
     other = make_run(data, "other", right, batch_size=2)
     assert cli.main(["compare", str(stage), other, "--out", "out", "--samples=20"]) == 0
     assert json.loads(Path("out/compare.json").read_text())["bootstrap"]

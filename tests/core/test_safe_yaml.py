@@ -26,15 +26,15 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_hostile_text_is_one_line_within_a_second(text, message):
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(UserError, match=message):
         parse_yaml(text, "x.yaml")
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 1
 
 
 def test_files(tmp_path):
     path = tmp_path / "x.yaml"
-    with pytest.raises(UserError, match="it is no file"):
+    with pytest.raises(UserError, match="no such file"):
         read_yaml(path)
     path.write_bytes(b"a: \xff")
     with pytest.raises(UserError, match="not UTF-8 at byte 3"):

@@ -33,7 +33,7 @@ def test_a_single_row_is_that_of_the_run(tmp_path):
     (tmp_path / "metrics.json").write_text('{"bleu4": 0.5}')
     assert read_metrics(tmp_path) == {OWN: {"bleu4": 0.5}}
     (tmp_path / "metrics.json").write_text("[1]")
-    with pytest.raises(UserError, match="not a file of metrics"):
+    with pytest.raises(UserError, match=r"metrics.json: expected a JSON object, found \[1\]"):
         read_metrics(tmp_path)
 
 
@@ -85,6 +85,6 @@ def test_a_broken_log_is_one_line(tmp_path, content):
     if not content:
         assert curves(tmp_path) == {}
         return
-    with pytest.raises(UserError, match=r"metrics\.csv: not a file of logged metrics") as error:
+    with pytest.raises(UserError, match=r"metrics\.csv, line \d: .*; correct the file") as error:
         curves(tmp_path)
     assert "\n" not in str(error.value)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -59,18 +60,21 @@ def test_output_is_shown_and_kept(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupted_recipe_ends_its_stage_and_says_how_to_go_on(tmp_path, monkeypatch, capfd, jobs):
     monkeypatch.chdir(tmp_path)
-    os.mkfifo("waits")
-    os.mkfifo("also")
-    more = ", another: {command: score also also}" if jobs == 2 else ""
-    Path("r.yaml").write_text(f"stages: {{score: {{command: score waits waits}}{more}}}")
+    silent = socket.create_server(("127.0.0.1", 0))  # whoever asks it for a file waits
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    fetch = f"data prepare coco --parts annotations --base_url {address} --root"
+    more = f", another: {{command: {fetch} also}}" if jobs == 2 else ""
+    Path("r.yaml").write_text(f"stages: {{score: {{command: {fetch} waits}}{more}}}")
     over = threading.Event()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have it ignored
 
     def interrupt():
-        with Path("waits").open("w"), Path("also" if jobs == 2 else os.devnull).open("w"):  # once the stages read them
-            time.sleep(0.3)
-            os.kill(os.getpid(), signal.SIGINT)
-            over.wait(60)  # the stage goes on reading, however slow the machine is
+        asking = [silent.accept() for _ in range(jobs)]
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        over.wait(60)  # the stage goes on waiting, however slow the machine is
+        for connection, _ in asking:
+            connection.close()
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
@@ -78,6 +82,7 @@ def test_interrupted_recipe_ends_its_stage_and_says_how_to_go_on(tmp_path, monke
     assert cli.main(["recipe", "r.yaml", "--run-dir", "runs", *more_options]) == 130
     over.set()
     thread.join()
+    silent.close()
     message = capfd.readouterr().err.splitlines()[-1]
     where, again = ("s 'score', 'another'", " --jobs 2") if jobs == 2 else (" 'score'", "")
     assert f"interrupted in stage{where}; resume with: python cli.py recipe r.yaml --run-dir runs{again}" in message
