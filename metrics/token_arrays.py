@@ -1,0 +1,148 @@
+"""Captions as arrays of word ids: n-grams of many captions are numbered and counted without a Python loop over words.
+
+Letters: C captions, T tokens of all of them one after another, N n-grams of one order in them, G different ones.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class WordIds(dict[str, int]):
+    """Ids of words; asked for a new word, it gives the next free id.
+
+    Args:
+        known: ids 0, 1, ... of words that are known already; it is not changed.
+    """
+
+    def __init__(self, known: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self._known = known or {}
+        self.size = len(self._known)
+        """One more than the largest id."""
+
+    def __missing__(self, word: str) -> int:
+        found = self._known.get(word)
+        if found is None:
+            found, self.size = self.size, self.size + 1
+        self[word] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of some captions, one caption after another.
+
+    Attributes:
+        ids: ``(T,)`` id of each token.
+        lengths: ``(C,)`` tokens per caption.
+        owner: ``(T,)`` caption of each token.
+        place: ``(T,)`` place of each token in its caption, from 0.
+        size: one more than the largest possible id.
+    """
+
+    ids: Ints
+    lengths: Ints
+    owner: Ints
+    place: Ints
+    size: int
+
+    @classmethod
+    def of(cls, captions: Sequence[Sequence[str]], words: WordIds) -> "Tokens":
+        """Numbers the words of captions; new ones get the next ids of ``words``."""
+        lengths = np.fromiter(map(len, captions), np.int64, len(captions))
+        total = int(lengths.sum())
+        ids = np.fromiter(map(words.__getitem__, chain.from_iterable(captions)), np.int64, total)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(total) - (np.cumsum(lengths) - lengths)[owner]
+        return cls(ids, lengths, owner, place, words.size)
+
+
+@dataclass(frozen=True, slots=True)
+class NGramIds:
+    """The n-grams of one order, in the order of the text.
+
+    Attributes:
+        owner: ``(N,)`` caption of each.
+        ids: ``(N,)`` id of each; equal n-grams have equal ids.
+        size: one more than the largest possible id.
+        keys: ``(G,)`` sorted. The key of an n-gram is the id of its first n - 1 words (0 for single words) times
+            `Tokens.size`, plus the id of its last word.
+    """
+
+    owner: Ints
+    ids: Ints
+    size: int
+    keys: Ints
+
+
+def number_ngrams(tokens: Tokens, orders: int, known: Sequence[Ints] = ()) -> Iterator[NGramIds]:
+    """Numbers the n-grams of each order, from 1 to ``orders``.
+
+    Args:
+        tokens: the captions.
+        orders: the longest n-gram.
+        known: `NGramIds.keys` of each order of other captions, whose words have the first ids of ``tokens``: n-grams
+            that are among them get their place there as id, the others higher ids. Empty: ids are places in the keys.
+    """
+    left = tokens.lengths[tokens.owner] - tokens.place
+    ids = np.zeros(len(tokens.ids), np.int64)
+    known_before = 1
+    for order in range(1, orders + 1):
+        start = np.flatnonzero(left >= order)
+        text_keys = ids[start] * tokens.size + tokens.ids[start + order - 1]
+        keys, inverse = np.unique(text_keys, return_inverse=True)
+        numbers = np.arange(len(keys))
+        size = len(keys)
+        if known:
+            table = known[order - 1]
+            prefix, word = np.divmod(keys, tokens.size)
+            numbers += len(table)
+            size += len(table)
+            places, there = find(table, prefix * len(known[0]) + word)
+            there &= (prefix < known_before) & (word < len(known[0]))
+            numbers[there] = places[there]
+            known_before = len(table)
+        found = numbers[inverse]
+        ids[start] = found
+        yield NGramIds(tokens.owner[start], found, size, keys)
+
+
+def find(values: Ints, queries: Ints) -> tuple[Ints, Bools]:
+    """Where ``queries`` are in the sorted ``values``, and which of them are there at all.
+
+    >>> [part.tolist() for part in find(np.array([2, 5]), np.array([5, 4, 6]))]
+    [[1, 1, 2], [True, False, False]]
+    """
+    places = np.searchsorted(values, queries)
+    there = places < len(values)
+    there[there] = values[places[there]] == queries[there]
+    return places, there
+
+
+def runs(values: Ints) -> tuple[Ints, Ints]:
+    """Starts and lengths of the runs of equal values.
+
+    >>> [part.tolist() for part in runs(np.array([7, 7, 7, 8]))]
+    [[0, 3], [3, 1]]
+    """
+    change = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=change[1:])
+    starts = np.flatnonzero(change)
+    return starts, np.diff(starts, append=len(values))
+
+
+def spans(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """The elements of ranges of ``counts`` numbers from ``starts``, each with the index of its range.
+
+    >>> [part.tolist() for part in spans(np.array([3, 7]), np.array([2, 1]))]
+    [[0, 0, 1], [3, 4, 7]]
+    """
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) + (starts - (np.cumsum(counts) - counts))[owner]
