@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from metrics.ngrams import ORDERS, lcs_length
 from metrics.reference_tables import WORD_BITS, NGramTable, Positions, ReferenceTables
-from metrics.token_arrays import Ints, NGramIds, Tokens, WordIds, find, number_ngrams, runs, spans
+from metrics.token_arrays import (
+    Ints,
+    NGramIds,
+    Tokens,
+    WordIds,
+    find,
+    number_ngrams,
+    only_single_blanks,
+    runs,
+    spans,
+    words_and_pieces,
+)
 
 Rows = NDArray[np.float64]
 
@@ -91,7 +102,9 @@ def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> R
     """
     rows = np.empty((len(texts), len(STATISTICS)))
     pairs = _Pairs.of(images, tables.first)
-    tokens = Tokens.of([text.split() for text in texts], WordIds(tables.words))
+    words = WordIds(tables.words)
+    shared = tables.pieces is tables.words and only_single_blanks(texts)
+    tokens, pieces = words_and_pieces(texts, words, words if shared else WordIds(tables.pieces))
     rows[:, 0] = _closest_length(tokens.lengths, tables.lengths, pairs)
     similarity = np.zeros(len(pairs.caption))
     known = [table.keys for table in tables.ngrams]
@@ -103,7 +116,6 @@ def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> R
     delta = np.maximum(tokens.lengths - 1, 0)[pairs.caption] - np.maximum(tables.lengths - 1, 0)[pairs.reference]
     similarity *= np.exp(-(delta**2) / (2 * _SIGMA**2)) / ORDERS
     rows[:, -1] = 10 * np.add.reduceat(similarity, pairs.first) / pairs.counts
-    pieces = Tokens.of([text.split(" ") for text in texts], WordIds(tables.pieces))
     rows[:, -2] = _rouge_l(tables, pieces, pairs)
     return rows
 
@@ -166,10 +178,7 @@ def _common_lengths(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> I
         hit = before & masks[start:end]
         free[here] = (before + hit) | (before - hit)
     common = lengths - np.bitwise_count(free & full)
-    if tables.long:
-        starts = np.cumsum(tokens.lengths) - tokens.lengths
-        for place in np.flatnonzero(lengths > WORD_BITS):
-            begin, size = starts[pairs.caption[place]], tokens.lengths[pairs.caption[place]]
-            candidate = tokens.ids[begin : begin + size].tolist()
-            common[place] = lcs_length(tables.long[int(pairs.reference[place])], candidate)
+    for index in np.flatnonzero(lengths > WORD_BITS) if tables.long else ():
+        reference = tables.long[int(pairs.reference[index])]
+        common[index] = lcs_length(reference, tokens.caption(pairs.caption[index]))
     return common

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.ngrams import ORDERS
-from metrics.token_arrays import Ints, NGramIds, Tokens, WordIds, number_ngrams, runs
+from metrics.token_arrays import Ints, NGramIds, Tokens, WordIds, number_ngrams, only_single_blanks, runs, words_and_pieces
 
 WORD_BITS = 64
 """References of more tokens do not fit into the bit masks of `Positions`."""
@@ -71,13 +71,13 @@ class ReferenceTables:
 
     Attributes:
         words: ids of the words, at which BLEU and CIDEr-D look.
-        pieces: ids of the tokens, at which ROUGE-L looks.
+        pieces: ids of the pieces between blanks, at which ROUGE-L looks; the object `words` where they are the same.
         first: ``(M + 1,)`` first reference of each image, and C.
         lengths: ``(C,)`` words per reference.
-        piece_lengths: ``(C,)`` tokens per reference.
+        piece_lengths: ``(C,)`` pieces per reference.
         ngrams: tables of the orders 1 to 4.
-        positions: places of the tokens.
-        long: token ids of the references with more than 64 of them.
+        positions: places of the pieces.
+        long: pieces of the references with more than 64 of them.
     """
 
     words: WordIds
@@ -98,26 +98,19 @@ class ReferenceTables:
             images: how many of them each image has, at least one; M numbers.
         """
         first = np.cumsum([0, *images])
-        image = np.repeat(np.arange(len(images)), np.diff(first))
-        layout = _Layout(first, image)
-        words, pieces = WordIds(), WordIds()
-        tokens = Tokens.of([text.split() for text in texts], words)
-        # coco-caption splits at white space for BLEU and CIDEr-D, but for ROUGE-L at blanks: "3\u00a01/2"; "" is [""]
-        blank_tokens = Tokens.of([text.split(" ") for text in texts], pieces)
-        tables = [_ngram_table(ngrams, layout) for ngrams in number_ngrams(tokens, ORDERS)]
-        long = {
-            int(i): blank_tokens.ids[blank_tokens.owner == i].tolist()
-            for i in np.flatnonzero(blank_tokens.lengths > WORD_BITS)
-        }
+        layout = _Layout(first, np.repeat(np.arange(len(images)), np.diff(first)))
+        words = WordIds()
+        piece_ids = words if only_single_blanks(texts) else WordIds()
+        tokens, pieces = words_and_pieces(texts, words, piece_ids)
         return cls(
-            words,
-            pieces,
-            first,
-            tokens.lengths,
-            blank_tokens.lengths,
-            tables,
-            _positions(blank_tokens, layout),
-            long,
+            words=words,
+            pieces=piece_ids,
+            first=first,
+            lengths=tokens.lengths,
+            piece_lengths=pieces.lengths,
+            ngrams=[_ngram_table(ngrams, layout) for ngrams in number_ngrams(tokens, ORDERS)],
+            positions=_positions(pieces, layout),
+            long={int(i): pieces.caption(i) for i in np.flatnonzero(pieces.lengths > WORD_BITS)},
         )
 
 

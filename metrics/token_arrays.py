@@ -3,7 +3,7 @@
 Letters: C captions, T tokens of all of them one after another, N n-grams of one order in them, G different ones.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -54,14 +54,27 @@ class Tokens:
     size: int
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]], words: WordIds) -> "Tokens":
-        """Numbers the words of captions; new ones get the next ids of ``words``."""
-        lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-        total = int(lengths.sum())
-        ids = np.fromiter(map(words.__getitem__, chain.from_iterable(captions)), np.int64, total)
+    def of(cls, texts: Iterable[str], words: WordIds, separator: str | None = None) -> "Tokens":
+        """Splits captions, at white space or at a separator, and numbers the words; new ones get ids of ``words``."""
+        counts: list[int] = []
+
+        def split(text: str) -> list[str]:
+            parts = text.split(separator)
+            counts.append(len(parts))
+            return parts
+
+        # one caption's words at a time are in memory as strings
+        ids = np.fromiter(map(words.__getitem__, chain.from_iterable(map(split, texts))), np.int64)
+        lengths = np.array(counts, np.int64)
         owner = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.arange(total) - (np.cumsum(lengths) - lengths)[owner]
+        place = np.arange(len(ids)) - (np.cumsum(lengths) - lengths)[owner]
         return cls(ids, lengths, owner, place, words.size)
+
+    def caption(self, index: int) -> list[int]:
+        """The ids of one caption."""
+        first, end = np.searchsorted(self.owner, [index, index + 1])
+        found: list[int] = self.ids[first:end].tolist()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,26 @@ def number_ngrams(tokens: Tokens, orders: int, known: Sequence[Ints] = ()) -> It
         found = numbers[inverse]
         ids[start] = found
         yield NGramIds(tokens.owner[start], found, size, keys)
+
+
+def words_and_pieces(texts: Sequence[str], words: WordIds, pieces: WordIds) -> tuple[Tokens, Tokens]:
+    """Splits captions at white space, and at blanks; the two are one object where ``words`` and ``pieces`` are.
+
+    coco-caption splits at white space for BLEU and CIDEr-D, but for ROUGE-L at blanks: `3\u00a01/2` is two words and one
+    piece, and an empty caption has no word, but one empty piece.
+    """
+    tokens = Tokens.of(texts, words)
+    return tokens, tokens if words is pieces else Tokens.of(texts, pieces, " ")
+
+
+def only_single_blanks(texts: Sequence[str]) -> bool:
+    """Whether splitting at blanks gives the same as at white space, for certain.
+
+    >>> only_single_blanks(["a dog", "two"]), only_single_blanks(["a  dog"]), only_single_blanks(["a", ""])
+    (True, False, False)
+    """
+    joined = f" {' '.join(texts)} "
+    return joined.isprintable() and "  " not in joined  # white space other than the blank is not printable
 
 
 def find(values: Ints, queries: Ints) -> tuple[Ints, Bools]:

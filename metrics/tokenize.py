@@ -113,9 +113,14 @@ _RULES = (
 )
 _TOKEN = re.compile("|".join(f"(?:{rule})" for rule in _RULES))
 _CURLY = re.compile(rf"’(?i:[smd]|ll|re|ve)|{_NT}")
-_PLAIN = re.compile(r"((?:[A-Za-z]+ )*([A-Za-z]{2,}))( ?\.)?\s*")
 _KEEPS_STOP = frozenset(_ABBREVIATIONS + _CAPITAL_ABBREVIATIONS + _words("mfg mtg pty pte"))
 _MAY_SPLIT = re.compile(r"(?:[cC]an|CAN)(?:not|NOT)|[gG](?:onna|otta|imme)|[lL]emme|[wW]anna")
+# Pieces between white space that cannot be read by themselves: mark-up, telephone numbers and fractions go on over white
+# space, and a full stop at the end may belong to an initial or, before a number, to an abbreviation.
+_NEEDS_NEIGHBOURS = re.compile(
+    rf".*<|.*\d\)?\Z|(?:{_names(_NUMBERED_ABBREVIATIONS)})\.\Z|(?!(?:[A-Za-z]{{2,}})?\.\Z).*\.\Z", re.DOTALL
+)
+_UNKNOWN = "\n"
 
 
 def _replace(token: str) -> str:
@@ -134,16 +139,30 @@ def _replace(token: str) -> str:
     return token.replace("(", "-lrb-").replace(")", "-rrb-") if len(token) > 1 else token
 
 
+def _tokens(text: str) -> str:
+    tokens = map(_replace, _TOKEN.findall(text))
+    # emoji and other characters beyond the basic plane are unknown to the Java program, which drops them
+    return " ".join(t for t in tokens if t not in PUNCTUATION and (len(t) > 1 or t <= "\uffff"))
+
+
 @lru_cache(maxsize=1 << 16)
+def _tokens_of_piece(piece: str) -> str:
+    """The tokens of a piece without white space, a blank after each; `_UNKNOWN` where it takes the neighbours to know."""
+    if _NEEDS_NEIGHBOURS.match(piece):
+        return _UNKNOWN
+    word = piece[:-1] if piece[-1] in ".," else piece
+    if word.isalpha() and word.isascii() and not _MAY_SPLIT.search(word):
+        if piece[-1] != "." or word.lower() not in _KEEPS_STOP:
+            return f"{word.lower()} "
+    tokens = _tokens(piece)
+    return f"{tokens} " if tokens else ""
+
+
 def tokenize_caption(caption: str) -> str:
     """The tokens of a caption, joined by single blanks, as coco-caption feeds them to BLEU, ROUGE-L and CIDEr-D.
 
     >>> tokenize_caption("A man's T-shirt (red), on St. John's Ave.")
     "a man 's t-shirt -lrb- red -rrb- on st. john 's ave."
     """
-    plain = _PLAIN.fullmatch(caption)  # four captions of five: nothing to do but to drop the full stop
-    if plain and not _MAY_SPLIT.search(caption) and (plain[3] != "." or plain[2].lower() not in _KEEPS_STOP):
-        return plain[1].lower()
-    tokens = map(_replace, _TOKEN.findall(caption))
-    # emoji and other characters beyond the basic plane are unknown to the Java program, which drops them
-    return " ".join(t for t in tokens if t not in PUNCTUATION and (len(t) > 1 or t <= "\uffff"))
+    tokens = "".join(map(_tokens_of_piece, caption.split()))
+    return _tokens(caption) if _UNKNOWN in tokens else tokens[:-1]
