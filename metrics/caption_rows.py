@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.ngrams import ORDERS, lcs_length
-from metrics.reference_tables import WORD_BITS, NGramTable, Positions, ReferenceTables
+from metrics.reference_tables import WORD_BITS, Lookup, NGramTable, ReferenceTables
 from metrics.token_arrays import (
     Ints,
-    NGramIds,
     Tokens,
     WordIds,
     find,
-    number_ngrams,
     only_single_blanks,
+    recognize_ngrams,
     runs,
     spans,
     words_and_pieces,
@@ -36,6 +35,8 @@ STATISTICS = (
 )
 """Columns of a row: closest reference length; n-grams of the candidate, and those of them found (clipped), per order;
 ROUGE-L in [0, 1] and CIDEr-D in [0, 10] of this image."""
+_GUESS = slice(1, 1 + ORDERS)
+_CORRECT = slice(1 + ORDERS, 1 + 2 * ORDERS)
 _BETA = 1.2
 _SIGMA = 6.0
 
@@ -48,6 +49,7 @@ class _Pairs:
         images: ``(B,)`` image of each caption.
         first: ``(B,)`` first pair of each caption.
         counts: ``(B,)`` pairs of each caption.
+        shift: ``(B,)`` number of a pair of each caption less number of the reference.
         caption: ``(R,)`` caption of each pair.
         reference: ``(R,)`` reference of each pair.
     """
@@ -55,38 +57,35 @@ class _Pairs:
     images: Ints
     first: Ints
     counts: Ints
+    shift: Ints
     caption: Ints
     reference: Ints
 
     @classmethod
     def of(cls, images: Ints, first_reference: Ints) -> "_Pairs":
-        counts = first_reference[images + 1] - first_reference[images]
-        caption, reference = spans(first_reference[images], counts)
-        return cls(images, np.cumsum(counts) - counts, counts, caption, reference)
+        start = first_reference[images]
+        counts = first_reference[images + 1] - start
+        caption, reference = spans(start, counts)
+        first = np.cumsum(counts) - counts
+        return cls(images, first, counts, first - start, caption, reference)
 
-    def lookup(self, table: NGramTable | Positions, owner: Ints, ids: Ints, size: int) -> tuple[Ints, Ints, Ints, Ints]:
-        """Finds n-grams or words of captions among those of their images' references.
-
-        Args:
-            table: where they are looked up.
-            owner: ``(N,)`` captions.
-            ids: ``(N,)`` what is looked up.
-            size: number of n-grams or words of the table; higher ids are not in it.
+    def find(self, lookup: Lookup, keys: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Looks items of captions up among those of their images' references.
 
         Returns:
-            The F indices in [0, N) that are in a reference, their places in ``table.pairs``; and for the E elements of
-            ``table.references`` there, the index in [0, N) and the element.
+            Indices of the keys that are there, their places in ``lookup.keys``; and for every element of
+            ``lookup.references`` there, index of the key and the element.
         """
-        places, there = find(table.pairs, self.images[owner] * size + ids)
-        there &= ids < size
+        places, there = find(lookup.keys, keys)
         found = np.flatnonzero(there)
         places = places[found]
-        which, element = spans(table.starts[places], table.counts[places])
+        first = lookup.starts[places]
+        which, element = spans(first, lookup.starts[places + 1] - first)
         return found, places, found[which], element
 
-    def number(self, caption: Ints, reference: Ints, first_reference: Ints) -> Ints:
+    def number(self, caption: Ints, reference: Ints) -> Ints:
         """Which pair a caption and a reference of its image are."""
-        return self.first[caption] + reference - first_reference[self.images[caption]]
+        return self.shift[caption] + reference
 
 
 def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> Rows:
@@ -100,21 +99,17 @@ def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> R
     Returns:
         ``(B, S)``, float64.
     """
-    rows = np.empty((len(texts), len(STATISTICS)))
-    pairs = _Pairs.of(images, tables.first)
     words = WordIds(tables.words)
     shared = tables.pieces is tables.words and only_single_blanks(texts)
     tokens, pieces = words_and_pieces(texts, words, words if shared else WordIds(tables.pieces))
+    pairs = _Pairs.of(images, tables.first)
+    rows = np.empty((len(texts), len(STATISTICS)))
     rows[:, 0] = _closest_length(tokens.lengths, tables.lengths, pairs)
-    similarity = np.zeros(len(pairs.caption))
-    known = [table.keys for table in tables.ngrams]
-    for order, ngrams in enumerate(number_ngrams(tokens, ORDERS, known)):
-        rows[:, 1 + order] = np.maximum(tokens.lengths - order, 0)
-        rows[:, 1 + ORDERS + order], cosine = _matches(tables.ngrams[order], ngrams, pairs, tables.first)
-        similarity += cosine
+    rows[:, _GUESS] = np.maximum(tokens.lengths[:, None] - np.arange(ORDERS), 0)
+    rows[:, _CORRECT], similarity = _ngram_matches(tables.ngrams, tokens, pairs)
     # the length of CIDEr-D is the number of bigrams
     delta = np.maximum(tokens.lengths - 1, 0)[pairs.caption] - np.maximum(tables.lengths - 1, 0)[pairs.reference]
-    similarity *= np.exp(-(delta**2) / (2 * _SIGMA**2)) / ORDERS
+    similarity *= np.exp(-(delta**2) / (2 * _SIGMA**2))
     rows[:, -1] = 10 * np.add.reduceat(similarity, pairs.first) / pairs.counts
     rows[:, -2] = _rouge_l(tables, pieces, pairs)
     return rows
@@ -128,21 +123,45 @@ def _closest_length(lengths: Ints, reference_lengths: Ints, pairs: _Pairs) -> In
     return np.minimum.reduceat(distance * size + theirs, pairs.first) % size
 
 
-def _matches(table: NGramTable, ngrams: NGramIds, pairs: _Pairs, first_reference: Ints) -> tuple[Ints | Rows, Rows]:
-    """BLEU's correct n-grams of each caption ``(B,)``, and CIDEr-D's clipped cosine of each pair ``(R,)``."""
-    captions, known = len(pairs.images), len(table.keys)
-    keys = np.sort(ngrams.owner * ngrams.size + ngrams.ids)
-    starts, counts = runs(keys)
-    owner, ids = np.divmod(keys[starts], max(ngrams.size, 1))
-    weights = counts * table.idf[np.minimum(ids, known)]
-    norms = np.sqrt(np.bincount(owner, weights**2, minlength=captions))
-    found, places, which, element = pairs.lookup(table, owner, ids, known)
-    correct = np.bincount(owner[found], np.minimum(counts[found], table.limits[places]), minlength=captions)
-    reference, theirs = table.references[element], table.weights[element]
-    pair = pairs.number(owner[which], reference, first_reference)
-    cosine = np.bincount(pair, np.minimum(weights[which], theirs) * theirs, minlength=len(pairs.caption))
+def _ngram_matches(table: NGramTable, tokens: Tokens, pairs: _Pairs) -> tuple[Rows, Rows]:
+    """BLEU's correct n-grams ``(B, 4)``, and the clipped cosine of each pair ``(R,)``, the mean of the four orders."""
+    rows, ids, counts = _count_ngrams(table, tokens)
+    unknown = len(table.idf) - 1
+    weights = counts * table.idf[np.minimum(ids, unknown)]
+    norms = np.sqrt(np.bincount(rows, weights**2, minlength=ORDERS * len(pairs.images))).reshape(-1, ORDERS)
+    known = np.flatnonzero(ids < unknown)
+    rows, counts, weights = rows[known], counts[known], weights[known]
+    caption, order = np.divmod(rows, ORDERS)
+    keys = table.lookup_keys(pairs.images[caption], order, ids[known])
+    found, places, which, element = pairs.find(table.lookup, keys)
+    clipped = np.minimum(counts[found], table.limits[places])
+    correct = np.bincount(rows[found], clipped, minlength=ORDERS * len(pairs.images)).reshape(-1, ORDERS)
+    theirs = table.weights[element]
+    pair = pairs.number(caption[which], table.lookup.references[element])
+    products = np.minimum(weights[which], theirs) * theirs
+    dots = np.bincount(ORDERS * pair + order[which], products, minlength=ORDERS * len(pairs.caption))
     scale = norms[pairs.caption] * table.norms[pairs.reference]
-    return correct, np.divide(cosine, scale, out=np.zeros_like(scale), where=scale > 0)
+    cosines = np.divide(dots.reshape(-1, ORDERS), scale, out=np.zeros_like(scale), where=scale > 0)
+    return correct, cosines.mean(axis=1)
+
+
+def _count_ngrams(table: NGramTable, tokens: Tokens) -> tuple[Ints, Ints, Ints]:
+    """The different n-grams of each caption: caption times 4 plus order less 1, id, and how often it is there.
+
+    Ids are those of the table; higher ones are n-grams that it does not have.
+    """
+    total = int(table.offsets[-1])
+    rows, ids = [], []
+    for order, (owner, number) in enumerate(recognize_ngrams(tokens, table.known)):
+        count, offset = len(table.known[order]), int(table.offsets[order])
+        rows.append(ORDERS * owner + order)
+        ids.append(number + np.where(number < count, offset, total - count))
+    row, number = np.concatenate(rows), np.concatenate(ids)
+    size = int(number.max(initial=0)) + 1
+    keys = np.sort(row * size + number)
+    starts, counts = runs(keys)
+    row, number = np.divmod(keys[starts], size)
+    return row, number, counts
 
 
 def _rouge_l(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> Rows:
@@ -161,17 +180,20 @@ def _rouge_l(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> Rows:
 
 def _common_lengths(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> Ints:
     """Longest common subsequence of each pair ``(R,)``, by Hyyro's (2004) bit-parallel algorithm (see `lcs_length`)."""
-    # step by step through the captions: a token that a reference does not have changes nothing there
-    order = np.argsort(tokens.place, kind="stable")
-    owner, ids = tokens.owner[order], tokens.ids[order]
-    _, _, which, element = pairs.lookup(tables.positions, owner, ids, len(tables.pieces))
-    pair = pairs.number(owner[which], tables.positions.references[element], tables.first)
+    # step by step through the captions: a piece that a reference does not have changes nothing there
+    step = np.argsort(tokens.place, kind="stable")
+    caption = tokens.owner[step]
+    known = np.flatnonzero(tokens.ids[step] < len(tables.pieces))
+    step, caption = step[known], caption[known]
+    keys = pairs.images[caption] * len(tables.pieces) + tokens.ids[step]
+    _, _, which, element = pairs.find(tables.positions.lookup, keys)
+    pair = pairs.number(caption[which], tables.positions.lookup.references[element])
     masks = tables.positions.masks[element]
     lengths = tables.piece_lengths[pairs.reference]
     spare = np.maximum(WORD_BITS - lengths, 0).astype(np.uint64)
     full = np.right_shift(np.uint64(2**WORD_BITS - 1), spare)
     free = full.copy()
-    ends = np.cumsum(np.bincount(tokens.place[order][which])).tolist()
+    ends = np.cumsum(np.bincount(tokens.place[step][which])).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         here = pair[start:end]
         before = free[here]

@@ -12,38 +12,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics.ngrams import ORDERS
-from metrics.token_arrays import Ints, NGramIds, Tokens, WordIds, number_ngrams, only_single_blanks, runs, words_and_pieces
+from metrics.token_arrays import (
+    Ints,
+    NGramIds,
+    Tokens,
+    WordIds,
+    number_ngrams,
+    only_single_blanks,
+    runs,
+    words_and_pieces,
+)
 
 WORD_BITS = 64
 """References of more tokens do not fit into the bit masks of `Positions`."""
 
 
 @dataclass(frozen=True, slots=True)
-class NGramTable:
-    """The n-grams of one order.
+class Lookup:
+    """Which references of an image have an item (an n-gram, or a word).
 
     Attributes:
-        keys: ``(G,)`` sorted, see `metrics.token_arrays.NGramIds`; the place of an n-gram is its id.
-        idf: ``(G + 1,)`` natural logarithm of M less that of the number of images that have the n-gram in a reference;
-            last the value of n-grams that none has.
-        pairs: ``(P,)`` sorted: image times G, plus n-gram.
-        starts: ``(P,)`` first element of each pair in `references`.
-        counts: ``(P,)`` references of the image that have the n-gram.
-        limits: ``(P,)`` how often at most the n-gram is in one of them.
-        references: ``(E,)`` a reference that has the n-gram of the pair.
-        weights: ``(E,)`` its TF-IDF weight there.
-        norms: ``(C,)`` Euclidean norm of each reference's weights.
+        keys: ``(P,)`` sorted: see the tables.
+        starts: ``(P + 1,)`` first element of each pair in `references`, and E.
+        references: ``(E,)`` the references, pair by pair.
     """
 
     keys: Ints
-    idf: NDArray[np.float64]
-    pairs: Ints
     starts: Ints
-    counts: Ints
-    limits: Ints
     references: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class NGramTable:
+    """The n-grams of the orders 1 to 4, those of one order after those of the one before.
+
+    Attributes:
+        known: of each order, the n-grams' keys (see `metrics.token_arrays.NGramIds`); an n-gram's place is its id.
+        offsets: ``(5,)`` G of all lower orders, and of all.
+        lookup: key: M times G of all lower orders, plus image times G of this order, plus id.
+        limits: ``(P,)`` how often at most the n-gram is in one reference of the image.
+        weights: ``(E,)`` TF-IDF weight of the n-gram in the reference.
+        idf: of all orders, natural logarithm of M less that of the number of images that have the n-gram in a
+            reference; and last, of an n-gram that none has.
+        norms: ``(C, 4)`` Euclidean norm of each reference's weights, per order.
+        images: M.
+    """
+
+    known: list[Ints]
+    offsets: Ints
+    lookup: Lookup
+    limits: NDArray[np.int32]
     weights: NDArray[np.float64]
+    idf: NDArray[np.float64]
     norms: NDArray[np.float64]
+    images: int
+
+    def lookup_keys(self, images: Ints, order: Ints, ids: Ints) -> Ints:
+        """Keys of `lookup`, of images and their n-grams: order less 1, and id as place in `idf`."""
+        offset = self.offsets[order]
+        return offset * (self.images - 1) + images * (self.offsets[order + 1] - offset) + ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +78,11 @@ class Positions:
     """Where in the references each word is, for longest common subsequences.
 
     Attributes:
-        pairs: ``(P,)`` sorted: image times number of words, plus word.
-        starts: ``(P,)`` first element of each pair in `references`.
-        counts: ``(P,)`` references of the image that have the word.
-        references: ``(E,)`` a reference that has the word of the pair.
-        masks: ``(E,)`` bit i is set where its token i is the word, i < 64.
+        lookup: key: image times number of words, plus word.
+        masks: ``(E,)`` bit i is set where token i of the reference is the word, i < 64.
     """
 
-    pairs: Ints
-    starts: Ints
-    counts: Ints
-    references: NDArray[np.int32]
+    lookup: Lookup
     masks: NDArray[np.uint64]
 
 
@@ -75,7 +96,7 @@ class ReferenceTables:
         first: ``(M + 1,)`` first reference of each image, and C.
         lengths: ``(C,)`` words per reference.
         piece_lengths: ``(C,)`` pieces per reference.
-        ngrams: tables of the orders 1 to 4.
+        ngrams: n-grams of words.
         positions: places of the pieces.
         long: pieces of the references with more than 64 of them.
     """
@@ -85,7 +106,7 @@ class ReferenceTables:
     first: Ints
     lengths: Ints
     piece_lengths: Ints
-    ngrams: list[NGramTable]
+    ngrams: NGramTable
     positions: Positions
     long: dict[int, list[int]]
 
@@ -108,7 +129,7 @@ class ReferenceTables:
             first=first,
             lengths=tokens.lengths,
             piece_lengths=pieces.lengths,
-            ngrams=[_ngram_table(ngrams, layout) for ngrams in number_ngrams(tokens, ORDERS)],
+            ngrams=_ngram_table(tokens, layout),
             positions=_positions(pieces, layout),
             long={int(i): pieces.caption(i) for i in np.flatnonzero(pieces.lengths > WORD_BITS)},
         )
@@ -133,24 +154,60 @@ class _Layout:
 
     def split(self, keys: Ints, size: int) -> tuple[Ints, Ints]:
         """Of `sort_keys`: image times size plus id, and the reference."""
-        pair, slot = np.divmod(keys, self.widest)
-        return pair, self.first[pair // size] + slot
+        pair, place = np.divmod(keys, self.widest)
+        return pair, self.first[pair // size] + place
 
 
-def _ngram_table(ngrams: NGramIds, layout: _Layout) -> NGramTable:
-    size = ngrams.size
-    keys = np.sort(layout.sort_keys(ngrams.owner, ngrams.ids, size))
-    entry, frequency = runs(keys)
-    pair, reference = layout.split(keys[entry], size)
-    starts, counts = runs(pair)
-    pairs = pair[starts]
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The n-grams of one order: parts of an `NGramTable`, and how many references each of the pairs has."""
+
+    pairs: Ints
+    counts: Ints
+    references: NDArray[np.int32]
+    limits: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    idf: NDArray[np.float64]
+    norms: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, ngrams: NGramIds, layout: _Layout) -> "_Order":
+        size = max(len(ngrams.keys), 1)
+        keys = np.sort(layout.sort_keys(ngrams.owner, ngrams.ids, size))
+        entry, frequency = runs(keys)
+        elements, references = layout.split(keys[entry], size)
+        starts, counts = runs(elements)
+        pairs = elements[starts]
+        documents = np.bincount(pairs % size, minlength=len(ngrams.keys))[: len(ngrams.keys)]
+        idf = math.log(len(layout.first) - 1) - np.log(documents)
+        weights = frequency * idf[elements % size]
+        norms = np.sqrt(np.bincount(references, weights**2, minlength=len(layout.image)))
+        limits = np.maximum.reduceat(frequency, starts) if len(starts) else frequency
+        return cls(pairs, counts, references.astype(np.int32), limits.astype(np.int32), weights, idf, norms)
+
+
+def _ngram_table(tokens: Tokens, layout: _Layout) -> NGramTable:
     images = len(layout.first) - 1
-    documents = np.bincount(pairs % size, minlength=size) if size else np.zeros(0, np.int64)
-    idf = np.append(math.log(images) - np.log(documents), math.log(images))
-    weights = frequency * idf[pair % size] if size else np.zeros(0)
-    norms = np.sqrt(np.bincount(reference, weights**2, minlength=len(layout.image)))
-    limits = np.maximum.reduceat(frequency, starts) if size else np.zeros(0, np.int64)
-    return NGramTable(ngrams.keys, idf, pairs, starts, counts, limits, reference.astype(np.int32), weights, norms)
+    known, parts = [], []
+    for ngrams in number_ngrams(tokens, ORDERS):
+        known.append(ngrams.keys)
+        parts.append(_Order.of(ngrams, layout))
+    offsets = np.cumsum([0, *map(len, known)])
+    pairs = [images * offset + part.pairs for offset, part in zip(offsets, parts, strict=False)]
+    return NGramTable(
+        known=known,
+        offsets=offsets,
+        lookup=Lookup(
+            np.concatenate(pairs),
+            np.cumsum(np.concatenate([[0], *(part.counts for part in parts)])),
+            np.concatenate([part.references for part in parts]),
+        ),
+        limits=np.concatenate([part.limits for part in parts]),
+        weights=np.concatenate([part.weights for part in parts]),
+        idf=np.concatenate([*(part.idf for part in parts), [math.log(images)]]),
+        norms=np.stack([part.norms for part in parts], axis=1),
+        images=images,
+    )
 
 
 def _positions(tokens: Tokens, layout: _Layout) -> Positions:
@@ -160,7 +217,8 @@ def _positions(tokens: Tokens, layout: _Layout) -> Positions:
     keys, place = np.divmod(keys, WORD_BITS)
     bits = np.left_shift(np.uint64(1), place.astype(np.uint64))
     entry, _ = runs(keys)
-    pair, reference = layout.split(keys[entry], tokens.size)
-    starts, counts = runs(pair)
+    elements, references = layout.split(keys[entry], tokens.size)
+    starts, counts = runs(elements)
     masks = np.bitwise_or.reduceat(bits, entry) if len(entry) else bits
-    return Positions(pair[starts], starts, counts, reference.astype(np.int32), masks)
+    lookup = Lookup(elements[starts], np.append(starts, len(elements)), references.astype(np.int32))
+    return Positions(lookup, masks)

@@ -70,6 +70,12 @@ class Tokens:
         place = np.arange(len(ids)) - (np.cumsum(lengths) - lengths)[owner]
         return cls(ids, lengths, owner, place, words.size)
 
+    def starts(self, order: int) -> Ints:
+        """The tokens at which an n-gram of an order begins."""
+        if len(self.ids) < order:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(self.owner[order - 1 :] == self.owner[: len(self.owner) - order + 1])
+
     def caption(self, index: int) -> list[int]:
         """The ids of one caption."""
         first, end = np.searchsorted(self.owner, [index, index + 1])
@@ -84,47 +90,50 @@ class NGramIds:
     Attributes:
         owner: ``(N,)`` caption of each.
         ids: ``(N,)`` id of each; equal n-grams have equal ids.
-        size: one more than the largest possible id.
-        keys: ``(G,)`` sorted. The key of an n-gram is the id of its first n - 1 words (0 for single words) times
-            `Tokens.size`, plus the id of its last word.
+        keys: ``(G,)`` sorted. The key of an n-gram is the id of its first n - 1 words times `Tokens.size`, plus the id
+            of its last word; of single words it is the word's id.
     """
 
     owner: Ints
     ids: Ints
-    size: int
     keys: Ints
 
 
-def number_ngrams(tokens: Tokens, orders: int, known: Sequence[Ints] = ()) -> Iterator[NGramIds]:
-    """Numbers the n-grams of each order, from 1 to ``orders``.
+def number_ngrams(tokens: Tokens, orders: int) -> Iterator[NGramIds]:
+    """Numbers the n-grams of each order from 1 to ``orders``: the id of an n-gram is its place among the keys."""
+    yield NGramIds(tokens.owner, tokens.ids, np.arange(tokens.size))
+    ids = tokens.ids
+    for order in range(2, orders + 1):
+        start = tokens.starts(order)
+        keys, found = np.unique(ids[start] * tokens.size + tokens.ids[start + order - 1], return_inverse=True)
+        ids = np.zeros_like(ids)
+        ids[start] = found
+        yield NGramIds(tokens.owner[start], found, keys)
+
+
+def recognize_ngrams(tokens: Tokens, known: Sequence[Ints]) -> Iterator[tuple[Ints, Ints]]:
+    """Gives the n-grams of each order the ids that they have in other captions.
 
     Args:
-        tokens: the captions.
-        orders: the longest n-gram.
-        known: `NGramIds.keys` of each order of other captions, whose words have the first ids of ``tokens``: n-grams
-            that are among them get their place there as id, the others higher ids. Empty: ids are places in the keys.
+        tokens: captions in which the words of the others have the first ids.
+        known: `NGramIds.keys` of the others, for each order from 1; G n-grams of an order.
+
+    Yields:
+        For each order, caption and id of every n-gram ``(N,)``; ids from G on are n-grams that the others do not have.
     """
-    left = tokens.lengths[tokens.owner] - tokens.place
-    ids = np.zeros(len(tokens.ids), np.int64)
-    known_before = 1
-    for order in range(1, orders + 1):
-        start = np.flatnonzero(left >= order)
-        text_keys = ids[start] * tokens.size + tokens.ids[start + order - 1]
-        keys, inverse = np.unique(text_keys, return_inverse=True)
-        numbers = np.arange(len(keys))
-        size = len(keys)
-        if known:
-            table = known[order - 1]
-            prefix, word = np.divmod(keys, tokens.size)
-            numbers += len(table)
-            size += len(table)
-            places, there = find(table, prefix * len(known[0]) + word)
-            there &= (prefix < known_before) & (word < len(known[0]))
-            numbers[there] = places[there]
-            known_before = len(table)
-        found = numbers[inverse]
+    yield tokens.owner, tokens.ids
+    words, before, ids = len(known[0]), len(known[0]), tokens.ids
+    for order, table in enumerate(known[1:], start=2):
+        start = tokens.starts(order)
+        keys, inverse = np.unique(ids[start] * tokens.size + tokens.ids[start + order - 1], return_inverse=True)
+        prefix, word = np.divmod(keys, tokens.size)
+        places, there = find(table, prefix * words + word)
+        there &= (prefix < before) & (word < words)
+        found = np.where(there, places, len(table) + np.arange(len(keys)))[inverse]
+        ids = np.zeros_like(ids)
         ids[start] = found
-        yield NGramIds(tokens.owner[start], found, size, keys)
+        before = len(table)
+        yield tokens.owner[start], found
 
 
 def words_and_pieces(texts: Sequence[str], words: WordIds, pieces: WordIds) -> tuple[Tokens, Tokens]:
