@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import UserError
-from metrics.captions import SCORES, ImageScores, Rows, scores_of_sums
+from metrics.caption_rows import Rows
+from metrics.captions import SCORES, ImageScores, scores_of_sums
 
 
 @dataclass(frozen=True, slots=True)

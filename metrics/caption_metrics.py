@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from metrics.captions import STATISTICS, ImageScores, References, corpus_scores
+from metrics.caption_rows import STATISTICS
+from metrics.captions import ImageScores, References, corpus_scores
 
 _NOT_SCORED = -1.0
 
@@ -49,10 +50,10 @@ class CaptionMetrics(Metric):
             UserError: An image id has no references.
             ValueError: The two lists differ in length.
         """
-        rows = [self._references.row(image_id, text) for image_id, text in zip(image_ids, captions, strict=True)]
-        if rows:
+        rows = self._references.rows(image_ids, captions)
+        if len(rows):
             places = torch.tensor([self._index[image_id] for image_id in image_ids], device=self.rows.device)
-            self.rows[places] = torch.tensor(rows, dtype=self.rows.dtype, device=self.rows.device)
+            self.rows[places] = torch.from_numpy(rows).to(self.rows)
 
     def compute(self) -> dict[str, Tensor]:
         """Scores over the images scored so far: ``bleu1`` .. ``bleu4``, ``rouge_l`` in [0, 1], ``cider_d`` in [0, 10].

@@ -173,9 +173,7 @@ def _rouge_l(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> Rows:
     precision = np.maximum.reduceat(common, pairs.first) / tokens.lengths
     recall = np.maximum.reduceat(common / tables.piece_lengths[pairs.reference], pairs.first)
     divisor = recall + _BETA**2 * precision
-    return np.divide(
-        (1 + _BETA**2) * precision * recall, divisor, out=np.zeros_like(precision), where=divisor > 0
-    )
+    return np.divide((1 + _BETA**2) * precision * recall, divisor, out=np.zeros_like(precision), where=divisor > 0)
 
 
 def _common_lengths(tables: ReferenceTables, tokens: Tokens, pairs: _Pairs) -> Ints:

@@ -115,7 +115,7 @@ _TOKEN = re.compile("|".join(f"(?:{rule})" for rule in _RULES))
 _CURLY = re.compile(rf"’(?i:[smd]|ll|re|ve)|{_NT}")
 _KEEPS_STOP = frozenset(_ABBREVIATIONS + _CAPITAL_ABBREVIATIONS + _words("mfg mtg pty pte"))
 _MAY_SPLIT = re.compile(r"(?:[cC]an|CAN)(?:not|NOT)|[gG](?:onna|otta|imme)|[lL]emme|[wW]anna")
-# Pieces between white space that cannot be read by themselves: mark-up, telephone numbers and fractions go on over white
+# Chunks between white space that cannot be read by themselves: mark-up, telephone numbers and fractions go on over white
 # space, and a full stop at the end may belong to an initial or, before a number, to an abbreviation.
 _NEEDS_NEIGHBOURS = re.compile(
     rf".*<|.*\d\)?\Z|(?:{_names(_NUMBERED_ABBREVIATIONS)})\.\Z|(?!(?:[A-Za-z]{{2,}})?\.\Z).*\.\Z", re.DOTALL
@@ -139,22 +139,23 @@ def _replace(token: str) -> str:
     return token.replace("(", "-lrb-").replace(")", "-rrb-") if len(token) > 1 else token
 
 
-def _tokens(text: str) -> str:
-    tokens = map(_replace, _TOKEN.findall(text))
+def tokenize_whole(caption: str) -> str:
+    """What `tokenize_caption` gives, without its memory of chunks: all rules at every place of the caption."""
+    tokens = map(_replace, _TOKEN.findall(caption))
     # emoji and other characters beyond the basic plane are unknown to the Java program, which drops them
     return " ".join(t for t in tokens if t not in PUNCTUATION and (len(t) > 1 or t <= "\uffff"))
 
 
 @lru_cache(maxsize=1 << 16)
-def _tokens_of_piece(piece: str) -> str:
-    """The tokens of a piece without white space, a blank after each; `_UNKNOWN` where it takes the neighbours to know."""
-    if _NEEDS_NEIGHBOURS.match(piece):
+def _tokens_of_chunk(chunk: str) -> str:
+    """The tokens of a chunk without white space, a blank behind each; `_UNKNOWN` if they depend on its neighbours."""
+    if _NEEDS_NEIGHBOURS.match(chunk):
         return _UNKNOWN
-    word = piece[:-1] if piece[-1] in ".," else piece
-    if word.isalpha() and word.isascii() and not _MAY_SPLIT.search(word):
-        if piece[-1] != "." or word.lower() not in _KEEPS_STOP:
-            return f"{word.lower()} "
-    tokens = _tokens(piece)
+    word = chunk[:-1] if chunk[-1] in ".," else chunk
+    plain = word.isalpha() and word.isascii() and not _MAY_SPLIT.search(word)
+    if plain and (chunk[-1] != "." or word.lower() not in _KEEPS_STOP):
+        return f"{word.lower()} "
+    tokens = tokenize_whole(chunk)
     return f"{tokens} " if tokens else ""
 
 
@@ -164,5 +165,5 @@ def tokenize_caption(caption: str) -> str:
     >>> tokenize_caption("A man's T-shirt (red), on St. John's Ave.")
     "a man 's t-shirt -lrb- red -rrb- on st. john 's ave."
     """
-    tokens = "".join(map(_tokens_of_piece, caption.split()))
-    return _tokens(caption) if _UNKNOWN in tokens else tokens[:-1]
+    tokens = "".join(map(_tokens_of_chunk, caption.split()))
+    return tokenize_whole(caption) if _UNKNOWN in tokens else tokens[:-1]

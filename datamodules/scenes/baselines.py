@@ -17,8 +17,9 @@ from datamodules.scenes.facts import caption_fact_f1
 from datamodules.scenes.generator import Scene
 from datamodules.scenes.grammar import fresh_caption
 from metrics.baselines.rows import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND
-from metrics.captions import SCORES, ImageScores, References, ngram_counts
+from metrics.captions import SCORES, ImageScores, References
 from metrics.names import metric
+from metrics.ngrams import ngram_counts
 
 _SPEAKERS = 12
 _CANDIDATES = 24

@@ -35,7 +35,8 @@ from metrics.baselines.rows import (
     TRUE_CLASS,
     WORDS,
 )
-from metrics.captions import NGrams, References, bleu_from_sums, bleu_statistics, ngram_counts, score_captions
+from metrics.captions import References, score_captions
+from metrics.ngrams import NGrams, bleu_from_sums, bleu_statistics, ngram_counts
 from metrics.tokenize import tokenize_caption
 
 Captions = Mapping[str, Sequence[str]]

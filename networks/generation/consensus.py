@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.captions import bleu_from_sums, bleu_statistics, ngram_counts
+from metrics.ngrams import bleu_from_sums, bleu_statistics, ngram_counts
 from networks.generation.retrieval import RetrievedCaptions
 
 _ORDERS = 4

@@ -3,13 +3,14 @@
 # ruff: noqa: RUF001 - typographic quotes are part of what is tested
 
 import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from metrics.tokenize import PUNCTUATION, tokenize_caption
+from metrics.tokenize import PUNCTUATION, tokenize_caption, tokenize_whole
 
 # left: caption; right: what pycocoevalcap 1.2 with Java 17 gives
 RULES = [
@@ -77,6 +78,32 @@ def test_long_input_takes_linear_time():
     assert tokenize_caption("ab, " * 50_000).count("ab") == 50_000
 
 
+# what can begin or go on over white space, and what merely looks like it
+EDITS = [
+    *"aeimnoPSAX059 ,.;:!?'\"’`()<>-_/&@#+*=~%$£½…—\u00a0\u2028\n\x1cßİ日😀٣",
+    " no. ", " Fig.", "Dr. ", " P. ", " A ", ". The ", "cannot", " gonna.", "n't", "’ll", " 1/2", "(555) ", "555-1234", "+", "<b ", "&amp;",
+    "http://", " x@y.z", "...", "--", " a.m.", " St.", "mass. ", "e.g.", "O'", "end.The",
+]  # fmt: skip
+
+
+def _edited(captions: list[str], count: int) -> list[str]:
+    draw = random.Random(0)
+    edited = []
+    for _ in range(count):
+        letters = list(draw.choice(captions))
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(len(letters) + 1)
+            letters[place : place + draw.randint(0, 1)] = [draw.choice(EDITS)]
+        edited.append("".join(letters))
+    return edited
+
+
+def test_chunks_between_white_space_are_read_as_in_the_whole_caption():
+    captions = [caption for caption, _ in RULES]
+    for caption in [*captions, *_edited(captions, 20_000), *_edited([""], 10_000)]:
+        assert tokenize_caption(caption) == tokenize_whole(caption), caption
+
+
 def _java_tokens(captions: list[str], tmp_path: Path) -> list[str]:
     package = pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed").__path__[0]
     if shutil.which("java") is None:
@@ -95,7 +122,8 @@ def test_rules_are_what_java_says(tmp_path):
     assert [tokenize_caption(caption) for caption in captions] == _java_tokens(captions, tmp_path)
 
 
-def test_real_captions_agree_with_java(data_root, tmp_path):
+@pytest.fixture(scope="module")
+def real_captions(data_root):
     captions = [
         a["caption"] for a in json.loads((data_root / "coco_eval/captions_val2017.json").read_text())["annotations"]
     ]
@@ -106,7 +134,17 @@ def test_real_captions_agree_with_java(data_root, tmp_path):
         images = json.loads((data_root / name / "dataset.json").read_text())["images"]
         captions += [sentence["raw"] for image in images for sentence in image["sentences"]]
     captions = list(dict.fromkeys(captions))
+    assert len(captions) > 60_000
+    return captions
+
+
+def test_chunks_of_real_captions_are_read_as_in_the_whole_caption(real_captions):
+    captions = [*real_captions, *_edited(real_captions, 20_000)]
+    assert not [caption for caption in captions if tokenize_caption(caption) != tokenize_whole(caption)]
+
+
+def test_real_captions_agree_with_java(real_captions, tmp_path):
+    captions = real_captions
     java = _java_tokens(captions, tmp_path)
     different = [(c, j) for c, j in zip(captions, java, strict=True) if tokenize_caption(c) != j]
-    assert len(captions) > 60_000
     assert not different, different[:5]
