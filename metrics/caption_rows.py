@@ -83,9 +83,10 @@ class _Pairs:
         which, element = spans(first, lookup.starts[places + 1] - first)
         return found, places, found[which], element
 
-    def number(self, caption: Ints, reference: Ints) -> Ints:
+    def number(self, caption: Ints, reference: NDArray[np.int32]) -> Ints:
         """Which pair a caption and a reference of its image are."""
-        return self.shift[caption] + reference
+        pair: Ints = self.shift[caption] + reference
+        return pair
 
 
 def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> Rows:
@@ -142,7 +143,7 @@ def _ngram_matches(table: NGramTable, tokens: Tokens, pairs: _Pairs) -> tuple[Ro
     dots = np.bincount(ORDERS * pair + order[which], products, minlength=ORDERS * len(pairs.caption))
     scale = norms[pairs.caption] * table.norms[pairs.reference]
     cosines = np.divide(dots.reshape(-1, ORDERS), scale, out=np.zeros_like(scale), where=scale > 0)
-    return correct, cosines.mean(axis=1)
+    return correct.astype(np.float64), cosines.mean(axis=1)
 
 
 def _count_ngrams(table: NGramTable, tokens: Tokens) -> tuple[Ints, Ints, Ints]:

@@ -131,7 +131,7 @@ class ReferenceTables:
             piece_lengths=pieces.lengths,
             ngrams=_ngram_table(tokens, layout),
             positions=_positions(pieces, layout),
-            long={int(i): pieces.caption(i) for i in np.flatnonzero(pieces.lengths > WORD_BITS)},
+            long={i: pieces.caption(i) for i in np.flatnonzero(pieces.lengths > WORD_BITS).tolist()},
         )
 
 
@@ -218,7 +218,7 @@ def _positions(tokens: Tokens, layout: _Layout) -> Positions:
     bits = np.left_shift(np.uint64(1), place.astype(np.uint64))
     entry, _ = runs(keys)
     elements, references = layout.split(keys[entry], tokens.size)
-    starts, counts = runs(elements)
+    starts, _ = runs(elements)
     masks = np.bitwise_or.reduceat(bits, entry) if len(entry) else bits
     lookup = Lookup(elements[starts], np.append(starts, len(elements)), references.astype(np.int32))
     return Positions(lookup, masks)

@@ -139,8 +139,8 @@ def recognize_ngrams(tokens: Tokens, known: Sequence[Ints]) -> Iterator[tuple[In
 def words_and_pieces(texts: Sequence[str], words: WordIds, pieces: WordIds) -> tuple[Tokens, Tokens]:
     """Splits captions at white space, and at blanks; the two are one object where ``words`` and ``pieces`` are.
 
-    coco-caption splits at white space for BLEU and CIDEr-D, but for ROUGE-L at blanks: `3\u00a01/2` is two words and one
-    piece, and an empty caption has no word, but one empty piece.
+    coco-caption splits at white space for BLEU and CIDEr-D, but for ROUGE-L at blanks: a fraction with a no-break space
+    inside is two words and one piece, and an empty caption has no word, but one empty piece.
     """
     tokens = Tokens.of(texts, words)
     return tokens, tokens if words is pieces else Tokens.of(texts, pieces, " ")

@@ -115,8 +115,8 @@ _TOKEN = re.compile("|".join(f"(?:{rule})" for rule in _RULES))
 _CURLY = re.compile(rf"’(?i:[smd]|ll|re|ve)|{_NT}")
 _KEEPS_STOP = frozenset(_ABBREVIATIONS + _CAPITAL_ABBREVIATIONS + _words("mfg mtg pty pte"))
 _MAY_SPLIT = re.compile(r"(?:[cC]an|CAN)(?:not|NOT)|[gG](?:onna|otta|imme)|[lL]emme|[wW]anna")
-# Chunks between white space that cannot be read by themselves: mark-up, telephone numbers and fractions go on over white
-# space, and a full stop at the end may belong to an initial or, before a number, to an abbreviation.
+# Chunks between white space that cannot be read by themselves: mark-up, telephone numbers and fractions go on over it,
+# and a full stop at the end may belong to an initial or, before a number, to an abbreviation.
 _NEEDS_NEIGHBOURS = re.compile(
     rf".*<|.*\d\)?\Z|(?:{_names(_NUMBERED_ABBREVIATIONS)})\.\Z|(?!(?:[A-Za-z]{{2,}})?\.\Z).*\.\Z", re.DOTALL
 )
