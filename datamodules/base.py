@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning import LightningDataModule
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
@@ -17,6 +16,7 @@ from core.seeds import global_seed
 from core.spread import spread_places
 from datamodules.audit.baselines import CaptionBaselines
 from datamodules.loading.dataset import CaptionDataset, Collate, Item
+from datamodules.loading.evaluation import EvaluationOptions
 from datamodules.loading.resume import LateLoader, training_position
 from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
@@ -27,7 +27,7 @@ from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.source import FeatureSource
 
 
-class CaptionDataModule(LightningDataModule):
+class CaptionDataModule(EvaluationOptions):
     """Loaders, tokenisation and facts; a subclass says where the examples come from (`load_examples`).
 
     Options that all data sets share are declared here; a subclass declares its own, and those for which it has another
@@ -49,7 +49,6 @@ class CaptionDataModule(LightningDataModule):
         augment: random crops in training.
         on_bad_image: "error" stops at an image that cannot be decoded; "skip" decodes all images before training,
             skips the bad ones, counts and lists them.
-        evaluate_on: split that validate, test and predict read instead of their own.
         encoder: a frozen image encoder (see `networks.encoders.build.build_encoder`) whose features are computed once
             and replace the images in all batches; None: batches have the images.
         encoder_weights: its weights, as `build_encoder` takes them.
@@ -79,12 +78,12 @@ class CaptionDataModule(LightningDataModule):
         normalization: Normalization = "imagenet",
         augment: bool = False,
         on_bad_image: Literal["error", "skip"] = "error",
-        evaluate_on: Split | None = None,
         encoder: str | None = None,
         encoder_weights: str | None = None,
         regions: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         self.average_token_ids = captions_per_image == "average"
         self.captions_per_image = captions_per_image if isinstance(captions_per_image, int) else None
         least = {"batch_size": (batch_size, 1), "min_count": (min_count, 1), "num_workers": (num_workers, 0)}
@@ -95,7 +94,7 @@ class CaptionDataModule(LightningDataModule):
         self.tokenizer_name, self.min_count, self.max_tokens = tokenizer, min_count, max_tokens
         self.batch_size, self.num_workers = batch_size, num_workers
         self.transform = ImageTransform(image_size, normalization)
-        self.augment, self.on_bad_image, self.evaluate_on = augment, on_bad_image, evaluate_on
+        self.augment, self.on_bad_image = augment, on_bad_image
         self.feature_source = FeatureSource(self.root, self.transform, encoder, encoder_weights, regions)
         if augment:
             self.feature_source.refuse_augmentation()
@@ -211,10 +210,6 @@ class CaptionDataModule(LightningDataModule):
                     return self.open_image(example)
         raise KeyError(image_id)
 
-    def evaluation_split(self, split: Split) -> Split:
-        """The split that is read where `split` is asked for: `evaluate_on` replaces val and test."""
-        return self.evaluate_on or split
-
     def references(self, split: Split) -> dict[str, list[str]]:
         """All captions of every image of a split, by image id as text, in file order."""
         return {str(example.image_id): list(example.captions) for example in self.examples(split)}
@@ -276,6 +271,7 @@ class CaptionDataModule(LightningDataModule):
             "normalization": self.transform.normalization,
             **{name: getattr(self, name) for name in own},
             **{name: getattr(self.feature_source, name) for name in ("encoder", "encoder_weights", "regions")},
+            **self.evaluation_options(),
         }
 
     # stored features
@@ -322,7 +318,7 @@ class CaptionDataModule(LightningDataModule):
             return epoch, batches * batch_size
 
         sampler.position = position
-        return self._loader("train", sampler, self.captions_per_image, self.augment)
+        return self._loader("train", sampler, training=True)
 
     def plain_train_dataloader(self, limit: int | None = None) -> DataLoader[Item]:
         """Training images in file order, all captions, on every rank; nothing is drawn or augmented.
@@ -331,7 +327,7 @@ class CaptionDataModule(LightningDataModule):
             limit: most images, evenly spread; None: all.
         """
         places = spread_places(len(self.examples("train")), limit)
-        return self._loader("train", ChosenSampler(places), None, augment=False)
+        return self._loader("train", ChosenSampler(places))
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Validation images in file order, all captions."""
@@ -352,7 +348,7 @@ class CaptionDataModule(LightningDataModule):
         rest = [place for place, example in enumerate(self.examples(split)) if str(example.image_id) not in done]
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         # a process without an image would wait for the others for ever, so it does the first one once more
-        return self._loader(split, ChosenSampler(rest[rank::world_size] or rest[:1]), None, augment=False)
+        return self._loader(split, ChosenSampler(rest[rank::world_size] or rest[:1]))
 
     def skip_predicted(self, predicted: Callable[[], Collection[str]] | None) -> None:
         """Omits images from prediction.
@@ -365,28 +361,26 @@ class CaptionDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Item]:
         split = self.evaluation_split(split)
-        return self._loader(split, self._sampler(split, shuffle=False), None, augment=False)
+        return self._loader(split, self._sampler(split, shuffle=False))
 
     def _sampler(self, split: Split, shuffle: bool) -> EpochSampler:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return EpochSampler(len(self.examples(split)), shuffle, global_seed(), rank, world_size)
 
-    def _loader(
-        self, split: Split, sampler: Sampler[IndexInEpoch], captions_per_image: int | None, augment: bool
-    ) -> DataLoader[Item]:
+    def _loader(self, split: Split, sampler: Sampler[IndexInEpoch], *, training: bool = False) -> DataLoader[Item]:
         dataset = CaptionDataset(
             self.examples(split),
             self.transform,
             self.tokenizer,
-            captions_per_image,
-            augment,
+            self.captions_per_image if training else None,
+            self.augment and training,
             global_seed(),
             self.features(split),
             self.has_images,
         )
         return LateLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if training else self.eval_batch_size or self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=Collate(self.pad_id, self.average_token_ids),

@@ -34,6 +34,7 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         hidden_dim: GRU of ``light``.
         convolutions: widths of the strided convolutions of ``light``; None: 32, 64, 128, 256.
         fusion_dim: outputs of fc1 (``light``, ``bert_resnet``).
+        prior_bias: the bias of a new last layer starts at the labels' frequencies; false: at random, as published.
         buckets: hashed features of each of the two groups of ``text``.
         vocab_size: tokens of the data module's tokenizer.
         pad_id: filling behind captions.
@@ -56,6 +57,7 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         hidden_dim: int = 256,
         convolutions: list[int] | None = None,
         fusion_dim: int = 256,
+        prior_bias: bool = True,
         buckets: int = 1 << 16,
         vocab_size: int = 30522,
         pad_id: int = 0,
@@ -68,7 +70,7 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         self.word_dim, self.hidden_dim, self.fusion_dim, self.buckets = word_dim, hidden_dim, fusion_dim, buckets
         self.convolutions = list(convolutions or (32, 64, 128, 256))
         self.hparams["convolutions"] = self.convolutions
-        self.vocab_size, self.pad_id = vocab_size, pad_id
+        self.vocab_size, self.pad_id, self.prior_bias = vocab_size, pad_id, prior_bias
         self.frozen: Sequence[nn.Module] = ()
         self.reads_text = True
         self.reads_images = use_image and architecture != "text"
@@ -106,9 +108,9 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
     # start of a run
 
     def setup(self, stage: str) -> None:
-        """Starts a new head at the labels' frequencies; see `ClassificationModule.setup` for the rest."""
+        """Starts a new head at the labels' frequencies with `prior_bias`; see `ClassificationModule.setup`."""
         super().setup(stage)
-        if stage == "fit" and self.is_new_run and self.head_is_new:
+        if self.prior_bias and stage == "fit" and self.is_new_run and self.head_is_new:
             self._start_head()
 
     @property

@@ -17,7 +17,7 @@ from torch.nn.functional import linear, relu
 from core.errors import UserError
 from networks.layers.sequences import State, length_mask
 
-MergingVariant = Literal["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
+MergingVariant = Literal["mlp", "layer_norm", "batch_norm", "gru", "gru_published", "two_sided"]
 
 
 class Merging(nn.Module, ABC):
@@ -227,26 +227,31 @@ class TwoSidedMerging(_PositionMerging):
 
 
 class GRUMerging(Merging):
-    """The published network with a GRU as its first hidden layer: z_t = GRU([v; h_t], z_(t-1)).
+    """A GRU as the first hidden layer: z_t = GRU([v; h_t], z_(t-1)), m = W2 z + h, and the published second stage.
 
-    The GRU keeps PyTorch's initialisation.
+    Without the second stage, o = m, it is the authors' network, whose GRU also starts with small weights. With it, the
+    GRU keeps PyTorch's initialisation.
 
     Args:
         image_dim: Dv.
         hidden_dim: Dh.
         first_dim: width of the GRU's state (paper: 384).
-        second_dim: width of z' (paper: 256).
+        second_dim: width of z' (paper: 256); None: no second stage.
         layers: layers of the GRU (paper: 2).
     """
 
     def __init__(
-        self, *, image_dim: int, hidden_dim: int, first_dim: int = 384, second_dim: int = 256, layers: int = 2
+        self, *, image_dim: int, hidden_dim: int, first_dim: int = 384, second_dim: int | None = 256, layers: int = 2
     ) -> None:
         super().__init__()
         self.first = nn.GRU(image_dim + hidden_dim, first_dim, layers, batch_first=True)
         self.first_back = _small_linear(first_dim, hidden_dim)
-        self.second = _small_linear(hidden_dim, second_dim)
-        self.second_back = _small_linear(second_dim, hidden_dim)
+        self.second = None if second_dim is None else _small_linear(hidden_dim, second_dim)
+        self.second_back = None if second_dim is None else _small_linear(second_dim, hidden_dim)
+        if second_dim is None:
+            for weight in self.first.parameters():
+                if weight.dim() == 2:
+                    nn.init.xavier_normal_(weight, gain=0.1)
 
     def forward(self, image: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
         """See `Merging.forward`; padding comes last, so it cannot influence real positions."""
@@ -262,8 +267,13 @@ class GRUMerging(Merging):
         """Any number of time steps: `(N, T, Dh)` and the GRU's state `(layers, N, first_dim)`."""
         joint = torch.cat([image.unsqueeze(1).expand(-1, hidden.shape[1], -1), hidden], dim=2)
         first, state = self.first(joint, state)
-        middle = self.first_back(first) + hidden
-        return self.second_back(relu(self.second(middle))) + middle, cast(Tensor, state)
+        return self._second_stage(self.first_back(first) + hidden), cast(Tensor, state)
+
+    def _second_stage(self, middle: Tensor) -> Tensor:
+        """o from m."""
+        if self.second is None or self.second_back is None:
+            return middle
+        return cast(Tensor, self.second_back(relu(self.second(middle))) + middle)
 
 
 def build_merging(
@@ -280,7 +290,8 @@ def build_merging(
 
     Args:
         variant: "mlp" (published); "layer_norm", "batch_norm": the same with normalised hidden layers; "gru": with a
-            GRU of two layers as the first hidden layer; "two_sided": proposed by the paper.
+            GRU of two layers as the first hidden layer; "gru_published": the authors' trial, without the second hidden
+            layer; "two_sided": proposed by the paper.
         image_dim: Dv.
         hidden_dim: Dh.
         first_dim: width of the first hidden layer.
@@ -305,11 +316,13 @@ def build_merging(
             )
         case "gru":
             return GRUMerging(image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, second_dim=second_dim)
+        case "gru_published":
+            return GRUMerging(image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, second_dim=None)
         case "two_sided":
             return TwoSidedMerging(
                 image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, output_dim=output_dim
             )
-    raise UserError(f"merging {variant!r} is unknown; choose mlp, layer_norm, batch_norm, gru or two_sided")
+    raise UserError(f"merging {variant!r} is unknown; choose mlp, layer_norm, batch_norm, gru, gru_published or two_sided")
 
 
 def _small_linear(inputs: int, outputs: int) -> nn.Linear:

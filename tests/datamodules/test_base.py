@@ -129,3 +129,16 @@ def test_average_is_a_way_of_reading_captions():
         SceneCaptions(captions_per_image=0)
     with pytest.raises(UserError, match="labels is empty: give the run folder of predict"):
         PseudoLabels(source=data).examples("train")
+
+
+def test_evaluation_may_have_a_batch_size_of_its_own():
+    options = {"num_train": 6, "num_val": 6, "num_test": 6, "num_workers": 0, "batch_size": 2}
+    for given, expected in ((None, 2), (5, 5)):
+        data = SceneCaptions(**options, eval_batch_size=given)
+        for own in (data, PseudoLabels(source=data)):
+            assert (own.batch_size, own.eval_batch_size) == (2, given)
+        loaders = data.val_dataloader(), data.test_dataloader(), data.predict_dataloader(), data.plain_train_dataloader()
+        assert [loader.batch_size for loader in loaders] == [expected] * 4
+        assert data.train_dataloader().batch_size == 2
+    with pytest.raises(UserError, match="eval_batch_size is 0: expected at least 1"):
+        SceneCaptions(eval_batch_size=0)

@@ -56,7 +56,7 @@ def test_batch_is_flat_and_padded_to_its_longest_caption(batch):
     assert (batch["caption_ids"][2, 4:] == TOKENIZER.pad_id).all()
 
 
-@pytest.mark.parametrize("merging", ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"])
+@pytest.mark.parametrize("merging", ["mlp", "layer_norm", "batch_norm", "gru", "gru_published", "two_sided"])
 def test_every_parameter_learns(batch, merging):
     module = make(merging=merging)
     module.training_step(batch, 0).backward()

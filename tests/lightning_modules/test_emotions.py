@@ -213,6 +213,14 @@ def test_new_heads_start_at_the_label_frequencies(monkeypatch, tmp_path):
     torch.testing.assert_close(module.classifier.head.bias.detach(), torch.logit(module.label_prior, eps=1e-3))
 
 
+def test_published_heads_start_at_random(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    model = {**LIGHT, "lr": 0.0, "lr_pretrained": 0.0, "prior_bias": False}
+    fit(config(tmp_path / "t.yaml", "EmotionLabeller", model, epochs=1), tmp_path / "run")
+    head = load_module(tmp_path / "run").classifier.head
+    assert head.bias.abs().max() <= head.in_features**-0.5  # nn.Linear's own start
+
+
 @pytest.mark.parametrize("model", [LIGHT, BERT], ids=["light", "visual_bert"])
 def test_half_precision_accumulation_and_checkpointing(monkeypatch, tmp_path, model):
     monkeypatch.chdir(ROOT)

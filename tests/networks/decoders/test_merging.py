@@ -6,7 +6,7 @@ from core.errors import UserError
 from networks.decoders.merging import MLPMerging, StepBatchNorm, TwoSidedMerging, build_merging
 from networks.layers.sequences import select_rows
 
-VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "two_sided"]
+VARIANTS = ["mlp", "layer_norm", "batch_norm", "gru", "gru_published", "two_sided"]
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -96,6 +96,26 @@ def test_published_network_is_the_formula():
     ]  # fmt: skip
     # Xavier normal with gain 0.1
     assert full.first.weight.std().item() == pytest.approx(0.1 * (2 / (384 + 1768)) ** 0.5, rel=0.02)
+
+
+def test_published_gru_is_one_stage_from_small_weights():
+    merging = network("gru_published")
+    image, hidden, lengths = inputs()
+    v = image[:, None].expand(-1, 5, -1)
+    expected = merging.first_back(merging.first(torch.cat([v, hidden], 2))[0]) + hidden
+    torch.testing.assert_close(merging(image, hidden, lengths)[real(lengths)], expected[real(lengths)])
+    full = build_merging("gru_published", image_dim=1000, hidden_dim=768)
+    shapes = {name: tuple(value.shape) for name, value in full.named_parameters() if value.dim() == 2}
+    assert shapes == {
+        "first.weight_ih_l0": (3 * 384, 1768),
+        "first.weight_hh_l0": (3 * 384, 384),
+        "first.weight_ih_l1": (3 * 384, 384),
+        "first.weight_hh_l1": (3 * 384, 384),
+        "first_back.weight": (768, 384),
+    }
+    for name, (outputs, width) in shapes.items():  # Xavier normal with gain 0.1
+        expected_std = 0.1 * (2 / (outputs + width)) ** 0.5
+        assert full.get_parameter(name).std().item() == pytest.approx(expected_std, rel=0.02), name
 
 
 def test_two_sided_network_joins_the_updated_sides():
