@@ -8,7 +8,7 @@ v, Dh width of the hidden states h.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -270,7 +270,7 @@ class GRUMerging(Merging):
         return self._second_stage(self.first_back(first) + hidden), cast(Tensor, state)
 
     def _second_stage(self, middle: Tensor) -> Tensor:
-        """o from m."""
+        """O from m."""
         if self.second is None or self.second_back is None:
             return middle
         return cast(Tensor, self.second_back(relu(self.second(middle))) + middle)
@@ -322,7 +322,7 @@ def build_merging(
             return TwoSidedMerging(
                 image_dim=image_dim, hidden_dim=hidden_dim, first_dim=first_dim, output_dim=output_dim
             )
-    raise UserError(f"merging {variant!r} is unknown; choose mlp, layer_norm, batch_norm, gru, gru_published or two_sided")
+    raise UserError(f"merging {variant!r} is unknown; choose {', '.join(get_args(MergingVariant))}")
 
 
 def _small_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -137,7 +137,8 @@ def test_evaluation_may_have_a_batch_size_of_its_own():
         data = SceneCaptions(**options, eval_batch_size=given)
         for own in (data, PseudoLabels(source=data)):
             assert (own.batch_size, own.eval_batch_size) == (2, given)
-        loaders = data.val_dataloader(), data.test_dataloader(), data.predict_dataloader(), data.plain_train_dataloader()
+        evaluation = data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()
+        loaders = *evaluation, data.plain_train_dataloader()
         assert [loader.batch_size for loader in loaders] == [expected] * 4
         assert data.train_dataloader().batch_size == 2
     with pytest.raises(UserError, match="eval_batch_size is 0: expected at least 1"):
