@@ -3,10 +3,12 @@
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from commands.names import COMMANDS, TRAINER_COMMANDS
+from core.text import say
 
 
 def usage() -> str:
@@ -20,7 +22,7 @@ def usage() -> str:
 def run(args: Sequence[str]) -> int:
     """Finds the command and runs it; returns its exit code."""
     if not args or args[0] in ("-h", "--help", "help"):
-        print(usage())
+        say(*usage().splitlines())
         return 0
     command, rest = args[0], list(args[1:])
     if command.startswith("-"):
@@ -36,7 +38,7 @@ def run(args: Sequence[str]) -> int:
 
 def fail(message: str, code: int = 1) -> int:
     """Prints an error in one line and returns the exit code."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    say("error: " + re.sub(r"\s*\n\s*", " ", message.strip()), err=True)
     return code
 
 
@@ -53,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return run(sys.argv[1:] if args is None else args)
     except Interrupted as stop:
-        print(stop.message, file=sys.stderr)
+        say(stop.message, err=True)
         return stop.code
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "interrupted", 130)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from core.errors import UserError
+from core.text import visible
 
 _EXPLODED = 1e3
 """A loss this many times the running median has exploded."""
@@ -73,7 +74,7 @@ class LossWatch:
             )
             if not self._warned:
                 self._warned = True
-                rank_zero_warn(self.diverged)
+                rank_zero_warn(visible(self.diverged))
             return  # it does not belong to the median
         self.diverged = None
         self._finite.append(value)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.files import write_json
+from core.text import visible
 from datamodules.base import CaptionDataModule
 from datamodules.readers.probability_files import read_shards, shard_facts
 from lightning_modules.base import BaseModule
@@ -92,7 +93,7 @@ class PseudoLabelWriter(Callback):
             rows_per_group=self.rows_per_group,
         )
         if done:
-            rank_zero_info(f"pseudo-labels: {len(done)} images are in {self.folder} already and are skipped")
+            rank_zero_info(visible(f"pseudo-labels: {len(done)} images are in {self.folder} already and are skipped"))
         return done
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,7 +151,7 @@ class PseudoLabelWriter(Callback):
             summary = {"images": total, "new": images, "processes": processes, "images_per_s": speed}
             write_json(self.folder / "summary.json", summary)
         pace = f", {speed:.1f} images/s with {processes} process{'es'[: 2 * (processes > 1)]}" if speed else ""
-        rank_zero_info(f"pseudo-labels: {total} images in {self.folder}, {images} of them new{pace}")
+        rank_zero_info(visible(f"pseudo-labels: {total} images in {self.folder}, {images} of them new{pace}"))
 
 
 class ShardWriter:

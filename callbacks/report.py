@@ -1,16 +1,16 @@
 """What a run prints: its size, where it resumes, its metrics beside baselines, and sample captions or labels."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from callbacks.evaluation import Stage, data_of, writes_files
 from callbacks.predictions import PredictionWriter, known
 from core.files import write_json
 from core.spread import spread
+from core.terminal import print_table, say_styled
+from core.text import log_of, say
 from datamodules.base import CaptionDataModule
 from datamodules.loading.resume import batches_begun
 from datamodules.readers.records import Example, Split
@@ -28,7 +28,7 @@ from reporting.loggers import CSVFile
 from reporting.tables import evaluation_table, label_table
 
 _OWN = "this model"
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 class RunReport(Callback):
@@ -56,7 +56,7 @@ class RunReport(Callback):
                 sum(p.numel() for p in chosen) for chosen in (parameters, [p for p in parameters if p.requires_grad])
             )
             share = "all trainable" if trainable == total else f"{trainable / 1e6:,.1f} million trainable"
-            print(f"{type(pl_module).__name__}: {total / 1e6:,.1f} million parameters, {share}")  # noqa: T201  # meant for the user
+            say(f"{type(pl_module).__name__}: {total / 1e6:,.1f} million parameters, {share}")
         if trainer.ckpt_path is None:
             return
         for logger in trainer.loggers:
@@ -64,12 +64,12 @@ class RunReport(Callback):
                 logger.resume_at(trainer.global_step)
         if trainer.is_global_zero:
             epoch, batches = divmod(batches_begun(trainer), max(1, int(trainer.num_training_batches)))
-            print(f"resumed at step {trainer.global_step}: epoch {epoch}, {batches} batches into it")  # noqa: T201  # meant for the user
+            say(f"resumed at step {trainer.global_step}: epoch {epoch}, {batches} batches into it")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints that there was nothing left to train."""
         if stage == "fit" and not self._trained and trainer.ckpt_path and trainer.is_global_zero:
-            print("nothing is left to train: this run is complete; a higher --trainer.max_epochs continues it")  # noqa: T201  # meant for the user
+            say("nothing is left to train: this run is complete; a higher --trainer.max_epochs continues it")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints metrics, and captions or labels, of the test."""
@@ -94,38 +94,34 @@ class RunReport(Callback):
             write_json(folder / "metrics.json", rows)
             if isinstance(module, CaptioningModule):
                 write_baselines(folder / "baselines", data, split)
-        console = Console()
-        self._print_metrics(console, f"{split} split, {len(data.examples(split))} images", rows)
+        self._print_metrics(f"{split} split, {len(data.examples(split))} images", rows)
         if warning := baseline_warning(_OWN, scores, baselines):
-            console.print(warning, style="bold red", highlight=False, soft_wrap=True)
+            say_styled(warning, "bold red")
             _log.warning("%s: %s split: %s", folder, split, warning)
         writer = next((item for item in trainer.callbacks if isinstance(item, PredictionWriter)), None)  # type: ignore[attr-defined]  # Trainer sets it at run time
         if stage == "test" and writer is not None:
-            self._print_captions(console, known(data.examples(split), writer.captions))
+            self._print_captions(known(data.examples(split), writer.captions))
             labelled = known(data.examples(split), writer.probabilities)
             if labelled and isinstance(module, ClassificationModule):
-                self._show_labels(console, module, data, labelled, folder if writes_files(trainer) else None)
+                self._show_labels(module, data, labelled, folder if writes_files(trainer) else None)
 
-    def _print_metrics(self, console: Console, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    def _print_metrics(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         """Prints the table, and below it what has no column."""
-        console.print()
-        console.print(evaluation_table(title, rows))
+        say("")
+        print_table(evaluation_table(title, rows))
         shown = report_keys(rows[_OWN])
         others = sorted((key, value) for key, value in rows[_OWN].items() if key not in shown)
         if others:
-            console.print("  ".join(f"{key} {value:.4f}" for key, value in others), highlight=False)
+            say("  ".join(f"{key} {value:.4f}" for key, value in others))
 
-    def _print_captions(self, console: Console, captioned: Sequence[tuple[Example, str]]) -> None:
+    def _print_captions(self, captioned: Sequence[tuple[Example, str]]) -> None:
         for example, caption in spread(captioned, self.captions):
-            console.print()
-            text = f"{example.image_id}: {caption or '(empty)'}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say("", f"{example.image_id}: {caption or '(empty)'}")
             reference = next(iter(example.captions), "(no reference)")
-            console.print(f"  reference: {reference}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            say_styled(f"  reference: {reference}", "dim")
 
     def _show_labels(
         self,
-        console: Console,
         module: ClassificationModule,
         data: CaptionDataModule,
         labelled: Sequence[tuple[Example, list[float]]],
@@ -134,7 +130,7 @@ class RunReport(Callback):
         """Prints the table of the labels; writes tables and figure into a folder, if there is one."""
         names, threshold = module.inference["label_names"], module.threshold.item()
         rows = per_label([row for _, row in labelled], [e.labels for e, _ in labelled], names, threshold)
-        console.print(label_table(rows))
+        print_table(label_table(rows))
         if folder is None:
             return
         labels = {e.image_id: e.labels for e, _ in labelled}

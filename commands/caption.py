@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
+from core.text import say, say_json
 
 if TYPE_CHECKING:
     from lightning_modules.serving import LoadedCaptioner
@@ -95,13 +95,11 @@ def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:
     """
     if as_json:
         rows = [{"caption": text, "log_prob": round(log_prob, 4)} for text, log_prob in captions]
-        print(json.dumps({"image": str(path), "captions": rows}, ensure_ascii=False), flush=True)
+        say_json({"image": str(path), "captions": rows})
     elif len(captions) == 1:
-        print(f"{path}: {captions[0][0]}", flush=True)
+        say(f"{path}: {captions[0][0]}")
     else:
-        print(f"{path}:")
-        for text, log_prob in captions:
-            print(f"  {log_prob:8.2f}  {text}", flush=True)
+        say(f"{path}:", *(f"  {log_prob:8.2f}  {text}" for text, log_prob in captions))
 
 
 def figure_name(path: Path, used: set[str]) -> str:

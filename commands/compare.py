@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser, comma_list, dashed
+from core.csv_files import csv_text
 from core.errors import UserError
+from core.files import write_text
+from core.text import say, say_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,8 +71,8 @@ def main(args: Sequence[str]) -> int:
     predictions, pairs = test_runs(results, options, notes)
     out = new_folder(options.out)
     content = as_json(results, pairs)
-    (out / "compare.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    tidy_frame(single_seed(results)).drop(columns="seed").to_csv(out / "compare.csv", index=False, lineterminator="\n")
+    write_text(out / "compare.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / "compare.csv", csv_text(tidy_frame(single_seed(results)).drop(columns="seed")))
     figures = draw(results, metrics, current_names(options.curves, "--curves"), options.over)
     for title, figure in figures.items():
         figure.savefig(out / f"{title.split()[0].lower()}.png", dpi=130)
@@ -78,12 +81,12 @@ def main(args: Sequence[str]) -> int:
 
     shown = predictions if options.images else None
     page = build_page(results, metrics, notes, pairs=pairs, figures=figures, predictions=shown, images=options.images)
-    (out / "compare.html").write_text(render(page), "utf-8")
+    write_text(out / "compare.html", render(page))
     if options.json:
-        print(json.dumps(content))
+        say_json(content)
     else:
         print_tables(results, metrics, notes, pairs)
-        print(f"written: {out}/compare.html")
+        say(f"written: {out}/compare.html")
     return 0
 
 
@@ -194,8 +197,6 @@ def print_tables(
     results: "Sequence[Result]", metrics: Sequence[str], notes: Sequence[str], pairs: "Sequence[Pair]"
 ) -> None:
     """Prints the metrics and the bootstrap."""
-    from rich.console import Console
-
     from commands.comparison.metrics_table import print_comparison
     from commands.comparison.results import all_baselines
     from reporting.tables import print_pair
@@ -203,4 +204,4 @@ def print_tables(
     baselines = {name: {key: [value] for key, value in row.items()} for name, row in all_baselines(results).items()}
     print_comparison("; ".join(notes), single_seed(results), baselines, metrics)
     for pair in pairs:
-        print_pair(Console(), (pair.a, pair.b), pair.scores)
+        print_pair((pair.a, pair.b), pair.scores)

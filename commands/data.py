@@ -7,7 +7,6 @@ for a form or have no permanent address.
 flag. The exit code is 1 when something has to be fixed.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from commands.arguments import Parser
 from commands.data_sets import build_data, data_sets, known_name, underscored
 from core.errors import UserError
+from core.text import say, say_json
 
 if TYPE_CHECKING:
     from datamodules.audit.checks import Findings
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
         UserError: unknown action, name or value; or the data cannot be downloaded.
     """
     if not args or args[0] in ("-h", "--help"):
-        print(f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}")
+        say(*f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}".splitlines())
         return 0
     action, rest = args[0], [underscored(arg) for arg in args[1:]]
     if action not in ("prepare", "check"):
@@ -81,8 +81,8 @@ def prepare(name: str, args: list[str]) -> int:
         lines = download.prepare(
             options.root, archives, options.base_url, keep_archives=options.keep_archives, progress=progress
         )
-    print("\n".join(lines))
-    print(f"COCO is in {options.root}; check every image with: python cli.py data check coco --root {options.root}")
+    say(*lines)
+    say(f"COCO is in {options.root}; check every image with: python cli.py data check coco --root {options.root}")
     return 0
 
 
@@ -95,10 +95,10 @@ def _explain_ucm(args: list[str]) -> int:
     root = parser.parse_args(args).root
     parts = parts_of(root)
     for name, (found, way) in parts.items():
-        print(f"{name}: {found}" if found else f"{name}: missing. {way}")
+        say(f"{name}: {found}" if found else f"{name}: missing. {way}")
     missing = [name for name, (found, _) in parts.items() if not found]
     if not missing:
-        print(f"check every image with: python cli.py data check ucm_captions --root {root}")
+        say(f"check every image with: python cli.py data check ucm_captions --root {root}")
     return 1 if missing else 0
 
 
@@ -116,7 +116,7 @@ def check(name: str, args: list[str]) -> int:
     if own["json"]:
         problems = [{"kind": problem.kind, "message": problem.message} for problem in findings.problems]
         result = {"splits": findings.splits, "problems": problems, "notes": findings.notes}
-        print(json.dumps(result, ensure_ascii=False, indent=1))
+        say_json(result, 1)
     else:
         _print_findings(findings, own["limit"])
     return 1 if findings.problems else 0
@@ -124,48 +124,46 @@ def check(name: str, args: list[str]) -> int:
 
 def _print_findings(findings: "Findings", limit: int) -> None:
     """Prints the table of splits, the problems and the notes."""
-    from rich.console import Console
-    from rich.table import Table
+    from core.terminal import PlainTable, print_table
 
-    console = Console()
     titles = ["split", "images", "captions", "per image", "words (mean)", "words (most)"]
-    table = Table(*titles)
+    table = PlainTable()
+    for title in titles:
+        table.add_column(title)
     for split, row in findings.splits.items():
         fewest, most = row["fewest_captions"], row["most_captions"]
         per_image = f"{fewest:.0f}" if fewest == most else f"{fewest:.0f}-{most:.0f}"
         numbers = [f"{row['images']:,}", f"{row['captions']:,}", per_image, f"{row['mean_words']:.1f}"]
         table.add_row(split, *numbers, f"{row['most_words']:.0f}")
     if findings.splits:
-        console.print(table)
-    # plain prints: file names may have brackets, and a line must stay a line
+        print_table(table)
     for note in findings.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for problem in findings.problems[: limit or None]:
-        print(f"{problem.kind}: {problem.message}")
+        say(f"{problem.kind}: {problem.message}")
     hidden = len(findings.problems) - limit
     if limit and hidden > 0:
-        print(f"... and {hidden} more; --limit 0 lists all")
+        say(f"... and {hidden} more; --limit 0 lists all")
     counts = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
-    print(f"{len(findings.problems)} problems ({counts})" if findings.problems else "no problems")
+    say(f"{len(findings.problems)} problems ({counts})" if findings.problems else "no problems")
 
 
 def _progress_of_examples(examples: "Iterable[Example]", total: int) -> "Iterator[Example]":
     """Shows a bar while images are decoded."""
-    from rich.console import Console
-    from rich.progress import track
+    from core.terminal import with_bar
 
-    yield from track(examples, "decoding images", total=total, console=Console(stderr=True), transient=True)
+    yield from with_bar(examples, "decoding images", total)
 
 
 @contextmanager
 def _progress_of_files() -> "Iterator[Progress]":
     """Shows bars for downloads and unpacking, on standard error."""
-    from rich import progress
-    from rich.console import Console
+    from rich.progress import TaskID
 
-    columns = ("{task.description}", progress.BarColumn(), "{task.percentage:>3.0f}%", progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, progress.TaskID] = {}
+    from core.terminal import task_bar
+
+    with task_bar() as bar:
+        tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:

@@ -1,12 +1,12 @@
 """What `caption` and `label` have in common: their images, the device, images that cannot be decoded."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, positive
 from core.errors import DataError, UserError
+from core.text import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,7 +76,7 @@ def open_or_skip(path: Path, min_side: int, skip_bad: bool) -> "Image.Image | No
         message = str(error).removesuffix(f"; {WAYS_OUT}")
         if not skip_bad:
             raise UserError(f"{message}; --skip-bad skips it") from error
-        print(f"skipped: {message}", file=sys.stderr)
+        say(f"skipped: {message}", err=True)
         return None
 
 

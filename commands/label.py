@@ -1,7 +1,6 @@
 """``label``: labels images, or captions, with a trained classifier and prints the probabilities."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from commands.arguments import Parser, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
 from core.errors import UserError
+from core.text import say, say_json
 
 if TYPE_CHECKING:
     from lightning_modules.serving import LoadedClassifier
@@ -91,12 +91,12 @@ def show(
         given = {key: value for key, value in (("image", path), ("text", text)) if value is not None}
         rounded = {name: round(value, 4) for name, value in ordered}
         facts = {**given, "labels": predicted, "threshold": round(threshold, 4), "probabilities": rounded}
-        print(json.dumps(facts, ensure_ascii=False), flush=True)
+        say_json(facts)
         return
     shown = ordered[: len(predicted) if top is None else top or None]
     listed = ", ".join(f"{name} {value:.2f}" for name, value in shown)
     nothing = f"(none reaches {threshold:.2f}; the most probable is {ordered[0][0]} {ordered[0][1]:.2f})"
-    print(f"{path if path is not None else text}: {listed or nothing}", flush=True)
+    say(f"{path if path is not None else text}: {listed or nothing}")
 
 
 def _check_inputs(paths: Sequence[Path], texts: Sequence[str], classifier: "LoadedClassifier", ckpt: str) -> None:

@@ -56,6 +56,7 @@ from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
 from core.errors import UserError
+from core.text import say
 
 if TYPE_CHECKING:
     from commands.recipes.document import Recipe
@@ -131,7 +132,7 @@ def run_one(recipe: "Recipe", choice: "Choice", again: str, jobs: int, dry_run: 
     from commands.recipes.inputs import Digests
     from commands.recipes.process import locked, termination_as_interrupt
 
-    print(f"{recipe.path}: {len(recipe.stages)} stages in {recipe.folder}", flush=True)
+    say(f"{recipe.path}: {len(recipe.stages)} stages in {recipe.folder}")
     engine = Engine(recipe, choice, again, say, Digests(recipe.folder / ".digests.json"), jobs)
     if dry_run:
         engine.plan()
@@ -140,18 +141,13 @@ def run_one(recipe: "Recipe", choice: "Choice", again: str, jobs: int, dry_run: 
         engine.run(lock)
 
 
-def say(line: str) -> None:
-    """Prints a line at once: stages write to the same terminal."""
-    print(line, flush=True)
-
-
 def describe(recipe: "Recipe") -> None:
     """Prints variables and stages."""
     for name, value in recipe.variables.items():
-        print(f"--set {name}={value}")
+        say(f"--set {name}={value}")
     for stage in recipe.stages:
-        print(f"{stage.name}{' <- ' + ', '.join(stage.needs) if stage.needs else ''}")
-        print(f"    python cli.py {shlex.join(stage.command)}")
+        say(f"{stage.name}{' <- ' + ', '.join(stage.needs) if stage.needs else ''}")
+        say(f"    python cli.py {shlex.join(stage.command)}")
 
 
 def read_settings(texts: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """``python cli.py score predictions.json references.json``: metrics for anybody's captions, without torch."""
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
@@ -9,6 +7,7 @@ from typing import Literal, cast
 from commands.arguments import Parser, dashed
 from commands.score_files import check_ids, first_ids, read_predictions, read_references, write_table
 from core.errors import UserError
+from core.text import say, say_json
 from metrics.captions import score_images
 from metrics.names import metric
 
@@ -51,15 +50,15 @@ def main(args: list[str]) -> int:
     if options.baselines is not None:
         rows = baselines_of_data(options.baselines, rest, options.split, list(references))
     if options.json:
-        print(json.dumps({"predictions": scores, **rows} if rows else scores))
+        say_json({"predictions": scores, **rows} if rows else scores)
     else:
-        print(f"{len(predictions)} of {len(references)} images scored; images matched by {id_key}")
+        say(f"{len(predictions)} of {len(references)} images scored; images matched by {id_key}")
         print_table({"predictions": scores, **rows})
     if rows:
         from metrics.baselines.flags import baseline_warning
 
         if warning := baseline_warning("predictions", scores, rows):
-            print(warning, file=sys.stderr)
+            say(warning, err=True)
     return 0
 
 
@@ -133,18 +132,18 @@ def baselines_of_data(name: str, args: list[str], split: str | None, image_ids: 
 
 
 def _note(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)  # stdout is for the scores
+    say(f"note: {line}", err=True)  # stdout is for the scores
 
 
 def print_table(rows: Mapping[str, Mapping[str, float]]) -> None:
     """Prints scores, a line per row and a column per metric that any row has."""
-    from rich.console import Console
-    from rich.table import Table
+    from core.terminal import PlainTable, print_table
 
     shown = [metric(key) for key in dict.fromkeys(key for scores in rows.values() for key in scores)]
-    table = Table("", *(item.title for item in shown), box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = PlainTable(box=None, pad_edge=False)
+    table.add_column()
+    for item in shown:
+        table.add_column(item.title, justify="right")
     for label, scores in rows.items():
         table.add_row(label, *(item.format(scores.get(item.key)) or "-" for item in shown))
-    Console().print(table)
+    print_table(table)

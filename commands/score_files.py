@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.csv_files import csv_text
 from core.errors import DataError, UserError
+from core.files import write_text
 from core.inputs import parse_json, read_text
 from datamodules.readers.records import Problem, has_keys
 from metrics.captions import SCORES, ImageScores
@@ -176,7 +178,7 @@ def write_table(path: Path, images: ImageScores, predictions: Mapping[str, str])
         {"image_id": images.image_ids, "caption": captions, **{name: columns[name] for name in SCORES}}
     )
     try:
-        table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
+        write_text(path, csv_text(table, "%.6f"))
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--per-image {path}: cannot be written ({reason}): give another file name") from error

@@ -23,8 +23,8 @@ def replacing(path: Path, mode: str = "wb", *, durable: bool = False, **options:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
+    if "b" not in mode:  # file names that are not UTF-8 become escapes, which JSON reads back
+        options = {"encoding": "utf-8", "errors": "backslashreplace", **options}
     try:
         with temporary.open(mode, **options) as file:
             yield file

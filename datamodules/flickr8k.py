@@ -1,6 +1,5 @@
 """Flickr8k: photographs of people and dogs, five captions each."""
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.inputs import read_text
+from core.text import log_of
 from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_tables import table_records
 from datamodules.readers.image_refs import ImageFile
@@ -25,7 +25,7 @@ _ARCHIVE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/F
 _FEW_MISSING = 0.01
 """Share of a split's images that may be missing without being asked for."""
 _TOKEN_LINE = re.compile(r"(?P<file>[^\t]*?)(?:\.\d+)?#(?P<index>\d+)\t(?P<caption>.*)")
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 class Flickr8k(CaptionDataModule):

@@ -1,7 +1,6 @@
 """Training on a teacher's predictions: the images of any data module with pseudo-labels."""
 
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from core.errors import DataError, UserError
+from core.text import log_of, visible
 from datamodules.base import CaptionDataModule
 from datamodules.readers.probability_files import read_probabilities
 from datamodules.readers.records import Example, Problem, Split
@@ -17,7 +17,7 @@ from datamodules.splitting.label_selection import Audit, audit_labels, choose_la
 from datamodules.splitting.splits import seeded_order
 
 AUDIT_FILE = "pseudo_label_audit.json"
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 class PseudoLabels(CaptionDataModule):
@@ -124,7 +124,7 @@ class PseudoLabels(CaptionDataModule):
 
     def _tell(self, warning: str | None) -> None:
         for line in audit_lines(self.audit):
-            rank_zero_info(f"pseudo-labels: {line}")
+            rank_zero_info(visible(f"pseudo-labels: {line}"))
         if warning is not None:
             _log.warning("%s", warning)
         folder = None if self.trainer is None else self.trainer.default_root_dir

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from lightning.pytorch.utilities import rank_zero_info
 
 from core.batch import Batch
+from core.text import visible
 from lightning_modules.parts.attention import AttendingModule, AttentionOptions
 from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
@@ -111,7 +112,8 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
         if self.word_vectors is not None:
             words = words_of(self.inference["tokenizer"])
             self._share_found = self.captioner.load_word_vectors(self.word_vectors, words)
-            rank_zero_info(f"word vectors {self.word_vectors}: {self._share_found:.1%} of {len(words)} words found")
+            found = f"{self._share_found:.1%} of {len(words)} words found"
+            rank_zero_info(visible(f"word vectors {self.word_vectors}: {found}"))
 
     def on_train_start(self) -> None:
         """Logs the share of the vocabulary that has pretrained vectors."""

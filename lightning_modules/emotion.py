@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from core.text import visible
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.bert import BertOptions
 from lightning_modules.parts.encoder import ImageEncoderOptions
@@ -133,7 +134,8 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         random = load_published(self.classifier, self.weights)
         super().load_pretrained()
         if random:
-            rank_zero_info(f"weights {self.weights}: new, since the image regions have another width: {random}")
+            why = "since the image regions have another width"
+            rank_zero_info(visible(f"weights {self.weights}: new, {why}: {random}"))
         if isinstance(self.classifier, TextClassifier):
             captions = (text for example in self.data.examples("train") for text in example.captions)
             self.classifier.fit_frequencies(captions)

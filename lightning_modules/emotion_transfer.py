@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from core.errors import UserError
+from core.text import say
 from datamodules.loading.tokenization import WordTokenizer, tokenizer_from_spec
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.emotion import EmotionModule
@@ -98,7 +99,7 @@ class EmotionTransfer(EmotionModule):
         self._head_is_new = report.head == "new"
         self.inference["transfer"] = report.lines()
         if self.trainer.is_global_zero:
-            print("\n".join(report.lines()))  # noqa: T201  # meant for the user
+            say(*report.lines())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also keeps what the checkpoint says of the transfer."""

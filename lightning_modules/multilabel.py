@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.batch import Batch
 from core.errors import UserError
+from core.text import visible
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.encoder import ImageEncoderOptions
 from lightning_modules.parts.optimisation import ParameterGroup
@@ -121,7 +122,7 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
         super().on_train_batch_start(batch, batch_idx)
         if self._encoder_learns and self.own_encoder is not None and not self._learns_in(self.current_epoch):
             self.let_encoder_learn(False)
-            rank_zero_info(f"epoch {self.current_epoch}: the image encoder is frozen from now on")
+            rank_zero_info(visible(f"epoch {self.current_epoch}: the image encoder is frozen from now on"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Head and CNN, each with its rate in both phases."""

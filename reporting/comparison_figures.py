@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from metrics.names import metric
+from reporting.drawing import TextFigure, name_ticks
 
 LineStyle = str | tuple[float, tuple[float, ...]]
 Points = Sequence[tuple[float, float]]
@@ -30,6 +31,7 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
         metrics: the panels, by the names in the log.
     """
     figure, panels = _panels(len(metrics), width=4.6, height=3.3)
+    handles: dict[str, Artist] = {}
     for axis, key in zip(panels, metrics, strict=False):
         for place, (name, logged) in enumerate(curves.items()):
             points = [point for point in logged.get(key, ()) if math.isfinite(point[1])]
@@ -41,10 +43,11 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
                 axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
                 values = running_mean(values, len(values) // 30)
             marker = "o" if len(points) < 12 else None
-            axis.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
+            drawn = axis.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
+            handles.setdefault(name, drawn[0])
         _tidy(axis, key)
         axis.set_xlabel("step")
-    _legend(figure, panels, len(curves))
+    _legend(figure, handles, len(curves))
     return figure
 
 
@@ -61,8 +64,9 @@ def bar_figure(
         lines: baseline or upper bound to metric to value.
     """
     names, columns = list(scores), max(1, len(metrics))
-    figure = Figure(figsize=(1.6 + 2.9 * columns, 1.1 + 0.3 * len(names) + 0.1 * len(lines)), layout="constrained")
+    figure = TextFigure(figsize=(1.6 + 2.9 * columns, 1.1 + 0.3 * len(names) + 0.1 * len(lines)), layout="constrained")
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)
+    handles: dict[str, Artist] = {}
     for axis, key in zip(axes.flat, metrics, strict=False):
         for place, name in enumerate(names):
             values = list(scores[name].get(key, ()))
@@ -74,13 +78,14 @@ def bar_figure(
                 axis.annotate(f" {mean:.3f}", (0, place), va="center", fontsize=8, path_effects=[_HALO])
         for number, (name, row) in enumerate(lines.items()):
             if key in row:
-                axis.axvline(row[key], color="0.25", linewidth=1.2, linestyle=_DASHES[number % 4], label=name)
+                line = axis.axvline(row[key], color="0.25", linewidth=1.2, linestyle=_DASHES[number % 4], label=name)
+                handles.setdefault(name, line)
         _tidy(axis, metric(key).title)
         axis.grid(visible=False, axis="y")
         axis.grid(axis="x", color="0.9", linewidth=0.8)
-    axes.flat[0].set_yticks(range(len(names)), names)
+    name_ticks(axes.flat[0].yaxis, range(len(names)), names)
     axes.flat[0].set_ylim(len(names) - 0.4, -0.6)  # the first run on top
-    _legend(figure, list(axes.flat), len(lines))
+    _legend(figure, handles, len(lines))
     return figure
 
 
@@ -92,13 +97,14 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
         setting: label of the horizontal axis.
         title: of the metric, label of the vertical axis.
     """
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    figure = TextFigure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()
+    handles: list[Artist] = []
     for place, (name, points) in enumerate(groups.items()):
         steps = sorted(points)
         means = [statistics.fmean(points[step]) for step in steps]
         spreads = [statistics.stdev(points[step]) if len(points[step]) > 1 else 0.0 for step in steps]
-        axis.plot(steps, means, color=_colour(place), marker="o", markersize=5, linewidth=1.6, label=name)
+        handles += axis.plot(steps, means, color=_colour(place), marker="o", markersize=5, linewidth=1.6, label=name)
         if any(spreads):
             low, high = (
                 [mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1)
@@ -110,7 +116,7 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
     _tidy(axis, "")
     axis.set(xlabel=setting, ylabel=title)
     if len(groups) > 1:
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(handles=handles, fontsize=8, frameon=False)
     return figure
 
 
@@ -126,7 +132,7 @@ def running_mean(values: Sequence[float], reach: int) -> list[float]:
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(count, max(1, int(15 / width)))
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    figure = TextFigure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.axis("off")
@@ -141,16 +147,12 @@ def _tidy(axis: Axes, title: str) -> None:
     axis.set_axisbelow(True)
 
 
-def _legend(figure: Figure, panels: Sequence[Axes], count: int) -> None:
-    """One legend for all panels, below them."""
-    found: dict[str, Artist] = {}
-    for axis in panels:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
+def _legend(figure: Figure, handles: Mapping[str, Artist], count: int) -> None:
+    """One legend for all panels, below them; handles are given, since matplotlib's own choice leaves out names with _."""
+    if handles:
         columns = min(count, 4) or 1
         figure.legend(
-            found.values(), found.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
         )
 
 

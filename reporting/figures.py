@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from core.errors import UserError
 from core.files import replacing
+from reporting.drawing import TextFigure
 
 ImageArray = np.ndarray[Any, np.dtype[np.float32]]
 """`(H, W, 3)`, 0 to 1."""
@@ -35,7 +37,7 @@ def caption_sheet(images: Sequence[ImageArray], captions: Sequence[str], referen
     """
     columns = min(4, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(3.2 * columns, 4.1 * rows), layout="constrained")
+    figure = TextFigure(figsize=(3.2 * columns, 4.1 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -73,7 +75,7 @@ def attention_sheet(
     """
     columns = min(6, max(3, math.ceil(math.sqrt(1.5 * (len(words) + 1)))))
     rows = math.ceil((len(words) + 1) / columns)
-    figure = Figure(figsize=(2.1 * columns, 2.35 * rows + 0.5), layout="constrained")
+    figure = TextFigure(figsize=(2.1 * columns, 2.35 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -115,16 +117,18 @@ def code_sheet(images: ImageArray, sentences: ImageArray, groups: Sequence[str])
         sentences: `(m, 2)`.
         groups: class of each image, or empty texts.
     """
-    figure = Figure(figsize=(8.5, 6.5), layout="constrained")
+    figure = TextFigure(figsize=(8.5, 6.5), layout="constrained")
     axis = figure.subplots()
-    axis.scatter(sentences[:, 0], sentences[:, 1], s=14, color="0.75", label="sentences", linewidths=0)
+    dots = axis.scatter(sentences[:, 0], sentences[:, 1], s=14, color="0.75", label="sentences", linewidths=0)
+    handles: list[Artist] = [dots]
     tab20 = colormaps["tab20"]
     for place, name in enumerate(sorted(set(groups))):
         own = images[np.array([group == name for group in groups])]
         colour, marker = tab20((place % 20 + 0.5) / 20), "x+1"[place // 20 % 3]
-        axis.scatter(own[:, 0], own[:, 1], s=34, color=colour, marker=marker, label=name or "images")
+        handles.append(axis.scatter(own[:, 0], own[:, 1], s=34, color=colour, marker=marker, label=name or "images"))
     axis.set(xlabel="first component", ylabel="second component", title="images (crosses) and sentences (dots)")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    # handles are given, since matplotlib's own choice leaves out names with _
+    axis.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from core.csv_files import csv_text
 from core.files import write_text
 from metrics.labels import LabelRow
+from reporting.drawing import TextFigure
 from reporting.figures import ImageArray, interpolation_of
 
 _MARKS = {"hit": ("", "#1a7f37"), "wrong": ("+ ", "#cf222e"), "missed": ("- ", "#8c959f"), "more": ("", "0.2")}
@@ -71,7 +73,7 @@ def image_table(verdicts: Iterable[Verdict]) -> str:
         [item.image_id, *("; ".join(part) for part in (item.truth, item.predicted, item.missed, item.wrong))]
         for item in verdicts
     ]
-    return pd.DataFrame(rows, columns=["image_id", *columns]).to_csv(index=False, lineterminator="\n")
+    return csv_text(pd.DataFrame(rows, columns=["image_id", *columns]))
 
 
 def label_table(rows: Sequence[LabelRow]) -> str:
@@ -79,7 +81,7 @@ def label_table(rows: Sequence[LabelRow]) -> str:
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=list(LabelRow.__annotations__))
-    return table.round(6).to_csv(index=False, lineterminator="\n")
+    return csv_text(table.round(6))
 
 
 def write_tables(folder: Path, verdicts: Iterable[Verdict], rows: Sequence[LabelRow]) -> None:
@@ -97,7 +99,7 @@ def label_sheet(images: Sequence[ImageArray], verdicts: Sequence[Verdict]) -> Fi
     """
     columns = max(1, min(4, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
-    figure = Figure(figsize=(3.1 * columns, 4.4 * rows + 0.5), layout="constrained")
+    figure = TextFigure(figsize=(3.1 * columns, 4.4 * rows + 0.5), layout="constrained")
     figure.suptitle("green: found    + red: wrongly predicted    - grey: missed", fontsize=9)
     axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3.0, 1.2] * rows)
     for axis in axes.flat:

@@ -20,6 +20,7 @@ from core.errors import UserError
 from core.files import replacing
 from core.inputs import read_object
 from core.metric_rows import read_metric_rows
+from core.text import visible
 from reporting.figures import ImageArray
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -187,7 +188,7 @@ def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int, c
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            captions = {} if caption is None else {"caption": [caption]}
+            captions = {} if caption is None else {"caption": [visible(caption)]}
             logger.log_image(key, [figure], step, **captions)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(key, figure, step)
@@ -209,10 +210,12 @@ def log_captioned_images(
         if isinstance(logger, WandbLogger):
             # bytes: W&B would cut floats from 0 to 1 off to black; and no table, whose images it keeps elsewhere
             pixels = [(image * 255).round().astype(np.uint8) for image in images]
-            logger.log_image(f"{stage}/samples", pixels, step, caption=list(captions))
+            logger.log_image(f"{stage}/samples", pixels, step, caption=[visible(caption) for caption in captions])
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_images(f"{stage}/samples", np.stack(images), step, dataformats="NHWC")
-            logger.experiment.add_text(f"{stage}/captions", "\n\n".join(captions), step)
+            # TensorBoard reads Markdown, in which indented lines are shown as they are
+            listed = "\n".join(f"    {visible(caption)}" for caption in captions)
+            logger.experiment.add_text(f"{stage}/captions", listed, step)
 
 
 @contextlib.contextmanager

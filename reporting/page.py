@@ -5,11 +5,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from core.text import visible
 from metrics.bootstrap import Pair
 from metrics.names import MetricName, metric
 from reporting.tables import FLAG
@@ -107,6 +109,7 @@ def render(page: Page) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     best = {
         item.key: item.best(row[item.key] for row in page.scores.values() if item.key in row) for item in page.metrics
@@ -118,6 +121,11 @@ def render(page: Page) -> str:
         pair_metrics=[metric(key) for key in page.pairs[0].scores] if page.pairs else [],
         figures={title: data_address(png_bytes(figure), "png") for title, figure in page.figures.items()},
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it; what a macro has written is escaped already."""
+    return visible(value, keep="\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def thumbnail(image: Image.Image) -> str:

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-
+from core.terminal import PlainTable, print_table, say_styled
+from core.text import say
 from metrics.baselines.flags import unbeaten
 from metrics.names import metric, report_keys
 
@@ -18,11 +16,9 @@ if TYPE_CHECKING:
 
 FLAG = "▾"
 """Stands behind the name of a run that does not beat a baseline."""
-_WIDEST = 1000
-"""Columns of the terminal that a table may take."""
 
 
-def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
+def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> PlainTable:
     """The table after a test: the model first, its baselines below, those that it does not beat marked.
 
     Args:
@@ -30,7 +26,7 @@ def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Tab
         rows: name to metric to value; the first is the model.
     """
     shown = [metric(key) for key in report_keys(key for row in rows.values() for key in row)]
-    table = Table(title=title, title_justify="left")
+    table = PlainTable(title)
     table.add_column("", overflow="fold")
     for item in shown:
         table.add_column(item.title.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -41,7 +37,7 @@ def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Tab
     return table
 
 
-def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Mapping[str, str]) -> Table:
+def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Mapping[str, str]) -> PlainTable:
     """Runs side by side, their baselines below.
 
     Args:
@@ -49,7 +45,7 @@ def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Map
         baselines: the same columns.
         flags: runs that do not beat a baseline.
     """
-    table = Table()
+    table = PlainTable()
     table.add_column("", overflow="fold")
     for key in runs.columns:
         table.add_column(metric(key).title, justify="right")
@@ -62,9 +58,9 @@ def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Map
     return table
 
 
-def label_table(rows: "Sequence[LabelRow]") -> Table:
+def label_table(rows: "Sequence[LabelRow]") -> PlainTable:
     """Precision, recall, F1 and average precision of every label."""
-    table = Table(title="labels", title_justify="left")
+    table = PlainTable("labels")
     table.add_column("", overflow="fold")
     for head in ("images", "predicted", "precision", "recall", "F1", "AP"):
         table.add_column(head, justify="right")
@@ -75,20 +71,18 @@ def label_table(rows: "Sequence[LabelRow]") -> Table:
     return table
 
 
-def print_pair(
-    console: Console, names: tuple[str, str], scores: "Mapping[str, Comparison]", over: str = "images"
-) -> None:
+def print_pair(names: tuple[str, str], scores: "Mapping[str, Comparison]", over: str = "images") -> None:
     """Prints the paired bootstrap of two runs, a row per score.
 
     Args:
-        console: where to print the title.
         names: of the first and the second run.
         scores: second minus first.
         over: what was resampled, for the title.
     """
-    title = f"\nfirst: {names[0]}, second: {names[1]}; paired bootstrap over {over}"
-    print_heading(console, title)
-    table = Table()
+    title = f"first: {names[0]}, second: {names[1]}; paired bootstrap over {over}"
+    say("")
+    say_styled(title, "bold")  # a title of the table itself would be broken at the table's width
+    table = PlainTable()
     for column in ("", "first", "second", "second - first", "95% interval", "p"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for key, found in scores.items():
@@ -98,19 +92,7 @@ def print_pair(
     print_table(table)
 
 
-def print_heading(console: Console, text: str) -> None:
-    """Prints a line in bold; a title of the table itself would be broken at the table's width."""
-    console.print(text, style="bold", highlight=False, markup=False, soft_wrap=True)
-
-
-def print_table(table: Table) -> None:
-    """Prints a table in full width: truncated headings are of no use, least of all in a log file."""
-    console = Console()
-    width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
-    Console(width=max(console.width, width)).print(table)
-
-
 def print_flags(flags: Mapping[str, str]) -> None:
     """Prints which rows are below a baseline; in their table `FLAG` stands behind their names."""
     for name, reason in flags.items():
-        print(f"{FLAG} {name} is BELOW A BASELINE: {reason}")  # noqa: T201  # meant for the user
+        say(f"{FLAG} {name} is BELOW A BASELINE: {reason}")

@@ -3,7 +3,6 @@
 `compare` and the summary of a recipe share this.
 """
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UserError
 from core.inputs import read_object
 from core.renamed import renamed_metric, renamed_row
+from core.text import say
 from metrics.baselines.flags import flagged
 from metrics.baselines.rows import UPPER
 from metrics.names import column_keys, main_keys, metric
@@ -76,7 +76,7 @@ def current_names(asked: Iterable[str], option: str) -> list[str]:
     for name in asked:
         names.append(renamed_metric(name))
         if names[-1] != name:
-            print(f"note: {option}: metric '{name}' is now called '{names[-1]}'", file=sys.stderr)
+            say(f"note: {option}: metric '{name}' is now called '{names[-1]}'", err=True)
     return names
 
 
@@ -184,11 +184,10 @@ def print_comparison(
         baselines: baseline or upper bound to the same.
         metrics: columns, by key.
     """
-    from rich.console import Console
-
-    from reporting.tables import comparison_table, print_flags, print_heading, print_table
+    from core.terminal import print_table, say_styled
+    from reporting.tables import comparison_table, print_flags
 
     flags = flagged(mean_rows(rows), mean_rows(baselines))
-    print_heading(Console(), title)
+    say_styled(title, "bold")
     print_table(comparison_table(cell_frame(rows, metrics), cell_frame(baselines, metrics), flags))
     print_flags(flags)

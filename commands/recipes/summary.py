@@ -22,8 +22,10 @@ from commands.comparison.metrics_table import (
 from commands.recipes.document import BASELINE, Recipe
 from commands.recipes.engine import duration
 from commands.stage_state import read_state
+from core.csv_files import csv_text
 from core.errors import UserError
 from core.files import write_text
+from core.text import say
 
 Tests = dict[str, dict[str, dict[str, float]]]
 """Pair to score to the fields of a `metrics.bootstrap.Comparison`."""
@@ -58,13 +60,14 @@ def summarize(recipes: Sequence[Recipe], base: Path) -> None:
     if rows:
         metrics = _columns(recipes[0], rows)
         spread = f", mean and standard deviation of {len(recipes)} seeds" if len(recipes) > 1 else ""
-        print_comparison(f"\n{recipes[0].path.stem}{spread}", rows, baselines, metrics)
+        say("")
+        print_comparison(f"{recipes[0].path.stem}{spread}", rows, baselines, metrics)
         marks = {f"{number} {name}": mark for number, recipe in enumerate(recipes) for name, mark in run_marks(recipe)}
         known = _known_bootstrap(base / "summary.json", marks)
         tests = print_bootstrap(recipes, known)
         if known is None:
             draw(rows, baselines, metrics, base / "summary.png")
-            write_text(base / "summary.csv", tidy_frame(rows).to_csv(index=False, lineterminator="\n"))
+            write_text(base / "summary.csv", csv_text(tidy_frame(rows)))
             content = {
                 "stages": rows,
                 "baselines": baselines,
@@ -82,7 +85,7 @@ def _columns(recipe: Recipe, rows: Mapping[str, Row]) -> list[str]:
         asked = current_names(recipe.summary.metrics, "summary: metrics")
         return choose_columns(asked, rows.values(), "summary: metrics")
     except UserError as error:
-        print(error)
+        say(str(error))
         return choose_columns((), rows.values(), "summary: metrics")
 
 
@@ -98,8 +101,6 @@ def print_bootstrap(recipes: Sequence[Recipe], known: Tests | None) -> Tests:
     """
     if not recipes[0].summary.compare:
         return {}
-    from rich.console import Console
-
     from metrics.bootstrap import Comparison
     from reporting.tables import print_pair
 
@@ -109,9 +110,9 @@ def print_bootstrap(recipes: Sequence[Recipe], known: Tests | None) -> Tests:
         name = f"{pair[1]} - {pair[0]}"
         found = bootstrap(recipes, pair) if known is None or name not in known else known[name]
         if isinstance(found, str):
-            print(f"{pair[1]} against {pair[0]}: not tested: {found}")
+            say(f"{pair[1]} against {pair[0]}: not tested: {found}")
         else:
-            print_pair(Console(), pair, {key: Comparison(**values) for key, values in found.items()}, over)
+            print_pair(pair, {key: Comparison(**values) for key, values in found.items()}, over)
             tests[name] = found
     return tests
 
@@ -165,4 +166,4 @@ def print_times(recipes: Sequence[Recipe]) -> None:
         states = {stage.name: read_state(stage.run) for stage in recipe.stages}
         times = {name: state["seconds"] for name, state in states.items() if state is not None and "seconds" in state}
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in times.items())
-        print(f"time of the stages in {recipe.folder}: {duration(sum(times.values()))} in all ({parts})")
+        say(f"time of the stages in {recipe.folder}: {duration(sum(times.values()))} in all ({parts})")

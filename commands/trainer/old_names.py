@@ -13,6 +13,7 @@ import yaml
 from core.errors import UserError
 from core.renamed import old_options, renamed_data_options, renamed_options
 from core.safe_yaml import parse_yaml, read_yaml
+from core.text import say
 
 _SECTIONS = ("model.init_args.", "model.")
 
@@ -111,4 +112,4 @@ def _flow(value: Any) -> str:
 def _note(place: str, options: Mapping[str, Any]) -> None:
     names = ", ".join(f"{old} is now {new}" for old, new in old_options(options).items())
     if names:
-        print(f"note: {place}: {names}; old names are read until the next version")
+        say(f"note: {place}: {names}; old names are read until the next version")

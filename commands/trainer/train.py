@@ -29,6 +29,7 @@ from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
 from commands.trainer.old_names import NewNames
 from core.errors import Interrupted, UserError
+from core.text import say
 from core.trust import remember
 from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
@@ -232,7 +233,7 @@ def main(args: Sequence[str]) -> int:
                 raise
             raise UserError(text) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
-        print(f"run folder: {cli.run_dir}")
+        say(f"run folder: {cli.run_dir}")
     if cli.last is not None and (diverged := cli.last.losses.diverged):
         raise UserError(diverged)
     return 0

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,13 @@ from PIL import Image
 from core.errors import DataError, UserError
 from core.files import write_text
 from core.inputs import read_object
+from core.text import log_of
 from datamodules.readers.images import WAYS_OUT
 from datamodules.readers.records import Example
 
 OpenImage = Callable[[Example], Image.Image]
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 _LISTED = 20
 _Result = TypeVar("_Result")
 

@@ -2,7 +2,6 @@
 
 import errno
 import http.client
-import logging
 import os
 import shutil
 import ssl
@@ -17,6 +16,7 @@ from pathlib import Path
 import pooch
 
 from core.errors import DataError
+from core.text import log_of
 
 COCO_URL = "http://images.cocodataset.org"
 """Where COCO's files are; a mirror must have the same paths and files."""
@@ -24,7 +24,7 @@ COCO_URL = "http://images.cocodataset.org"
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is, in bytes or files."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row without a new byte

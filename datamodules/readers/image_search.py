@@ -1,17 +1,17 @@
 """Finding the images that annotations name."""
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote_plus
 
+from core.text import log_of
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.images import find_image, is_file
 from datamodules.readers.records import Example, Problem, Report
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 IMAGE_FOLDERS = ("images", "imgs", "Images", "img", "pictures", "photos")
 """Usual names of the folder of images inside a root, in the order in which they are tried."""

@@ -1,7 +1,6 @@
 """Prints upper bounds and baseline of the scenes made with default arguments: ``python -m datamodules.scenes``."""
 
-import sys
-
+from core.text import say
 from datamodules.scenes.datamodule import SceneCaptions
 
 
@@ -9,7 +8,7 @@ def main() -> None:
     """Prints one line per row of `SceneCaptions.baselines` on the test split."""
     for name, scores in SceneCaptions().baselines("test").items():
         values = "  ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
-        sys.stdout.write(f"{name:40s}{values}\n")
+        say(f"{name:40s}{values}")
 
 
 if __name__ == "__main__":

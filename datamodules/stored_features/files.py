@@ -4,7 +4,6 @@ Letters: N images, B images of a batch, R regions, C width of a region.
 """
 
 import json
-import logging
 import math
 import os
 import shutil
@@ -18,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import DataError, UserError
+from core.text import log_of
 from datamodules.stored_features.arrays import map_array
 
 Half = NDArray[np.float16]
 
 FLUSH_ROWS = 256
 """Images after which rows are flushed: a multiple of the batch, so that a resumed build sees the same batches."""
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 class FeatureStore(Sequence[Tensor]):

@@ -13,7 +13,6 @@ Letters: N images, B images of a batch, R regions, C width of a region.
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from core.errors import DataError, UserError
+from core.text import log_of
 from datamodules.readers.image_refs import ImageRef
 from datamodules.readers.records import Example
 from datamodules.readers.transforms import ImageTransform
@@ -42,7 +42,7 @@ _FORMAT = 1
 _BATCH = 32
 """Images at once; divides `feature_files.FLUSH_ROWS`, so that a resumed build sees the same batches."""
 _SEED = 0
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,17 +267,10 @@ def _collate(items: list[Tensor | str]) -> Tensor | str:
 
 def _with_progress(loader: Iterable[Tensor | str], start: int, total: int) -> Iterator[Tensor]:
     """The batches, with a bar on standard error."""
-    from rich import progress
-    from rich.console import Console
+    from core.terminal import task_bar
 
-    columns = (
-        progress.TextColumn("image features"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, completed=start)
+    with task_bar(transient=True, count=True) as bar:
+        task = bar.add_task("image features", total=total, completed=start)
         for images in loader:
             if isinstance(images, str):
                 raise DataError(images)

@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from core.errors import UserError
+from core.text import visible
 from lightning_modules.base import BaseModule
 from lightning_modules.parts.optimisation import ParameterGroup, add_group
 from networks.encoders.base import ImageEncoder
@@ -152,7 +153,7 @@ class UnfreezingEncoder(ImageEncoderOptions):
         self.let_encoder_learn(True)
         group = ParameterGroup("pretrained", list(self.pretrained_parameters()), self.lr_pretrained)
         add_group(self.trainer.optimizers[0], [config.scheduler for config in self.trainer.lr_scheduler_configs], group)  # type: ignore[misc]  # this project's are all LambdaLR
-        rank_zero_info(f"epoch {self.current_epoch}: the image encoder learns from now on")
+        rank_zero_info(visible(f"epoch {self.current_epoch}: the image encoder learns from now on"))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also finds out whether the encoder had begun to learn; the optimiser is made after this."""

@@ -1,0 +1,92 @@
+"""Tables, lines and bars in the terminal, by rich, which takes no text for its markup here."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich import progress
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from core.text import visible
+
+_WIDEST = 1000
+"""Columns of the terminal that a table may take."""
+Item = TypeVar("Item")
+
+
+def terminal(err: bool = False) -> Console:
+    """Standard output or error without markup, emoji and guesses of what should be coloured."""
+    return Console(stderr=err, markup=False, emoji=False, highlight=False)
+
+
+def say_styled(line: str, style: str) -> None:
+    """Prints a line in a style; it is never broken, so that it can be searched for and copied."""
+    terminal().print(Text(visible(line), style), soft_wrap=True)
+
+
+class PlainTable(Table):
+    """A table whose title, headings and cells are text.
+
+    Args:
+        title: above the table, on the left.
+        options: of rich's table.
+    """
+
+    def __init__(self, title: str | None = None, **options: Any) -> None:
+        shown = None if title is None else Text(visible(title), "table.title")
+        super().__init__(title=shown, title_justify="left", **options)
+
+    def add_column(self, header: Any = "", footer: Any = "", **options: Any) -> None:
+        """Adds a column; a line break in its heading stays."""
+        super().add_column(_shown(header), _shown(footer), **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Adds a row."""
+        super().add_row(*(_shown(cell) for cell in cells), **options)
+
+
+def print_table(table: PlainTable) -> None:
+    """Prints a table in full width: truncated headings are of no use, least of all in a log file."""
+    console = terminal()
+    width = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    if width > console.width:
+        console.width = width
+    console.print(table)
+
+
+def task_bar(*, transient: bool = False, count: bool = False) -> progress.Progress:
+    """A bar on standard error, behind the description of its task.
+
+    Args:
+        transient: goes when it is done.
+        count: show how many are done rather than how much.
+    """
+    share: progress.ProgressColumn = progress.TaskProgressColumn(markup=False)
+    return progress.Progress(
+        _Description(),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn() if count else share,
+        progress.TimeRemainingColumn(),
+        console=terminal(err=True),
+        transient=transient,
+    )
+
+
+def with_bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, with a bar on standard error."""
+    with task_bar(transient=True, count=True) as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+class _Description(progress.ProgressColumn):
+    """Description of a task as text."""
+
+    def render(self, task: progress.Task) -> Text:
+        """Draws it."""
+        return Text(visible(task.description))
+
+
+def _shown(cell: Any) -> Any:
+    return Text(visible(cell, keep="\n")) if isinstance(cell, str) else cell
