@@ -72,7 +72,8 @@ def main(args: Sequence[str]) -> int:
     out = new_folder(options.out)
     content = as_json(results, pairs)
     write_text(out / "compare.json", json.dumps(content, indent=1) + "\n")
-    write_text(out / "compare.csv", csv_text(tidy_frame(single_seed(results)).drop(columns="seed")))
+    table = tidy_frame(single_seed(results)).drop(columns="seed")
+    write_text(out / "compare.csv", csv_text(list(table.columns), table.itertuples(index=False)))
     figures = draw(results, metrics, current_names(options.curves, "--curves"), options.over)
     for title, figure in figures.items():
         figure.savefig(out / f"{title.split()[0].lower()}.png", dpi=130)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser
 from commands.data_sets import build_data, data_sets, known_name, underscored
@@ -158,12 +158,10 @@ def _progress_of_examples(examples: "Iterable[Example]", total: int) -> "Iterato
 @contextmanager
 def _progress_of_files() -> "Iterator[Progress]":
     """Shows bars for downloads and unpacking, on standard error."""
-    from rich.progress import TaskID
-
     from core.terminal import task_bar
 
     with task_bar() as bar:
-        tasks: dict[str, TaskID] = {}
+        tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:

@@ -11,7 +11,6 @@ from typing import Any
 
 from core.csv_files import csv_text
 from core.errors import DataError, UserError
-from core.files import write_text
 from core.inputs import parse_json, read_text
 from datamodules.readers.records import Problem, has_keys
 from metrics.captions import SCORES, ImageScores
@@ -170,15 +169,13 @@ def write_table(path: Path, images: ImageScores, predictions: Mapping[str, str])
     Raises:
         UserError: the file cannot be written.
     """
-    import pandas as pd  # only needed here, and slower than all the rest
-
     columns = images.table()
     captions = [predictions[image_id] for image_id in images.image_ids]
-    table = pd.DataFrame(
-        {"image_id": images.image_ids, "caption": captions, **{name: columns[name] for name in SCORES}}
-    )
+    rows = zip(images.image_ids, captions, *(columns[name] for name in SCORES), strict=True)
     try:
-        write_text(path, csv_text(table, "%.6f"))
+        path.write_text(
+            csv_text(["image_id", "caption", *SCORES], rows, "%.6f"), "utf-8", errors="backslashreplace", newline=""
+        )
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--per-image {path}: cannot be written ({reason}): give another file name") from error

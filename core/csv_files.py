@@ -4,11 +4,11 @@ A cell or heading that a spreadsheet would calculate gets an apostrophe in front
 numbers. `unprotected` takes exactly these apostrophes off again.
 """
 
+import csv
+import io
 import re
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How a formula begins, also in wide letters; with apostrophes in front, so that they can be taken off again."""
@@ -35,16 +35,27 @@ def unprotected(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def csv_text(table: "pd.DataFrame", float_format: str | None = None) -> str:
-    """A table as CSV, without its index.
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]], float_format: str | None = None) -> str:
+    """A table as CSV.
 
     Args:
-        table: cells of any text.
-        float_format: of numbers, such as "%.6f".
+        columns: headings.
+        rows: cells, any text among them; None and NaN are empty.
+        float_format: of numbers, such as "%.6f"; None: as many digits as read back the same.
     """
-    text: str = (
-        table.map(protected)
-        .rename(columns=protected)
-        .to_csv(index=False, lineterminator="\n", float_format=float_format)
-    )
-    return text
+    return "".join(_line(cells, float_format) for cells in (columns, *rows))
+
+
+def _line(cells: Iterable[Any], float_format: str | None) -> str:
+    file = io.StringIO(newline="")
+    # before Python 3.13 only what is in the line's end is quoted, a single carriage return among it
+    csv.writer(file, lineterminator="\r\n").writerow([_shown(cell, float_format) for cell in cells])
+    return file.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _shown(cell: Any, float_format: str | None) -> Any:
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, float):
+        return float_format % cell if float_format else repr(float(cell))
+    return protected(cell)

@@ -60,7 +60,7 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Names the caller's line, not this module's."""
-        return msg, {"stacklevel": 3, **kwargs}
+        return msg, {"stacklevel": 2, **kwargs}
 
 
 def log_of(name: str) -> logging.LoggerAdapter[logging.Logger]:

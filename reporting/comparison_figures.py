@@ -112,7 +112,7 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
             axis.fill_between(steps, low, high, color=_colour(place), alpha=0.15, linewidth=0)
     values = sorted({step for points in groups.values() for step in points})
     if len(values) <= 14:
-        axis.set_xticks(values, [f"{value:g}" for value in values])
+        name_ticks(axis.xaxis, values, [f"{value:g}" for value in values])
     _tidy(axis, "")
     axis.set(xlabel=setting, ylabel=title)
     if len(groups) > 1:
@@ -148,7 +148,7 @@ def _tidy(axis: Axes, title: str) -> None:
 
 
 def _legend(figure: Figure, handles: Mapping[str, Artist], count: int) -> None:
-    """One legend for all panels, below them; handles are given, since matplotlib's own choice leaves out names with _."""
+    """One legend for all panels, below them; left to choose, matplotlib would leave out names that begin with _."""
     if handles:
         columns = min(count, 4) or 1
         figure.legend(

@@ -66,22 +66,22 @@ def verdict(
 
 def image_table(verdicts: Iterable[Verdict]) -> str:
     """CSV with a row per image: its id, and its true, predicted, missed and wrong labels, separated by semicolons."""
-    import pandas as pd  # takes half a second
-
     columns = ("truth", "predicted", "missed", "wrong")
     rows = [
         [item.image_id, *("; ".join(part) for part in (item.truth, item.predicted, item.missed, item.wrong))]
         for item in verdicts
     ]
-    return csv_text(pd.DataFrame(rows, columns=["image_id", *columns]))
+    return csv_text(["image_id", *columns], rows)
 
 
 def label_table(rows: Sequence[LabelRow]) -> str:
     """CSV with a row per label, see `metrics.labels.LabelRow`; an unknown average precision is empty."""
-    import pandas as pd
+    columns = list(LabelRow.__annotations__)
+    return csv_text(columns, ([_rounded(row.get(name)) for name in columns] for row in rows))
 
-    table = pd.DataFrame(rows, columns=list(LabelRow.__annotations__))
-    return csv_text(table.round(6))
+
+def _rounded(value: object) -> object:
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def write_tables(folder: Path, verdicts: Iterable[Verdict], rows: Sequence[LabelRow]) -> None:

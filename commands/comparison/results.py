@@ -14,6 +14,7 @@ from core.inputs import parse_json, read_text, shown
 from core.metric_rows import read_metric_rows
 from core.renamed import renamed_metric
 from core.safe_yaml import read_yaml
+from core.text import visible
 from core.trust import check_trusted, is_own
 from metrics.names import deciding_key, metric
 
@@ -111,7 +112,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
         length = 1
         while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
             length += 1
-        names.append("/".join(own[-length:]))
+        names.append(visible("/".join(own[-length:])))
     return names
 
 

@@ -67,7 +67,8 @@ def summarize(recipes: Sequence[Recipe], base: Path) -> None:
         tests = print_bootstrap(recipes, known)
         if known is None:
             draw(rows, baselines, metrics, base / "summary.png")
-            write_text(base / "summary.csv", csv_text(tidy_frame(rows)))
+            table = tidy_frame(rows)
+            write_text(base / "summary.csv", csv_text(list(table.columns), table.itertuples(index=False)))
             content = {
                 "stages": rows,
                 "baselines": baselines,

@@ -1,0 +1,395 @@
+"""Nothing takes text of users for its own language: figures, tables, pages, loggers, files, errors; and no way round.
+
+The parts themselves are tested in `tests/core/test_text.py`.
+"""
+
+import ast
+import csv
+import json
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+import cli
+from callbacks.report import RunReport
+from commands import caption, label
+from commands.comparison.metrics_table import print_comparison
+from commands.data import _print_findings
+from commands.score import print_table
+from commands.score_files import write_table
+from core.csv_files import protected, unprotected
+from core.text import _OBEYED, visible
+from datamodules.audit.checks import Findings
+from datamodules.readers.records import Example, Problem
+from metrics.bootstrap import Comparison, Pair
+from metrics.captions import score_images
+from metrics.names import METRICS, metric
+from reporting import comparison_figures, figures, label_tables, loggers, tables
+from reporting.label_tables import Verdict
+from reporting.page import Card, Entry, Label, Page, png_bytes, render
+from tests.conftest import ROOT
+from tests.nasty import NASTY
+
+IMAGE = np.full((8, 8, 3), 0.5, np.float32)
+MAP = np.full((2, 2), 0.25, np.float32)
+FOUND = Comparison(a=0.1, b=0.2, difference=0.1, low=0.05, high=0.15, p=0.01)
+
+# figures
+
+
+def drawings():
+    verdicts = [Verdict(text, (text,), (text, text + "x")) for text in NASTY]
+    points = np.random.default_rng(0).normal(size=(len(NASTY), 2)).astype(np.float32)
+    scores = {text: {"bleu4": [0.1, 0.2]} for text in NASTY}
+    return {
+        "captions": figures.caption_sheet([IMAGE] * len(NASTY), NASTY, NASTY),
+        "attention": figures.attention_sheet(IMAGE, NASTY, [MAP] * len(NASTY), " ".join(NASTY)),
+        "codes": figures.code_sheet(points, points, NASTY),
+        "labels": label_tables.label_sheet([IMAGE] * len(NASTY), verdicts),
+        "curves": comparison_figures.curve_figure({text: {"a": [(0, 1.0), (1, 2.0)]} for text in NASTY}, ["a", "$b$"]),
+        "bars": comparison_figures.bar_figure(scores, ["bleu4"], {text: {"bleu4": 0.3} for text in NASTY}),
+        "sweep": comparison_figures.sweep_figure({text: {1.0: [0.5]} for text in NASTY}, "$\\frac{1}", "$\\x$ a_$"),
+    }
+
+
+@pytest.mark.parametrize("name", list(drawings()))
+def test_figures_draw_text_as_it_stands(name, monkeypatch):
+    def parse(*args, **kwargs):
+        raise AssertionError(f"taken for a formula: {args[1:2]}")
+
+    monkeypatch.setattr("matplotlib.mathtext.MathTextParser.parse", parse)
+    monkeypatch.setitem(matplotlib.rcParams, "text.parse_math", True)
+    figure = drawings()[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a font has no control characters
+        warnings.filterwarnings("ignore", r"Glyph 65309 ")  # nor this letter, which is one
+        assert png_bytes(figure).startswith(b"\x89PNG")
+    shown = "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+    assert not _OBEYED.search(shown.replace("\n", ""))
+    if name in ("codes", "curves", "bars", "sweep"):
+        legend = next(iter(figure.legends), None) or figure.axes[0].get_legend()
+        assert {visible(text, keep="\n") for text in NASTY} <= {text.get_text() for text in legend.get_texts()}
+
+
+def test_figures_go_into_their_folder_whatever_they_are_called(tmp_path):
+    figure = figures.caption_sheet([IMAGE], ["a"], [""])
+    for text in NASTY:
+        path = figures.save_figure(figure, tmp_path / "here", text)
+        assert path.resolve().parent == tmp_path / "here"
+        assert re.fullmatch(r"[\w.-]+\.png", path.name)
+
+
+# the terminal
+
+
+def test_tables_and_lines_of_commands(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    rows = {text: {"bleu4": 0.5, "cider_d": 0.1} for text in NASTY}
+    examples = [(Example(text, None, (text,), (), "test"), text) for text in NASTY]
+    # names of runs are made visible when they are read
+    spread = {visible(name): {key: [value] for key, value in row.items()} for name, row in rows.items()}
+    label_rows = [
+        {"label": text, "support": 1, "predicted": 1, "precision": 1.0, "recall": 1.0, "f1": 1.0} for text in NASTY
+    ]
+    calls = [
+        lambda: tables.print_table(tables.evaluation_table("x", {"this": {"bleu4": 0.1}, **rows})),
+        lambda: tables.print_table(tables.label_table([{**row, "average_precision": None} for row in label_rows])),
+        lambda: [tables.print_pair((text, text), {"bleu4": FOUND}, text) for text in NASTY],
+        lambda: tables.print_flags(dict(zip(NASTY, NASTY, strict=True))),
+        lambda: print_comparison("; ".join(NASTY), spread, spread, ["bleu4"]),
+        lambda: print_table(rows),
+        lambda: RunReport(captions=100)._print_captions(examples),
+        lambda: _print_findings(Findings({}, [Problem("file", text) for text in NASTY], [*NASTY]), 0),
+        lambda: [caption.show(Path(text), [(text, -1.0)], as_json=False) for text in NASTY],
+        lambda: [caption.show(Path(text), [(text, -1.0), (text, -2.0)], as_json=False) for text in NASTY],
+        lambda: [label.show(text, None, {text: 0.9}, threshold=0.5, top=None, as_json=False) for text in NASTY],
+    ]
+    for number, call in enumerate(calls):
+        call()
+        out = capsys.readouterr().out
+        assert not _OBEYED.search(out.replace("\n", "")), number
+        for text in NASTY:
+            assert all(line.strip() in out for line in visible(text, keep="\n").split("\n")) or visible(text) in out, (
+                number,
+                text,
+            )
+
+
+def test_errors_are_one_line(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = [["caption", "--ckpt", "x"], [], ["resume"], ["score", "x"], ["test", "--ckpt_path"], ["recipe"]]
+    for args in [[*command, text] for text in NASTY if text != "." for command in commands]:
+        assert cli.main(args) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert not _OBEYED.search(err[:-1])
+
+
+def test_json_of_commands_reads_back_the_same(capsys):
+    for text in NASTY:
+        caption.show(Path(text), [(text, -1.0)], as_json=True)
+        label.show(text, text, {text: 0.9}, threshold=0.5, top=None, as_json=True)
+        first, second = capsys.readouterr().out.splitlines()
+        assert json.loads(first) == {"image": str(Path(text)), "captions": [{"caption": text, "log_prob": -1.0}]}
+        assert json.loads(second)["labels"] == [text]
+
+
+# the page
+
+
+class Reader(HTMLParser):
+    """Texts, tags and attributes of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts, self.tags, self.attributes = [], set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_shows_every_text_and_has_no_other_tags():
+    def page(texts):
+        comparison = {text: {"bleu4": 0.5} for text in texts}
+        cards = [
+            Card(
+                image_id=text,
+                image=None,
+                references=[text],
+                labels=[Label(text, True)],
+                entries=[Entry(run=text, caption=text), Entry(run=text, labels=[Label(text, False, 0.5)])],
+            )
+            for text in texts
+        ]
+        content = Page(
+            title=texts[0],
+            notes=texts,
+            metrics=[metric("bleu4")],
+            scores=comparison,
+            baselines=comparison,
+            flags=dict(zip(texts, texts, strict=True)),
+            pairs=[Pair(text, text, {"bleu4": FOUND}) for text in texts],
+            figures={text: figures.caption_sheet([IMAGE], ["a"], [""]) for text in texts[:1]},
+            cards=cards,
+            images=1,
+        )
+        reader = Reader()
+        reader.feed(render(content))
+        return reader
+
+    plain, nasty = page(["a"]), page(NASTY)
+    assert nasty.tags == plain.tags
+    assert {name for name, _ in nasty.attributes} == {name for name, _ in plain.attributes}
+    shown = [text.strip() for text in nasty.texts]
+    titles = [value for name, value in nasty.attributes if name == "title"]
+    for text in NASTY:
+        seen = visible(text, keep="\n\t")
+        assert shown.count(seen.strip()) >= 5, text
+        assert seen in titles
+    assert not _OBEYED.search("".join(nasty.texts).replace("\n", "").replace("\t", ""))
+
+
+# loggers and files
+
+
+def test_loggers_get_visible_text(monkeypatch):
+    sent = {}
+
+    class Wandb(WandbLogger):
+        def __init__(self):
+            pass
+
+        def log_image(self, key, images, step, caption):
+            sent.setdefault("wandb", []).extend(caption)
+
+    class Board(TensorBoardLogger):
+        def __init__(self):
+            pass
+
+        experiment = type(
+            "Writer",
+            (),
+            {
+                "add_images": lambda self, *args, **kwargs: None,
+                "add_figure": lambda self, *args: None,
+                "add_text": lambda self, key, text, step: sent.update(board=text),
+            },
+        )()
+
+    loggers.log_captioned_images([Wandb(), Board()], "val", [IMAGE] * len(NASTY), NASTY, 1)
+    assert sent["wandb"] == [visible(text) for text in NASTY]
+    assert sent["board"].split("\n") == [f"    {visible(text)}" for text in NASTY], "lines of code in Markdown"
+    sent.clear()
+    for text in NASTY:
+        loggers.log_figure([Wandb(), Board()], "x", figures.caption_sheet([IMAGE], [text], [text]), 1, text)
+    assert sent["wandb"] == [visible(text) for text in NASTY]
+
+
+def test_tables_of_files_read_back_the_same(tmp_path):
+    label_tables.write_tables(
+        tmp_path,
+        [Verdict(text, (text,), (text,)) for text in NASTY],
+        [{"label": text, "support": 1, "predicted": 1, "precision": -0.5} for text in NASTY],
+    )
+    plain = {f"{number}": text for number, text in enumerate(NASTY)}
+    write_table(tmp_path / "scores.csv", score_images(plain, {key: [text] for key, text in plain.items()}), plain)
+    for name, column in (("labels.csv", "truth"), ("per_label.csv", "label"), ("scores.csv", "caption")):
+        with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        readable = [text.encode("utf-8", "backslashreplace").decode() for text in NASTY]
+        assert [unprotected(row[column]) for row in rows] == readable, name
+        assert not [row for row in rows if row[column][:1] in tuple("=+-@\t\r")], name
+
+
+# no way round
+
+
+def calls(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def name_of(node):
+    """The last name of what is called."""
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def imported(tree, package):
+    """Lines that import a package."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if any(name == package or name.startswith(f"{package}.") for name in names):
+            yield node.lineno
+
+
+def lines_of(tree, *names, unless=lambda call: False):
+    return [call.lineno for call in calls(tree) if name_of(call.func) in names and not unless(call)]
+
+
+def is_visible(call):
+    """Whether a call's first argument is a fixed text or made visible."""
+    text = call.args[0]
+    return isinstance(text, ast.Constant) or (isinstance(text, ast.Call) and name_of(text.func) == "visible")
+
+
+def is_library(call):
+    """Whether a logger of somebody else is asked for."""
+    return not (call.args and name_of(call.args[0]) == "__name__")
+
+
+def has_handles(call):
+    return len(call.args) >= 2 or any(keyword.arg == "handles" for keyword in call.keywords)
+
+
+RULES = {
+    "print": (lambda tree: lines_of(tree, "print"), {"core/text.py", "core/terminal.py"}),
+    # it relays what stages print, who came this way already
+    "streams": (
+        lambda tree: [
+            call.lineno
+            for call in calls(tree)
+            if name_of(call.func) in ("write", "writelines") and name_of(getattr(call.func, "value", None)) in STREAMS
+        ],
+        {"commands/recipes/process.py"},
+    ),
+    "rich": (lambda tree: list(imported(tree, "rich")), {"core/terminal.py"}),
+    "own loggers": (lambda tree: lines_of(tree, "getLogger", unless=is_library), {"core/text.py"}),
+    "remarks": (
+        lambda tree: lines_of(
+            tree, "rank_zero_info", "rank_zero_warn", "rank_zero_deprecation", "warn", unless=is_visible
+        ),
+        set(),
+    ),
+    "pyplot": (lambda tree: [*imported(tree, "matplotlib.pyplot"), *imported(tree, "pylab")], set()),
+    "figures": (lambda tree: lines_of(tree, "Figure", "subplot_mosaic"), set()),
+    "names of ticks": (
+        lambda tree: [
+            *lines_of(tree, "set_xticklabels", "set_yticklabels"),
+            *lines_of(tree, "set_xticks", "set_yticks", "set_ticks", unless=lambda call: len(call.args) < 2),
+        ],
+        {"reporting/drawing.py"},
+    ),
+    "legends": (lambda tree: lines_of(tree, "legend", unless=has_handles), set()),
+    "pages": (lambda tree: lines_of(tree, "Environment", "Template", "Markup"), {"reporting/page.py"}),
+    # metrics.csv has numbers under names of ours
+    "CSV": (
+        lambda tree: lines_of(tree, "to_csv", "writer", "DictWriter"),
+        {"core/csv_files.py", "reporting/loggers.py"},
+    ),
+    "W&B and TensorBoard": (
+        lambda tree: [
+            *imported(tree, "wandb"),
+            *lines_of(tree, "log_image", "log_text", "log_table", "add_text", "add_figure", "add_images"),
+        ],
+        {"reporting/loggers.py"},
+    ),
+}
+STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
+SOURCES = [
+    path
+    for package in ("callbacks", "commands", "core", "datamodules", "lightning_modules", "metrics", "networks")
+    for path in sorted((ROOT / package).rglob("*.py"))
+] + [*sorted((ROOT / "reporting").rglob("*.py")), ROOT / "cli.py"]
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in SOURCES}
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_there_is_one_way_to_show_text(trees, rule):
+    find, allowed = RULES[rule]
+    found = {name: lines for name, tree in trees.items() if name not in allowed and (lines := find(tree))}
+    assert not found, f"{rule}: go through {sorted(allowed) or 'the shared helper'}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        ("print", "print(text)"),
+        ("streams", "sys.stdout.write(text)"),
+        ("rich", "from rich.table import Table"),
+        ("rich", "def f():\n    import rich"),
+        ("own loggers", "log = logging.getLogger(__name__)"),
+        ("remarks", "rank_zero_info(f'{name}')"),
+        ("remarks", "warnings.warn(text)"),
+        ("pyplot", "import matplotlib.pyplot as plt"),
+        ("figures", "figure = Figure(figsize=(1, 1))"),
+        ("names of ticks", "axis.set_yticks(places, names)"),
+        ("names of ticks", "axis.set_xticklabels(names)"),
+        ("legends", "axis.legend(fontsize=7)"),
+        ("pages", "jinja2.Template(text)"),
+        ("CSV", "table.to_csv(path)"),
+        ("CSV", "csv.writer(file)"),
+        ("W&B and TensorBoard", "import wandb"),
+        ("W&B and TensorBoard", "logger.log_table('x', data=rows)"),
+    ],
+)
+def test_ways_round_are_found(rule, source):
+    assert RULES[rule][0](ast.parse(source))
+
+
+def test_templates_switch_no_escaping_off():
+    for path in (ROOT / "reporting" / "templates").glob("*.html"):
+        text = path.read_text("utf-8")
+        assert not re.search(r"\|\s*safe|autoescape|=\s*\{\{", text), "no raw text, no attribute without quotes"
+        for script in re.findall(r"<script.*?</script>", text, re.DOTALL):
+            assert all("tojson" in found for found in re.findall(r"\{\{.*?\}\}", script))
+
+
+def test_names_of_metrics_are_no_formulas():
+    names = [text for item in METRICS for text in (item.key, item.title)]
+    assert not [name for name in names if visible(name) != name or protected(name) != name]
