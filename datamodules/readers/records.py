@@ -1,7 +1,6 @@
 """What annotation files have in common: records, problems with exact messages, names of columns and splits."""
 
 import json
-import logging
 import posixpath
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from core.errors import DataError
 from core.inputs import shown
+from core.text import log_of
 from datamodules.readers.image_refs import ImageRef
 
 Split = Literal["train", "val", "test"]
@@ -36,7 +36,7 @@ _DEPTH = 8
 """Levels of lists and objects in a cell of captions; the deepest known format has 3."""
 
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
