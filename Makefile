@@ -73,7 +73,7 @@ format: $(VENV)/.installed ## let ruff mend what it can
 	@$(PY) -m ruff format .
 
 benchmark: $(VENV)/.installed ## speed against the published compute pattern
-	@for name in dual_transfer_step beam_search attention_rnn_step feature_store; do $(PY) benchmarks/$$name.py || exit 1; done
+	@for name in dual_transfer_step beam_search attention_rnn_step feature_store caption_metrics; do $(PY) benchmarks/$$name.py || exit 1; done
 
 docs: $(VENV)/.installed ## build the documentation with its API reference into docs/_build/html
 	@$(PY) -c 'import furo, myst_parser, sphinx' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[docs]"

@@ -1,0 +1,176 @@
+"""Time of BLEU, ROUGE-L and CIDEr-D beside pycocoevalcap's, on one core.
+
+    python benchmarks/caption_metrics.py [$CAPTION_DATA/coco_eval/captions_val2017.json]
+
+Scores 5,000 captions against five references each; without a file the captions are drawn from a vocabulary with Zipf's
+law. Ours and pycocoevalcap (`pip install pycocoevalcap`; left out where it is missing) take turns; medians of wall and
+processor time. pycocoevalcap gets tokens, so its Java tokeniser is not counted; ours tokenises every caption.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from metrics import tokenize
+from metrics.captions import References, corpus_scores
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 32
+
+
+def read_references(path: Path | None, images: int) -> dict[str, list[str]]:
+    """Five references for each of so many images; images that the file does not have get captions of others."""
+    draw = random.Random(0)
+    found: dict[str, list[str]] = {}
+    if path is not None:
+        for record in json.loads(path.read_text("utf-8"))["annotations"]:
+            found.setdefault(str(record["image_id"]), []).append(record["caption"])
+        pool = [caption for captions in found.values() for caption in captions]
+    else:
+        shares = [1 / (rank + 1) for rank in range(8000)]
+        pool = [
+            " ".join(f"w{i}" for i in draw.choices(range(8000), shares, k=draw.randint(7, 14))) for _ in range(9999)
+        ]
+    names = [*found, *(f"drawn{number}" for number in range(images))][:images]
+    return {name: [*found.get(name, []), *draw.sample(pool, 5)][:5] for name in names}
+
+
+def captions_of(references: dict[str, list[str]]) -> dict[str, str]:
+    """One of each image's references with three words of ten replaced."""
+    draw = random.Random(1)
+    words = [word for captions in references.values() for caption in captions for word in caption.split()]
+    return {
+        name: " ".join(draw.choice(words) if draw.random() < 0.3 else word for word in draw.choice(captions).split())
+        for name, captions in references.items()
+    }
+
+
+def pycocoevalcap_scores(predictions: dict[str, str], references: dict[str, list[str]]) -> dict[str, float]:
+    """BLEU-4, ROUGE-L and CIDEr-D of captions that are tokens already."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    results = {name: [caption] for name, caption in predictions.items()}
+    return {
+        "bleu4": Bleu(4).compute_score(references, results, verbose=0)[0][3],
+        "rouge_l": Rouge().compute_score(references, results)[0],
+        "cider_d": Cider().compute_score(references, results)[0],
+    }
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+class Clock:
+    """Wall and processor seconds of named actions."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[tuple[float, float]]] = {}
+
+    def time(self, name: str, action: Callable[[], T]) -> T:
+        """Runs an action and notes its time."""
+        wall, processor = time.perf_counter(), processor_seconds()
+        result = action()
+        taken = time.perf_counter() - wall, processor_seconds() - processor
+        self.seconds.setdefault(name, []).append(taken)
+        return result
+
+    def rows(self) -> dict[str, tuple[float, float]]:
+        """Medians by name."""
+        return {
+            name: (statistics.median(a for a, _ in taken), statistics.median(b for _, b in taken))
+            for name, taken in self.seconds.items()
+        }
+
+
+def memory() -> float:
+    """Memory of this process in MB, without pages of files (Linux)."""
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+
+
+def in_batches(prepared: References, predictions: dict[str, str]) -> dict[str, float]:
+    """What validation does: batches of captions, the references kept."""
+    names, captions = list(predictions), list(predictions.values())
+    parts = [
+        prepared.rows(names[start : start + BATCH], captions[start : start + BATCH])
+        for start in range(0, len(names), BATCH)
+    ]
+    return corpus_scores(np.concatenate(parts))
+
+
+def score_command(predictions: dict[str, str], references: dict[str, list[str]], folder: Path) -> list[str]:
+    """Writes the captions and gives the command that scores them."""
+    results = [{"image_id": name, "caption": caption} for name, caption in predictions.items()]
+    annotations = [{"image_id": name, "caption": text} for name, texts in references.items() for text in texts]
+    (folder / "predictions.json").write_text(json.dumps(results))
+    (folder / "references.json").write_text(json.dumps({"annotations": annotations}))
+    files = [str(folder / "predictions.json"), str(folder / "references.json")]
+    return [sys.executable, str(ROOT / "cli.py"), "score", *files, "--no-java", "--json"]
+
+
+def measure(path: Path | None, images: int, rounds: int) -> Clock:
+    """Takes turns; prints memory after every round, and how far the scores of the two are apart."""
+    references = read_references(path, images)
+    predictions = captions_of(references)
+    theirs = importlib.util.find_spec("pycocoevalcap") is not None
+    if not theirs:
+        print("pycocoevalcap is left out: it is not installed (pip install pycocoevalcap)")
+    tokens = {name: [tokenize.tokenize_caption(text) for text in texts] for name, texts in references.items()}
+    guesses = {name: tokenize.tokenize_caption(text) for name, text in predictions.items()}
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        command = score_command(predictions, references, Path(folder))
+        for number in range(rounds):
+            tokenize._tokens_of_chunk.cache_clear()
+            prepared = clock.time("references", lambda: References(references))
+            clock.time("first score", lambda kept=prepared: kept.score(predictions))
+            ours = clock.time("score, references kept", lambda kept=prepared: kept.score(predictions)).corpus()
+            clock.time(f"score in batches of {BATCH}", lambda kept=prepared: in_batches(kept, predictions))
+            clock.time("`score` from the shell", lambda: subprocess.run(command, check=True, capture_output=True))
+            if theirs:
+                other = clock.time("pycocoevalcap", lambda: pycocoevalcap_scores(guesses, tokens))
+                apart = max(abs(ours[key] - other[key]) for key in other)
+                print(f"round {number + 1}: scores differ by {apart:.1e}, memory {memory():.0f} MB", flush=True)
+            else:
+                print(f"round {number + 1}: memory {memory():.0f} MB", flush=True)
+    return clock
+
+
+def main() -> None:
+    """Prints the medians as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("captions", nargs="?", type=Path, help="COCO caption JSON; default: drawn captions")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
+    rows = measure(options.captions, options.images, options.rounds).rows()
+    base = rows.get("pycocoevalcap")
+    print(f"\n{options.images} pictures, five references each, median of {options.rounds} rounds\n")
+    print("| | wall, s | processor, s | times as fast as pycocoevalcap (processor) |\n| --- | ---: | ---: | ---: |")
+    cold = tuple(a + b for a, b in zip(rows["references"], rows["first score"], strict=True))
+    for name, (wall, processor) in {"cold: references and first score": cold, **rows}.items():
+        faster = "" if base is None or "shell" in name else f"{base[1] / processor:.1f}"
+        print(f"| {name} | {wall:.2f} | {processor:.2f} | {faster} |")
+
+
+if __name__ == "__main__":
+    main()
