@@ -24,7 +24,7 @@ from metrics.names import report_keys
 from reporting.attention import seen_image
 from reporting.figures import save_figure
 from reporting.label_tables import label_sheet, verdicts_of, write_tables
-from reporting.loggers import CSVFile
+from reporting.loggers import CSVFile, add_facts
 from reporting.tables import evaluation_table, label_table
 
 _OWN = "this model"
@@ -57,6 +57,9 @@ class RunReport(Callback):
             )
             share = "all trainable" if trainable == total else f"{trainable / 1e6:,.1f} million trainable"
             say(f"{type(pl_module).__name__}: {total / 1e6:,.1f} million parameters, {share}")
+            if writes_files(trainer):
+                counts = {"total": total, "trainable": trainable}
+                add_facts(Path(trainer.default_root_dir), parameters=counts)
         if trainer.ckpt_path is None:
             return
         for logger in trainer.loggers:

@@ -12,6 +12,7 @@ COMMANDS = {
     "caption": "caption images: caption --ckpt RUN image.jpg folder/",
     "label": "label images: label --ckpt RUN image.jpg [--text CAPTION]",
     "score": "score captions: score predictions.json references.json",
+    "report": "one page about a run: report RUN",
     "compare": "runs side by side: compare RUN RUN ...",
     "recipe": "run the stages of an experiment, skipping what is up to date: recipe FILE",
     "data": "prepare or check a data set: data check NAME --root DIR",

@@ -239,6 +239,11 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         retrieval = self.metrics.get("")
         return retrieval.codes() if isinstance(retrieval, CodeRetrieval) else None
 
+    def nearest_captions(self, image_ids: Sequence[str], count: int) -> list[list[tuple[tuple[int, ...], bool]]]:
+        """Captions nearest to images by their codes, see `CodeRetrieval.nearest`; empty before an evaluation."""
+        retrieval = self.metrics.get("")
+        return retrieval.nearest(image_ids, count) if isinstance(retrieval, CodeRetrieval) else []
+
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """None: the baselines of captioning say nothing of retrieval."""
         del split

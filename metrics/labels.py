@@ -149,6 +149,37 @@ def choose_threshold(probabilities: ArrayLike, targets: ArrayLike) -> float:
     return float((values[best] + below) / 2)
 
 
+def threshold_curve(probabilities: ArrayLike, targets: ArrayLike, points: int = 101) -> dict[str, list[float]]:
+    """Scores over the threshold from which on a label is predicted.
+
+    Args:
+        probabilities: `(n, C)`.
+        targets: `(n, C)` in [0, 1].
+        points: number of thresholds, evenly spread over [0, 1].
+
+    Returns:
+        ``threshold``, ``micro_precision``, ``micro_recall``, ``micro_f1`` and ``macro_f1``, `points` values each; the
+        macro-F1 is the mean over the labels that an image has.
+
+    Raises:
+        UserError: shapes do not match.
+    """
+    scores, truth = checked(probabilities, targets)
+    thresholds = np.linspace(0.0, 1.0, points)
+    # of every label the decisions from each threshold on: (points, C)
+    predicted, hits = (
+        np.stack([(chosen & (scores >= limit)).sum(axis=0) for limit in thresholds])
+        for chosen in (np.ones_like(truth), truth)
+    )
+    support = truth.sum(axis=0)
+    precision, recall, f1 = _precision_recall_f1(hits.sum(axis=1), predicted.sum(axis=1), support.sum())
+    _, _, per_class = _precision_recall_f1(hits, predicted, support)
+    macro = per_class[:, support > 0].mean(axis=1) if (support > 0).any() else np.zeros(points)
+    columns = (thresholds, precision, recall, f1, macro)
+    names = ("threshold", "micro_precision", "micro_recall", "micro_f1", "macro_f1")
+    return {name: column.tolist() for name, column in zip(names, columns, strict=True)}
+
+
 def per_label(
     probabilities: ArrayLike, targets: ArrayLike, names: Sequence[str], threshold: float = 0.5
 ) -> list[LabelRow]:

@@ -76,6 +76,27 @@ class CodeRetrieval(Metric):
             rows = torch.tensor([self._text_rows[text] for text in captions], device=self.images.device)
             self.sentences[rows] = codes.detach().float()
 
+    def nearest(self, image_ids: Sequence[str], count: int) -> list[list[tuple[tuple[int, ...], bool]]]:
+        """The captions whose codes are nearest to those of some images, by cosine.
+
+        Args:
+            image_ids: images whose codes were seen.
+            count: captions per image.
+
+        Returns:
+            For each image, captions as token ids with whether they are its own, the nearest first.
+        """
+        rows = torch.tensor([self._image_rows[name] for name in image_ids], device=self.images.device)
+        known = self.sentences[:, 0] > -torch.inf
+        sentences = F.normalize(self.sentences.masked_fill(~known.unsqueeze(1), 0.0), dim=1)
+        cosines = (F.normalize(self.images[rows], dim=1) @ sentences.t()).masked_fill(~known, -torch.inf)
+        texts, pairs = list(self._text_rows), set(self._pairs)
+        best = cosines.topk(min(count, int(known.sum())), dim=1).indices
+        return [
+            [(texts[text], (row, text) in pairs) for text in own]
+            for row, own in zip(rows.tolist(), best.tolist(), strict=True)
+        ]
+
     def codes(self) -> tuple[list[str], Tensor, Tensor]:
         """Ids of the images seen, their codes, and the codes of the captions seen."""
         seen, told = (rows[:, 0] > -torch.inf for rows in (self.images, self.sentences))

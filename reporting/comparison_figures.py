@@ -14,7 +14,7 @@ from reporting.drawing import TextFigure, name_ticks
 
 LineStyle = str | tuple[float, tuple[float, ...]]
 Points = Sequence[tuple[float, float]]
-_COLOURS = (
+COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666", "#a6761d", "#b22222",
 )  # fmt: skip
 _DASHES: tuple[LineStyle, ...] = ("--", ":", "-.", (0, (6, 1)))
@@ -45,7 +45,7 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
             marker = "o" if len(points) < 12 else None
             drawn = axis.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
             handles.setdefault(name, drawn[0])
-        _tidy(axis, key)
+        tidy(axis, key)
         axis.set_xlabel("step")
     _legend(figure, handles, len(curves))
     return figure
@@ -73,14 +73,14 @@ def bar_figure(
             if values:
                 mean = statistics.fmean(values)
                 spread = statistics.stdev(values) if len(values) > 1 else None
-                colour = _colour(place) if len(names) <= len(_COLOURS) else "#8ab8d8"
+                colour = _colour(place) if len(names) <= len(COLOURS) else "#8ab8d8"
                 axis.barh(place, mean, 0.74, xerr=spread, capsize=2.5, color=colour, ecolor="0.15")
                 axis.annotate(f" {mean:.3f}", (0, place), va="center", fontsize=8, path_effects=[_HALO])
         for number, (name, row) in enumerate(lines.items()):
             if key in row:
                 line = axis.axvline(row[key], color="0.25", linewidth=1.2, linestyle=_DASHES[number % 4], label=name)
                 handles.setdefault(name, line)
-        _tidy(axis, metric(key).title)
+        tidy(axis, metric(key).title)
         axis.grid(visible=False, axis="y")
         axis.grid(axis="x", color="0.9", linewidth=0.8)
     name_ticks(axes.flat[0].yaxis, range(len(names)), names)
@@ -113,7 +113,7 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
     values = sorted({step for points in groups.values() for step in points})
     if len(values) <= 14:
         name_ticks(axis.xaxis, values, [f"{value:g}" for value in values])
-    _tidy(axis, "")
+    tidy(axis, "")
     axis.set(xlabel=setting, ylabel=title)
     if len(groups) > 1:
         axis.legend(handles=handles, fontsize=8, frameon=False)
@@ -139,7 +139,8 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]
     return figure, axes[:count]
 
 
-def _tidy(axis: Axes, title: str) -> None:
+def tidy(axis: Axes, title: str) -> None:
+    """Gives a panel its title and the look of all figures."""
     axis.set_title(title, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
@@ -157,4 +158,4 @@ def _legend(figure: Figure, handles: Mapping[str, Artist], count: int) -> None:
 
 
 def _colour(place: int) -> str:
-    return _COLOURS[place % len(_COLOURS)]
+    return COLOURS[place % len(COLOURS)]

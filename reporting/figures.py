@@ -132,14 +132,23 @@ def code_sheet(images: ImageArray, sentences: ImageArray, groups: Sequence[str])
     return figure
 
 
+def figure_path(folder: Path, name: str) -> Path:
+    """File of a figure; characters that no file name may hold become underscores.
+
+    >>> figure_path(Path("attention"), "a/b.jpg").as_posix()
+    'attention/a_b.jpg.png'
+    """
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return folder / f"{safe}.png"
+
+
 def save_figure(figure: Figure, folder: Path, name: str) -> Path:
-    """Writes a figure as ``NAME.png``; characters that no file name may hold become underscores.
+    """Writes a figure as ``NAME.png``, see `figure_path`.
 
     Raises:
         UserError: the folder cannot be written to.
     """
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    path = folder / f"{safe}.png"
+    path = figure_path(folder, name)
     try:
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=110)

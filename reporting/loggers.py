@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
 from core.errors import UserError
-from core.files import replacing
+from core.files import replacing, write_json
 from core.inputs import read_object
 from core.metric_rows import read_metric_rows
 from core.text import visible
@@ -245,6 +245,16 @@ def _open_wandb_run() -> Any:
 def _wandb_id(run_dir: Path) -> str:
     """The run's W&B id: noted in the folder of a resumed run, else a new one."""
     return str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
+
+
+def add_facts(run_dir: Path, **facts: Any) -> None:
+    """Adds facts to ``run.json`` of a run folder, if it has one.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    if known := read_facts(run_dir):
+        write_json(run_dir / "run.json", known | facts, indent=2)
 
 
 def read_facts(run_dir: Path) -> dict[str, Any]:

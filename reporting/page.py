@@ -1,4 +1,7 @@
-"""The comparison of runs as one HTML page that needs no other file: tables, figures, images with all predictions."""
+"""Pages that need no other file: the comparison of runs, and the report of one run.
+
+Tables, figures and images are inside of the page; every text is escaped.
+"""
 
 import base64
 import io
@@ -17,6 +20,7 @@ from metrics.names import MetricName, metric
 from reporting.tables import FLAG
 
 _TEMPLATES = Path(__file__).parent / "templates"
+CAPTION_SCORE = "CIDEr-D of this image"
 _SIDE = 224
 """Longer side of a thumbnail, pixels."""
 
@@ -44,13 +48,15 @@ class Entry:
         run: its name.
         caption: of a captioner.
         labels: of a classifier, the most probable ones.
-        score: of this caption alone; None: unknown.
+        score: of this prediction alone; None: unknown.
+        score_name: what the score is.
     """
 
     run: str
     caption: str = ""
     labels: Sequence[Label] = ()
     score: float | None = None
+    score_name: str = CAPTION_SCORE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,8 @@ class Card:
         references: some of its captions.
         labels: its true labels.
         entries: one per run.
+        groups: why it is shown, such as "best"; a reader can choose one.
+        figure: a larger figure of the prediction as a data address, such as its attention.
     """
 
     image_id: str
@@ -70,6 +78,8 @@ class Card:
     references: Sequence[str]
     labels: Sequence[Label]
     entries: Sequence[Entry]
+    groups: Sequence[str] = ()
+    figure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +111,88 @@ class Page:
     images: int = 0
 
 
-def render(page: Page) -> str:
-    """The page as HTML; every text in it is escaped."""
-    environment = Environment(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of texts and numbers that a reader can sort.
+
+    Attributes:
+        title: heading.
+        columns: headings of the columns.
+        rows: as many cells each as there are columns; None is an empty cell.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: heading.
+        notes: lines below it.
+        tables: shown in two columns where there is room.
+        figures: title to figure, drawn or as the bytes of a PNG file.
+    """
+
+    title: str
+    notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Mapping[str, Figure | bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Metrics of one evaluation of a run.
+
+    Attributes:
+        title: heading.
+        metrics: columns of the table.
+        scores: the run's own row.
+        baselines: baseline or upper bound to metric to value.
+        flag: why the run is below a baseline; empty when it is not.
+        others: metrics without a column.
+    """
+
+    title: str
+    metrics: Sequence[MetricName]
+    scores: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    flag: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Content of a run's report.
+
+    Attributes:
+        title: heading.
+        notes: lines below it.
+        warnings: what a reader has to know before believing the rest.
+        facts: what was run, name to value.
+        evaluations: the metrics.
+        sections: everything else that is shown before the images.
+        cards: images shown.
+        images: number of images that there are.
+        settings: the configuration, dotted name to value.
+    """
+
+    title: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    facts: Mapping[str, str]
+    evaluations: Sequence[Evaluation]
+    sections: Sequence[Section]
+    cards: Sequence[Card] = ()
+    images: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -111,15 +200,40 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         finalize=_shown,
     )
+
+
+def render(page: Page) -> str:
+    """The comparison as HTML; every text in it is escaped."""
     best = {
         item.key: item.best(row[item.key] for row in page.scores.values() if item.key in row) for item in page.metrics
     }
-    return environment.get_template("compare.html").render(
-        page=page,
-        best=best,
-        flag=FLAG,
-        pair_metrics=[metric(key) for key in page.pairs[0].scores] if page.pairs else [],
-        figures={title: data_address(png_bytes(figure), "png") for title, figure in page.figures.items()},
+    return (
+        _environment()
+        .get_template("compare.html")
+        .render(
+            page=page,
+            best=best,
+            flag=FLAG,
+            pair_metrics=[metric(key) for key in page.pairs[0].scores] if page.pairs else [],
+            figures={title: data_address(png_bytes(figure), "png") for title, figure in page.figures.items()},
+        )
+    )
+
+
+def render_report(report: Report) -> str:
+    """The report of a run as HTML; every text in it is escaped."""
+    figures = [
+        {
+            title: data_address(png_bytes(figure) if isinstance(figure, Figure) else figure, "png")
+            for title, figure in section.figures.items()
+        }
+        for section in report.sections
+    ]
+    groups = list(dict.fromkeys(group for card in report.cards for group in card.groups))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(page=report, sections=zip(report.sections, figures, strict=True), flag=FLAG, groups=groups)
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["CAPTION_REPORT"] = "off"  # a page at the end of every run would take minutes; its tests ask for it
 # tokenizers below 0.23 print a remark whenever a process is started after they used threads
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # two workers of the suite share the machine; one thread each is faster and repeatable

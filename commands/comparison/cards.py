@@ -1,6 +1,7 @@
 """Content of the comparison page: tables, and images with the predictions of every run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
@@ -10,7 +11,7 @@ from core.spread import spread
 from metrics.baselines.flags import flagged
 from metrics.bootstrap import Pair
 from metrics.names import metric
-from reporting.page import Card, Entry, Label, Page, thumbnail
+from reporting.page import CAPTION_SCORE, Card, Entry, Label, Page, thumbnail
 
 _LABELS = 5
 """Number of most probable labels shown per classifier."""
@@ -43,6 +44,10 @@ def build_page(
     """
     scores = {result.name: result.metrics for result in results}
     baselines = all_baselines(results)
+    cards: list[Card] = []
+    if predictions is not None:
+        content = CardContent(scores=image_scores(predictions))
+        cards = build_cards(predictions, list(scores), spread(list(predictions.references), images), content)
     return Page(
         title=f"Comparison of {len(results)} runs" if len(results) > 1 else results[0].name,
         notes=notes,
@@ -52,19 +57,34 @@ def build_page(
         flags=flagged(scores, baselines),
         pairs=pairs,
         figures=figures,
-        cards=[] if predictions is None else build_cards(predictions, list(scores), images),
+        cards=cards,
         images=0 if predictions is None else len(predictions.references),
     )
 
 
-def build_cards(predictions: Predictions, runs: Sequence[str], count: int) -> list[Card]:
-    """Images evenly spread over the data, with references and the predictions of every run."""
-    ids = list(predictions.references)
-    scores = image_scores(predictions)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardContent:
+    """What cards show of some images besides references and predictions.
+
+    Attributes:
+        scores: run to image to the score of its prediction.
+        score_name: what the scores are.
+        groups: image to the reasons why it is shown.
+        figures: image to a larger figure as a data address.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    score_name: str = CAPTION_SCORE
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_cards(predictions: Predictions, runs: Sequence[str], ids: Sequence[str], content: CardContent) -> list[Card]:
+    """Cards of some images, with references and the predictions of every run."""
     cards = []
-    for image_id in spread(ids, count):
+    for image_id in ids:
         true = _true_labels(predictions, image_id)
-        entries = (_entry(predictions, run, image_id, true, scores.get(run, {})) for run in runs)
+        entries = (_entry(predictions, run, image_id, true, content) for run in runs)
         cards.append(
             Card(
                 image_id=image_id,
@@ -72,6 +92,8 @@ def build_cards(predictions: Predictions, runs: Sequence[str], count: int) -> li
                 references=predictions.references[image_id][:_REFERENCES],
                 labels=[Label(name, True) for name in true] if predictions.probabilities else [],
                 entries=[entry for entry in entries if entry is not None],
+                groups=content.groups.get(image_id, ()),
+                figure=content.figures.get(image_id),
             )
         )
     return cards
@@ -83,15 +105,18 @@ def _true_labels(predictions: Predictions, image_id: str) -> list[str]:
 
 
 def _entry(
-    predictions: Predictions, run: str, image_id: str, true: Sequence[str], scores: Mapping[str, float]
+    predictions: Predictions, run: str, image_id: str, true: Sequence[str], content: CardContent
 ) -> Entry | None:
     """The prediction of a run for an image; None if there is none."""
+    score = content.scores.get(run, {}).get(image_id)
     if image_id in predictions.captions.get(run, {}):
-        return Entry(run=run, caption=predictions.captions[run][image_id], score=scores.get(image_id))
+        caption = predictions.captions[run][image_id]
+        return Entry(run=run, caption=caption, score=score, score_name=content.score_name)
     if image_id not in predictions.probabilities.get(run, {}):
         return None
     likely = sorted(predictions.probabilities[run][image_id].items(), key=lambda item: -item[1])[:_LABELS]
-    return Entry(run=run, labels=[Label(name, name in true, value) for name, value in likely])
+    labels = [Label(name, name in true, value) for name, value in likely]
+    return Entry(run=run, labels=labels, score=score, score_name=content.score_name)
 
 
 def _thumbnail(predictions: Predictions, image_id: str) -> str | None:

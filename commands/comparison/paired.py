@@ -57,8 +57,12 @@ class Predictions:
         }
 
 
-def gather(results: Sequence[Result]) -> Predictions | None:
+def gather(results: Sequence[Result], data: "CaptionDataModule | None" = None) -> Predictions | None:
     """Reads all predictions, and references from the data of the first run whose configuration is there.
+
+    Args:
+        results: the runs.
+        data: the data module of the first run, where it is built already.
 
     Returns:
         None when no run has predictions or no data can be read.
@@ -86,7 +90,7 @@ def gather(results: Sequence[Result]) -> Predictions | None:
     source = next((result for result in results if result.data), None)
     if source is None:
         return None
-    data = build_data(source.data)
+    data = data or build_data(source.data)
     examples = _examples(data, next(iter(images.values())), source)
     return Predictions(
         captions=captions,

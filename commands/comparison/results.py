@@ -93,7 +93,7 @@ def read_results(paths: Sequence[str], split: Split | None, trust: bool = False)
         if not any((folder / name).exists() for name in ("config.yaml", "metrics.json", "metrics.csv")):
             raise UserError(f"'{folder}' is no run and no evaluation: give a folder that fit or test printed last")
     if split is None:
-        split = "test" if all(_evaluation(folder, "test") for folder in folders) else "val"
+        split = "test" if all(evaluation_folder(folder, "test") for folder in folders) else "val"
     return [_read(folder, name, split, trust) for folder, name in zip(folders, short_names(folders), strict=True)]
 
 
@@ -116,7 +116,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _evaluation(folder: Path, split: Split) -> Path | None:
+def evaluation_folder(folder: Path, split: Split) -> Path | None:
     """Where a folder's metrics of a split are; None when there are none."""
     if (folder / "metrics.json").is_file():
         return folder if _split_of(folder) == split else None
@@ -134,7 +134,7 @@ def _split_of(folder: Path) -> Split:
 
 
 def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
-    place = _evaluation(folder, split)
+    place = evaluation_folder(folder, split)
     if place is not None:
         rows = read_metrics(place)
         own = rows.pop(OWN, {})

@@ -88,6 +88,7 @@ class TrainerCLI(LightningCLI):
         add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
         add("--trust", action="store_true", help="let the configuration of a run name classes of anybody")
         add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
+        add("--report", type=bool, default=True, help="write report.html into the run folder at the end")
         parser.set_defaults({"trainer.log_every_n_steps": 10})
         for fact in DATA_FACTS:
             parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=_reader(fact), apply_on="instantiate")
@@ -234,9 +235,27 @@ def main(args: Sequence[str]) -> int:
             raise UserError(text) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
         say(f"run folder: {cli.run_dir}")
+        if cli.config[str(cli.subcommand)]["report"]:
+            _write_report(cli)
     if cli.last is not None and (diverged := cli.last.losses.diverged):
         raise UserError(diverged)
     return 0
+
+
+def _write_report(cli: TrainerCLI) -> None:
+    """Writes the report of the run; what fails costs a line, not the run."""
+    run = cli.run_dir.parent.parent if cli.run_dir.parent.name == "eval" else cli.run_dir
+    if not (run / "config.yaml").is_file() or os.environ.get("CAPTION_REPORT") == "off":
+        return
+    from commands.report import write_report
+    from commands.run_report.content import LiveData
+
+    try:
+        say(f"report: {write_report(run, live=LiveData(cli.run_dir, cli.datamodule))}")
+    except Exception as error:  # results are written; a page about them is no reason to fail
+        if os.environ.get("CAPTION_DEBUG"):
+            raise
+        say(f"warning: no report was written ({' '.join(str(error).split())})", err=True)
 
 
 def _run(args: list[str], signals: StopSignals) -> TrainerCLI:

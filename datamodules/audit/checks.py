@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import DataError
@@ -50,7 +50,7 @@ def check_data(
         for split in SPLITS:
             try:
                 examples[split] = data.load_examples(split)
-                findings.splits[split] = _statistics(examples[split])
+                findings.splits[split] = split_statistics(examples[split])
                 if not examples[split] and not problems:
                     data.report(Problem("file", f"{data.root}: no image in split '{split}'"))
             except DataError as error:
@@ -63,7 +63,7 @@ def check_data(
         del examples["test"]
     digests = _digests(examples, data.open_image, findings, progress)
     _compare_splits(examples, digests, findings)
-    _compare_captions(examples, findings)
+    findings.notes += shared_caption_notes(examples)
     if not any(problem.kind == "file" for problem in findings.problems):
         with data.collected_problems():  # they are known by now
             found, notes = data.check_facts()
@@ -119,18 +119,24 @@ def _compare_splits(examples: dict[str, list[Example]], digests: dict[ImageRef, 
         findings.notes.append(f"{count} images of {split} have the same pixels as another one there")
 
 
-def _compare_captions(examples: dict[str, list[Example]], findings: Findings) -> None:
-    """Notes how many captions of val and test stand word for word in train."""
+def shared_caption_notes(examples: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Says how many captions of val and test stand word for word in train.
+
+    Args:
+        examples: split to its examples.
+    """
+    notes = []
     train = {text.lower() for example in examples.get("train", []) for text in example.captions}
     for split in ("val", "test"):
         captions = [text.lower() for example in examples.get(split, []) for text in example.captions]
         shared = sum(text in train for text in captions)
         if shared and train:
-            findings.notes.append(f"{shared} of {len(captions)} captions of {split} also stand in train, word for word")
+            notes.append(f"{shared} of {len(captions)} captions of {split} also stand in train, word for word")
+    return notes
 
 
-def _statistics(examples: Sequence[Example]) -> dict[str, float]:
-    """Numbers for the table of splits."""
+def split_statistics(examples: Sequence[Example]) -> dict[str, float]:
+    """Numbers for the table of splits: images, captions, captions per image, words per caption."""
     counts = [len(example.captions) for example in examples] or [0]
     words = [len(text.split()) for example in examples for text in example.captions] or [0]
     return {

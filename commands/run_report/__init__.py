@@ -1,0 +1,1 @@
+"""What `cli.py report` is made of."""
