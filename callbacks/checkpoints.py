@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from callbacks.loss_watch import LossWatch, check_finite_weights
 from callbacks.stop_signals import StopSignals
-from core.checkpoints import load_values
+from core.checkpoints import load_values, way_on
 from core.errors import Interrupted, UserError
 from core.files import replacing
 from datamodules.loading.resume import pending_row, validation_follows
@@ -48,8 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
             raise UserError(
-                f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space or choose "
-                "another --run_dir, then resume with: python cli.py resume RUN"
+                f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space, then "
+                f"{way_on(target.parent.parent)}"
             ) from error
 
     def load_checkpoint(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.arguments import Parser
+from core.checkpoints import way_on
 from core.errors import UserError
 
 
@@ -25,10 +26,7 @@ def main(args: Sequence[str]) -> int:
     if not config.is_file():
         raise UserError(f"'{run}' is not a run folder: it has no config.yaml; give the folder that fit printed last")
     if not checkpoint.is_file():
-        raise UserError(
-            f"run '{run}' stopped before its first checkpoint ({checkpoint} is missing): start it again with "
-            f"python cli.py fit --config {config}"
-        )
+        raise UserError(f"run '{run}' stopped before its first checkpoint ({checkpoint} is missing): {way_on(run)}")
     from commands.trainer import runs, train
 
     runs.restore_threads(run)

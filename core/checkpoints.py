@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.errors import UserError, command
 from core.inputs import check_expansion, open_regular, reason
 from core.renamed import renamed_checkpoint
 
@@ -16,6 +16,15 @@ _BEST, _LAST = "best.ckpt", "last.ckpt"
 _NAMES = (_BEST, _LAST)
 _SLACK = 1 << 20
 """Bytes by which the parts of a checkpoint may exceed its file; nothing in it is compressed."""
+
+
+def way_on(run: Path) -> str:
+    """What to type to go on with a run that has stopped."""
+    if (run / "checkpoints" / _LAST).is_file():
+        return f"resume it: {command('resume', run)}"
+    if (run / "config.yaml").is_file():  # there is nothing to resume, and the folder is not written over
+        return f"start it again: {command('fit', '--config', run / 'config.yaml')}"
+    return "start again with the same command"
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -111,5 +120,6 @@ def _way_out(path: Path) -> str:
     if path.name == _BEST or not config.is_file():
         return f"'{other}' is intact: give that one"
     return (
-        f"'{other}' is older and intact: continue from it with python cli.py fit --config {config} --ckpt_path {other}"
+        f"'{other}' is older and intact: continue from it with "
+        f"{command('fit', '--config', config, '--ckpt_path', other)}"
     )

@@ -1,6 +1,7 @@
 """Errors that a user can fix: the command line prints them as one line, without a traceback."""
 
 import errno
+import shlex
 
 
 class UserError(ValueError):
@@ -27,6 +28,15 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, nobody may take it 
     def code(self) -> int:
         """Exit code of the process, as shells give it."""
         return 128 + self.number
+
+
+def command(*words: object) -> str:
+    """A command of this program, to be copied into a shell.
+
+    >>> command("resume", "my runs/one")
+    "python cli.py resume 'my runs/one'"
+    """
+    return f"python cli.py {shlex.join(map(str, words))}"
 
 
 def user_message(error: BaseException) -> str | None:

@@ -82,7 +82,9 @@ class FolderCaptions(CaptionDataModule):
             counts = split_counts(name for name, found in self._splits.items() for _ in found)
             way_out = f"name such a split in the captions, raise {split}_fraction, or add images"
             raise DataError(f"{self.root}: no image in split '{split}' ({counts}); {way_out}")
-        return find_images(records, self._folders(), self.report, keep_missing=self.on_bad_image == "skip")
+        return find_images(
+            records, self._folders(), self.report, keep_missing=self.on_bad_image == "skip", option="image_folder"
+        )
 
     def _read_splits(self) -> dict[str, list[Example]]:
         """Reads all records and sorts them by split."""

@@ -1,6 +1,7 @@
 """What every Lightning module shares: optimiser, randomness per step, evaluation loop, checkpoint contents."""
 
 import inspect
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -326,9 +327,11 @@ class BaseModule(LightningModule):
         self.resize_buffers(weights)
         wrong = names_that_differ(self.state_dict(), weights)
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):
+            run = (self._trainer and self._trainer.ckpt_path) or "RUN"
             raise UserError(
-                "the checkpoint was trained with another tokenizer or vocabulary than this data module has: use the "
-                "data settings of its run (config.yaml in the run folder), or start a new run with init_from"
+                "the checkpoint was trained with another tokenizer or vocabulary than this data module has: use its "
+                f"own with --data.init_args.tokenizer={shlex.quote(str(run))}, or start a new run "
+                "with init_from"
             )
         if wrong and self.strict_loading:
             raise UserError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from core.batch import Batch
-from core.errors import UserError
+from core.errors import UserError, command
 from core.inputs import WRONG_VALUES, damage
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from datamodules.readers.images import open_image, to_rgb
@@ -193,7 +193,8 @@ class LoadedClassifier(LoadedModel):
         else:
             classifier, self.threshold, self.reads_images, self.reads_text = module.image_classifier(), 0.5, True, False
         if classifier is None or not self.label_names:
-            way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else ""
+            way_out = "; python cli.py caption captions images with it" if isinstance(module, CaptioningModule) else ""
+            way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else way_out
             raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
         super().__init__(module, device, self.reads_images)
         self.classifier = classifier
@@ -254,7 +255,10 @@ def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> Load
     """
     module = load_module(path)
     if not isinstance(module, CaptioningModule):
-        raise UserError(f"'{path}' is of method '{module.method}', which writes no captions")
+        raise UserError(
+            f"'{path}' is of method '{module.method}', which writes no captions; a classifier labels images: "
+            f"{command('label', '--ckpt', path)}"
+        )
     with damage(path, "a captioner", "give another run", causes=WRONG_VALUES):
         return LoadedCaptioner(module, device)
 

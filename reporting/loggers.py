@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
+from core.checkpoints import way_on
 from core.errors import UserError
 from core.files import replacing, write_json
 from core.inputs import read_object
@@ -87,7 +88,7 @@ class CSVFile(Logger):
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
-                f"then resume with: python cli.py resume {self.path.parent}"
+                f"then {way_on(self.path.parent)}"
             ) from error
         self._started, self._rows = True, []
 

@@ -88,7 +88,8 @@ def test_before_the_first_checkpoint_there_is_nothing_to_resume(monkeypatch, cap
     monkeypatch.setenv("SIGNAL_NAME", "SIGTERM")
     monkeypatch.setenv("SIGNAL_AT", "val0")
     assert run(config, tmp_path / "run") == 143
-    assert "before the first checkpoint: start again with the same command" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"before the first checkpoint: start it again: python cli.py fit --config {tmp_path}/run/config.yaml" in err
 
 
 def test_a_requeued_job_resumes_in_its_folder(monkeypatch, capsys, config, alone, tmp_path):

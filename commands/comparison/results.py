@@ -9,7 +9,7 @@ from typing import Any, Literal
 from commands.comparison.data import Section, data_of_files, evaluated_data, option_values, options
 from commands.comparison.metrics_table import OWN, Scores, merge_baselines, read_metrics
 from commands.stage_state import command_words, read_state
-from core.errors import UserError
+from core.errors import UserError, command
 from core.inputs import parse_json, read_text, shown
 from core.metric_rows import read_metric_rows
 from core.renamed import renamed_metric
@@ -147,8 +147,8 @@ def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
         return Result(name, place, run, split, own, rows, config)
     metrics = best_validation(folder) if split == "val" else {}
     if not metrics:
-        command = f"python cli.py {'test' if split == 'test' else 'validate'} --ckpt_path {folder}"
-        raise UserError(f"'{folder}' was not evaluated on the {split} split: run {command}, or choose another --split")
+        evaluate = command("test" if split == "test" else "validate", "--ckpt_path", folder)
+        raise UserError(f"'{folder}' was not evaluated on the {split} split: run {evaluate}, or choose another --split")
     config = read_config(folder)
     if not trust:
         _check_trusted(folder, config, ())

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from core.checkpoints import find_checkpoint
+from core.checkpoints import find_checkpoint, way_on
 from core.errors import Interrupted, UserError
 from core.files import write_json
 from core.locks import FolderLock, make_new_folder
@@ -71,8 +71,8 @@ def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list
     resumes = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
     if not resumes and (folder / "config.yaml").exists():
         raise UserError(
-            f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or resume "
-            f"it: python cli.py resume {folder}"
+            f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or "
+            f"{way_on(folder)}"
         )
     return folder, checkpoint
 
@@ -115,9 +115,9 @@ def interrupted(stop: Interrupted) -> Interrupted:
     folder = Path(os.environ.get(_CHILD, "").partition(":")[2])
     saved = f", {stop.message}" if stop.message else ""
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        text = f"interrupted by {name}{saved}: resume with python cli.py resume {folder}"
+        text = f"interrupted by {name}{saved}: {way_on(folder)}"
     else:
-        text = f"interrupted by {name} before the first checkpoint: start again with the same command"
+        text = f"interrupted by {name} before the first checkpoint: {way_on(folder)}"
     if name == "SIGUSR1" and (job := cluster_job()) is not None:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         text += "; the job is queued again" if done.returncode == 0 else f"; scontrol requeue: {done.stderr.strip()}"

@@ -26,7 +26,7 @@ def image_folders(root: Path, given: str | None) -> list[Path]:
 
 
 def find_images(
-    records: Iterable[Example], folders: Sequence[Path], report: Report, *, keep_missing: bool = False
+    records: Iterable[Example], folders: Sequence[Path], report: Report, *, keep_missing: bool = False, option: str = ""
 ) -> list[Example]:
     """Finds the image file of every record.
 
@@ -35,6 +35,7 @@ def find_images(
         folders: where images may be; an exact name in any of them goes before another ending in the first.
         report: what is done about a missing image.
         keep_missing: keep such records instead, since bad images are going to be skipped later.
+        option: of the data module that names a folder of the images; empty: it has none.
 
     Returns:
         The records in their order with the path of the file that exists.
@@ -46,7 +47,8 @@ def find_images(
         path = path or next((other for folder in folders if (other := find_image(folder, name))), None)
         if path is None:
             if not keep_missing:
-                way_out = "put it there, remove the record, or pass on_bad_image=skip"
+                elsewhere = f" set {option} to the folder that has it," if option else ""
+                way_out = f"put it there,{elsewhere} remove the record, or pass on_bad_image=skip"
                 report(Problem("missing", f"{record.origin}: no image file {name} in {listed(folders)}; {way_out}"))
                 continue
             path = folders[0] / name
