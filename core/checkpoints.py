@@ -110,11 +110,15 @@ def _check_parts(path: Path) -> None:
 def _way_out(path: Path) -> str:
     """What to do instead of a damaged checkpoint: use the intact one beside it, if there is one."""
     other = path.with_name(_BEST if path.name == _LAST else _LAST)
+    if path.name not in _NAMES:
+        return "give another one"
     try:
-        if path.name not in _NAMES:
-            return "give another one"
         _check_parts(other)
     except Exception:
+        whole = False
+    else:
+        whole = zipfile.is_zipfile(other)
+    if not whole:
         return "give another one, or train again"
     config = path.parent.parent / "config.yaml"
     if path.name == _BEST or not config.is_file():

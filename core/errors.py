@@ -3,9 +3,17 @@
 import errno
 import shlex
 
+_LONGEST = 1500
+"""Characters of a message."""
+
 
 class UserError(ValueError):
     """A wrong value, file or setting. The message names it, says what was expected and the way out."""
+
+    def __str__(self) -> str:
+        """The message, the middle of a very long one left out: it may repeat what a damaged file holds."""
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 + 5 :]}"
 
 
 class DataError(UserError):

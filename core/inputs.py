@@ -122,9 +122,7 @@ def parse_json(text: str, path: str | Path, kind: type[UserError] = DataError) -
     Raises:
         UserError: of that kind: it is broken; the message has line and column and says whether it was cut off.
     """
-    if "\\u" in text and (half := _HALF.search(text)):
-        line = text.count("\n", 0, half.start()) + 1
-        raise kind(f"{path}, line {line}: {half[1]} is half of a character; correct the file")
+    check_halves(text, path, kind)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -136,6 +134,13 @@ def parse_json(text: str, path: str | Path, kind: type[UserError] = DataError) -
         raise kind(f"{path}: JSON is nested too deeply; is it the right file?") from error
     except ValueError as error:  # an integer of thousands of digits
         raise kind(f"{path}: a number cannot be read ({reason(error)}); correct the file") from error
+
+
+def check_halves(text: str, path: str | Path, kind: type[UserError] = DataError) -> None:
+    """Refuses JSON with half of a character, which Python reads and no encoding can write; as for `parse_json`."""
+    if "\\u" in text and (half := _HALF.search(text)):
+        line = text.count("\n", 0, half.start()) + 1
+        raise kind(f"{path}, line {line}: {half[1]} is half of a character; correct the file")
 
 
 def read_object(path: Path, way_out: str, required: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -182,12 +187,14 @@ def damage(
         causes: errors that mean a damaged file, where others may have other reasons.
 
     Raises:
-        UserError: of that kind; those raised inside pass through.
+        UserError: of that kind; those raised inside pass through, with the file's name if they lack it.
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise kind(f"{path}: {error}") from error
     except BaseException as error:
         # a panic of a library in Rust is no Exception
         if not isinstance(error, causes) and type(error).__name__ != "PanicException":
@@ -249,8 +256,8 @@ def _check_regular(mode: int, path: str | Path, expected: str, kind: type[UserEr
 def reason(error: BaseException) -> str:
     """A library's message in one line, without its advice to lower the guard."""
     text = " ".join(str(error).split())
-    if "weights_only" in text or "Weights only" in text:
-        return "it holds more than tensors and plain values, or is damaged"
+    if any(word in text for word in ("weights_only", "Weights only", "allow_pickle", "trust_remote_code")):
+        return "it holds more than plain values, or is damaged"
     if isinstance(error, MemoryError):
         return "it claims more than fits into the memory"
     if isinstance(error, RecursionError):

@@ -33,9 +33,10 @@ def parse_yaml(text: str, name: str, loader: type[yaml.SafeLoader] = yaml.SafeLo
     """Parses YAML; arguments and errors as for `read_yaml`."""
     if len(text) > _LARGEST:
         raise UserError(f"{name}: {len(text)} characters of YAML: expected a configuration of at most {_LARGEST}")
-    reader = loader(text)
+    reader = None
     try:
         _check_depth(text, name, loader)
+        reader = loader(text)
         node = reader.get_single_node()
         if node is None:
             return None
@@ -51,7 +52,8 @@ def parse_yaml(text: str, name: str, loader: type[yaml.SafeLoader] = yaml.SafeLo
     except (ValueError, TypeError) as error:  # a date that does not exist, a key that is a list
         raise UserError(f"{name}: a value cannot be read ({error}); write it in quotes") from error
     finally:
-        reader.dispose()
+        if reader is not None:
+            reader.dispose()
 
 
 def _text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import json
 import os
 import random
 import socket
@@ -128,23 +127,18 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def wrong_documents(document: Any) -> Iterator[tuple[str, Any]]:
+def wrong_documents(document: Any, values: tuple[Any, ...] = WRONG) -> Iterator[tuple[str, Any]]:
     """The document with one value replaced or one key taken out, each with what was done."""
     for place in list(_places(document)):
-        for value in WRONG:
+        for value in values:
             changed = copy.deepcopy(document)
             _inner(changed, place[:-1])[place[-1]] = copy.deepcopy(value)
             yield f"{place} = {repr(value)[:20]}", changed
         changed = copy.deepcopy(document)
         del _inner(changed, place[:-1])[place[-1]]
         yield f"without {place}", changed
-    for value in WRONG:
+    for value in values:
         yield f"all = {repr(value)[:20]}", value
-
-
-def as_json(value: Any) -> str:
-    """JSON, halves of characters and numbers without end included."""
-    return json.dumps(value)
 
 
 def _places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

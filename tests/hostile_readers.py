@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel
 
 from callbacks.checkpoints import AtomicCheckpointIO
+from commands import stage_state
 from commands.comparison.metrics_table import read_metrics
 from commands.comparison.results import Result, curves, read_config
 from commands.comparison.results import read_predictions as predictions_of_run
@@ -26,7 +27,6 @@ from commands.recipes.document import resolve
 from commands.recipes.inputs import Digests
 from commands.recipes.reading import read_document
 from commands.score_files import read_predictions, read_references
-from commands.stage_state import read_state
 from commands.trainer.config_files import check_files
 from commands.trainer.old_names import NewNames
 from core.locks import read_owner
@@ -81,9 +81,10 @@ class Reader:
 
 
 def pictures(folder: Path) -> None:
-    (folder / "images").mkdir(exist_ok=True)
-    for name in PICTURES:
-        Image.new("RGB", (6, 4), "red").save(folder / "images" / name)
+    for place in ("images", "images/train2017", "images/val2017"):  # the last two are COCO's
+        (folder / place).mkdir(exist_ok=True)
+        for name in PICTURES:
+            Image.new("RGB", (6, 4), "red").save(folder / place / name)
 
 
 def image(file: str, mode: str = "RGB") -> Reader:
@@ -295,6 +296,8 @@ def splits_file(folder: Path) -> object:
     return kept_splits(keys, [(1.0,)] * 9, (0.2, 0.2), 0, None, 0, folder / "s.json")
 
 
+TABLE = "image,caption\n" + "".join(f"{name},{CAPTIONS[place]}\n" for place, name in enumerate(PICTURES))
+
 READERS: tuple[Reader, ...] = (
     *(image(f"x.{suffix}") for suffix in ("png", "jpg", "webp", "gif", "bmp", "tif", "ppm")),
     image("grey.png", "I;16"),
@@ -327,10 +330,10 @@ READERS: tuple[Reader, ...] = (
     text(
         "table",
         "captions.csv",
-        "image,caption\n" + "".join(f"{n},{c}\n" for n, c in zip(PICTURES, CAPTIONS, strict=True)),
+        TABLE,
         data(FolderCaptions),
         True,
-    ),  # fmt: skip
+    ),
     text("JSON lines", "captions.jsonl", "\n".join(map(json.dumps, LINES)) + "\n", data(FolderCaptions), True),
     text("JSON list", "captions.json", json.dumps(LINES), data(FolderCaptions), True),
     Reader("Flickr8k", "Flickr8k.token.txt", make_flickr, data(Flickr8k)),
@@ -342,20 +345,20 @@ READERS: tuple[Reader, ...] = (
         "multilabels.txt",
         "image\tsea\tsky\na\t1\t0\nb\t0\t1\n",
         lambda folder: read_label_table(folder / "multilabels.txt"),
-    ),  # fmt: skip
+    ),
     text(
         "index.csv",
         "index.csv",
         "filename,image,name,class\na.tif,b/a.tif,a,sea\n",
         lambda folder: image_names(folder, ["a.tif", "b.tif"], False),
-    ),  # fmt: skip
+    ),
     text("Socratis", "imCaptionEmotionExplanation_formatted.json", json.dumps(SOCRATIS), data(Socratis)),
     text(
         "cleaned Socratis",
         "cleaned_data.csv",
         "image_name,caption,emotions\n" + "".join(f"{n}.png,c {n},\"['sad', 'calm']\"\n" for n in range(12)),
         data(Socratis),
-    ),  # fmt: skip
+    ),
     Reader("probabilities", "rank000-00000.parquet", make_probabilities, read_probabilities),
     text("predictions", "p.json", json.dumps(PREDICTED), lambda folder: read_predictions(folder / "p.json")),
     text("references", "r.json", json.dumps(COCO), references_of),
@@ -367,7 +370,7 @@ READERS: tuple[Reader, ...] = (
     text("config.yaml in compare", "config.yaml", yaml.safe_dump(CONFIG), read_config),
     text("config.yaml", "config.yaml", yaml.safe_dump(CONFIG), configuration),
     text("recipe", "r.yaml", yaml.safe_dump(RECIPE), recipe),
-    text("stage.json", "stage.json", json.dumps(STAGE), read_state),
+    text("stage.json", "stage.json", json.dumps(STAGE), stage_state.read_state),
     text("digests", "notes.json", json.dumps({"x": [1, 2, "d"]}), lambda folder: Digests(folder / "notes.json")),
     text("owner", ".owner", json.dumps({"pid": 1, "host": "x"}), read_owner),
     text("splits", "s.json", json.dumps({str(n): ("train", "val", "test")[n % 3] for n in range(9)}), splits_file),
@@ -377,7 +380,7 @@ READERS: tuple[Reader, ...] = (
         "x.ckpt",
         make_checkpoint,
         lambda folder: AtomicCheckpointIO().load_checkpoint(folder / "x.ckpt"),
-    ),  # fmt: skip
+    ),
 )
 """All of them."""
 

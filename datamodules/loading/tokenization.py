@@ -164,6 +164,7 @@ class BPETokenizer:
         with damage(f"tokenizer '{source}'", "a tokenizer", _WAYS_OUT):
             loaded = _loaded(source)
             described = loaded.backend_tokenizer.to_str()
+            loaded.backend_tokenizer.encode("\u2603")  # fails now when it has no piece for what it does not know
         # BERT's texts stand between [CLS] and [SEP], which is what it calls them
         bos, eos = loaded.bos_token or loaded.cls_token, loaded.eos_token or loaded.sep_token
         if len(loaded) <= len(loaded.all_special_tokens) or eos is None:

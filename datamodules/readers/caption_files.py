@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import DataError
-from core.inputs import parse_json, read_text
+from core.inputs import check_halves, parse_json, read_text
 from datamodules.readers.caption_json import read_coco, read_karpathy
 from datamodules.readers.caption_tables import json_records, table_records
 from datamodules.readers.records import Columns, Example, Report, fail
@@ -59,6 +59,7 @@ def _detect(text: str, path: Path) -> tuple[Format, Any]:
         raise DataError(f"{path}: the file is empty; expected captions as CSV, JSON lines, COCO or Karpathy JSON")
     if body[0] not in "{[":
         return "table", None
+    check_halves(text, path)
     first_line = body.split("\n", 1)[0]
     try:
         first = json.loads(first_line)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import DataError, UserError
+from core.inputs import reason
 from core.text import log_of
 from datamodules.stored_features.arrays import map_array
 
@@ -48,7 +49,7 @@ class FeatureStore(Sequence[Tensor]):
             array = map_array(path)
         except Exception as error:  # a broken header raises a dozen types
             raise UserError(
-                f"feature store {self.folder} is damaged ({error}); remove the folder, and it is made again"
+                f"feature store {self.folder} is damaged ({reason(error)}); remove the folder, and it is made again"
             ) from error
         return torch.from_numpy(np.asarray(array))
 
