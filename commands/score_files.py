@@ -11,7 +11,7 @@ from typing import Any
 
 from core.csv_files import csv_text
 from core.errors import DataError, UserError
-from core.inputs import parse_json, read_text
+from core.inputs import parse_json, read_text, shown
 from datamodules.readers.records import Problem, has_keys
 from metrics.captions import SCORES, ImageScores
 
@@ -127,7 +127,10 @@ def _require(record: Any, keys: dict[str, tuple[type, ...]], where: str) -> None
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (RecursionError, ValueError):
+        text = shown(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -4,10 +4,13 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# hypothesis keeps tables there, by default in the checkout
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "captioners-hypothesis"))
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["CAPTION_REPORT"] = "off"  # a page at the end of every run would take minutes; its tests ask for it
 # tokenizers below 0.23 print a remark whenever a process is started after they used threads

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
+from core.inputs import shown
 from core.safe_yaml import read_yaml
 
 _SECTIONS = ("vars", "groups", "stages", "summary")
@@ -173,7 +174,7 @@ def read_texts(value: Any, where: str, path: Path) -> list[str]:
         try:
             return shlex.split(value)
         except ValueError as error:
-            raise UserError(f"{path}: {where}: cannot be split into arguments ({error}): {value:.60}") from error
+            raise UserError(f"{path}: {where}: cannot be split into arguments ({error}): {shown(value, 60)}") from error
     if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
         return [as_text(item) for item in value]
     raise UserError(f"{path}: {where}: expected a string or a list of strings, found {value!r:.60}")

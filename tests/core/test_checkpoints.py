@@ -25,10 +25,11 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
         changed[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
         path.write_bytes(changed)
         try:
-            assert same(read_checkpoint(path), VALUES)
-        except UserError as error:
-            assert str(path) in str(error)
+            found = read_checkpoint(path)
+        except UserError:
             noticed += 1
+        else:
+            assert same(found, VALUES)
     assert noticed > 270  # the others are in gaps between the parts, which nothing reads
 
 
