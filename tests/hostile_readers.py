@@ -53,9 +53,26 @@ from networks.decoders.word_vectors import read_word_vectors
 from networks.emotion.bert import bert_config, load_word_embeddings
 from networks.layers.weights import read_state
 from reporting.loggers import CSVFile, read_facts
-
-CAPTIONS = ["a red dog runs", "two dogs and a cat", "the sea"]
-PICTURES = ["a.png", "b.png", "c.png"]
+from tests.hostile_documents import (
+    CAPTIONS,
+    COCO,
+    CONFIG,
+    KARPATHY,
+    LABELS,
+    LINES,
+    LISTS,
+    METRICS,
+    PICTURES,
+    PREDICTED,
+    RECIPE,
+    ROWS,
+    RUN,
+    SOCRATIS,
+    STAGE,
+    TABLE,
+    TOKENS,
+    WORDS,
+)
 
 
 @dataclass(frozen=True)
@@ -67,14 +84,12 @@ class Reader:
         file: name of the file that is damaged, below the folder, or its pattern.
         make: writes it, and what it needs beside it, into a folder.
         read: reads the folder.
-        mended: a damaged file is made again without a word.
     """
 
     name: str
     file: str
     make: Callable[[Path], object]
     read: Callable[[Path], object]
-    mended: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -103,7 +118,7 @@ def text(name: str, file: str, content: str, read: Callable[[Path], object], wit
         if with_pictures:
             pictures(folder)
 
-    return Reader(name, file, make, read, mended=file in ("notes.json", ".owner"))
+    return Reader(name, file, make, read)
 
 
 def data(kind: Callable[..., Any], **options: Any) -> Callable[[Path], object]:
@@ -114,51 +129,6 @@ def data(kind: Callable[..., Any], **options: Any) -> Callable[[Path], object]:
         return [module.load_examples(split) for split in ("train", "val", "test")]
 
     return read
-
-
-COCO = {
-    "images": [{"id": place, "file_name": name} for place, name in enumerate(PICTURES)],
-    "annotations": [{"id": 9 - place, "image_id": place, "caption": CAPTIONS[place]} for place in range(3)],
-}
-KARPATHY = {
-    "dataset": "ucm",
-    "images": [
-        {
-            "filename": name,
-            "filepath": "",
-            "imgid": place,
-            "split": ("train", "val", "test")[place],
-            "sentids": [place],
-            "sentences": [{"raw": CAPTIONS[place], "tokens": CAPTIONS[place].split(), "sentid": place, "imgid": place}],
-        }
-        for place, name in enumerate(PICTURES)
-    ],
-}
-LINES = [{"image": name, "caption": CAPTIONS[place]} for place, name in enumerate(PICTURES)]
-LABELS = [{"id": n, "caption": CAPTIONS[n], "labels": ["sad", "calm"][: n + 1], "split": s}
-          for n, s in enumerate(("train", "val", "test"))]  # fmt: skip
-SOCRATIS = {f"id{n}": [[f"{n}.png", CAPTIONS[n % 3], ["sad", "calm", ""], ["", "", ""], {}]] for n in range(12)}
-STAGE = {
-    "status": "done", "mark": "m", "command": "python cli.py test", "started": "now", "seconds": 3.0,
-    "fingerprint": {"words": ["test"], "files": {"a": "b"}, "stages": {"c": "d"}},
-}  # fmt: skip
-RECIPE = {
-    "about": "x", "vars": {"seed": 1},
-    "stages": {"a": {"command": "fit --config x.yaml --seed ${seed}"}, "b": {"command": ["test", "${a.run}"]}},
-    "summary": {"rows": ["b"], "metrics": ["bleu4"], "compare": [["a", "b"]]},
-}  # fmt: skip
-CONFIG = {
-    "seed_everything": 1, "trainer": {"max_epochs": 1},
-    "model": {"class_path": "lightning_modules.AttentionRNN", "init_args": {"lr": 0.1}},
-    "data": {"class_path": "datamodules.scenes.SceneCaptions", "init_args": {"num_train": 2}},
-}  # fmt: skip
-TOKENS = "".join(f"{name}#0\t{CAPTIONS[place]}\n" for place, name in enumerate(PICTURES))
-LISTS = ("Flickr_8k.trainImages.txt", "Flickr_8k.devImages.txt", "Flickr_8k.testImages.txt")
-RUN = {"command": "cli.py fit", "threads": 1, "wandb_id": "x", "job": None}
-METRICS = {"this model": {"bleu4": 0.5, "cider_d": 1.0}, "constant caption": {"bleu4": 0.1}}
-PREDICTED = [{"image_id": n, "caption": CAPTIONS[n]} for n in range(3)]
-ROWS = "step,epoch,loss\n1,0,2.5\n2,0,\n3,1,2.25\n"
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "runs"]
 
 
 def make_flickr(folder: Path) -> None:
@@ -186,9 +156,10 @@ def recipe(folder: Path) -> object:
 
 
 def configuration(folder: Path) -> object:
-    check_files([str(folder / "config.yaml")])
+    file = str(folder / "config.yaml")
+    check_files([file])
     with NewNames() as names:
-        return names.arguments(["fit", "--config", str(folder / "config.yaml")])
+        return names.arguments(["fit", "--config", file])
 
 
 def tsv_line(name: str) -> str:
@@ -296,8 +267,6 @@ def splits_file(folder: Path) -> object:
     return kept_splits(keys, [(1.0,)] * 9, (0.2, 0.2), 0, None, 0, folder / "s.json")
 
 
-TABLE = "image,caption\n" + "".join(f"{name},{CAPTIONS[place]}\n" for place, name in enumerate(PICTURES))
-
 READERS: tuple[Reader, ...] = (
     *(image(f"x.{suffix}") for suffix in ("png", "jpg", "webp", "gif", "bmp", "tif", "ppm")),
     image("grey.png", "I;16"),
@@ -322,7 +291,7 @@ READERS: tuple[Reader, ...] = (
     Reader("tokenizer", "tokenizer.json", make_tokenizer, read_tokenizer),
     Reader("configuration of a tokenizer", "tokenizer_config.json", make_tokenizer, read_tokenizer),
     text("vocabulary of BERT", "vocab.txt", "\n".join(WORDS) + "\n", read_tokenizer),
-    Reader("vocabulary", "vocabulary*.json", vocabulary, vocabulary, mended=True),
+    Reader("vocabulary", "vocabulary*.json", vocabulary, vocabulary),
     text("COCO", "annotations.json", json.dumps(COCO), data(FolderCaptions), True),
     text("Karpathy", "dataset.json", json.dumps(KARPATHY), data(FolderCaptions), True),
     text("Karpathy of COCO", "k.json", json.dumps(KARPATHY), data(COCOCaptions, karpathy="k.json"), True),
