@@ -130,6 +130,6 @@ class Socratis(LabelledDataModule):
             if (self.root / name).is_file():
                 return self.root / name
         raise DataError(
-            f"{self.root}: neither {RAW_FILE} nor {CLEANED_FILE} is there; put one of them there, or set "
-            "annotations_file"
+            f"{self.root}: neither {RAW_FILE} nor {CLEANED_FILE} is there; the former is in the GitHub repository "
+            f"{_SOURCE}, whose README links the images: put both there, or set annotations_file"
         )

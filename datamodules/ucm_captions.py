@@ -157,7 +157,8 @@ class UCMCaptions(CaptionDataModule):
             raise DataError(f"{self.root}: {names} may all be the annotations; set captions_file to one of them")
         raise DataError(
             f"{self.root / _ANNOTATIONS[0]}: no such file; expected dataset.json (or dataset_NAME.json) of "
-            "UCM-Captions, RSICD or Sydney-Captions and a folder of images in the root"
+            "UCM-Captions, RSICD or Sydney-Captions and a folder of images in the root; where they can be had: python "
+            f"cli.py data prepare ucm_captions --root {self.root}"
         )
 
     def _folders(self) -> list[Path]:
