@@ -1,13 +1,17 @@
-"""The overlays in experiments/overlays/as_published hold the published values, number by number.
+"""The overlays in experiments/overlays/as_published and the recipes on them hold the published values, number by number.
 
-The table is the list of the sources, written down apart from the overlays. What is compared is what the command line
-makes of experiment and overlay, defaults of the classes included.
+The table is the list of the sources, written down apart from both. What is compared is what the command line makes of
+experiment, overlay and the recipe's own words, defaults of the classes included.
 """
+
+from pathlib import Path
 
 import pytest
 import yaml
 
 import cli
+from commands.recipes.document import resolve
+from commands.recipes.reading import read_document
 from tests.conftest import ROOT
 
 EXPERIMENTS = ROOT / "experiments"
@@ -36,6 +40,52 @@ SENTENCE_CODE = {
     "model.layers": 2,
     "model.cell": "lstm",
     "model.code": "states",
+}
+
+VISUAL_BERT_WEIGHTS = {"model.architecture": "visual_bert", "model.weights": "uclanlp/visualbert-vqa-coco-pre"}
+VISUAL_BERT = {**VISUAL_BERT_WEIGHTS, "data.tokenizer": "google-bert/bert-base-uncased"}
+REGIONS = {"data.encoder": "torchvision/resnet50", "data.encoder_weights": "imagenet"}
+STUDENT = {
+    "trainer.max_epochs": 1,
+    "trainer.gradient_clip_val": None,
+    "model.convolutions": [16, 32, 64],
+    "model.fusion_dim": 512,
+    "model.loss": "bce",
+    "model.dropout": 0.0,
+    "model.prior_bias": False,
+    "data.targets": "hard",
+    "data.per_image": 4,
+    "data.per_label": None,
+    "data.threshold": None,
+    "data.sample_fraction": 0.1,
+    "data.sample_seed": 42,
+    "data.source.tokenizer": "google-bert/bert-base-uncased",
+    "data.source.max_tokens": 32,
+    "data.source.batch_size": 64,
+    "data.source.captions_per_image": "average",
+    **ADAM,
+}
+LIGHT = {
+    "model.architecture": "light",
+    "model.weights": "google-bert/bert-base-uncased",
+    "model.word_dim": 768,
+    "model.hidden_dim": 256,
+    "model.head_only": False,
+    "data.source.encoder": None,
+    "data.source.encoder_weights": None,
+}
+TRANSFER = {
+    "trainer.max_epochs": 10,
+    "trainer.gradient_clip_val": None,
+    "model.cut_depth": None,
+    "model.transfer_head": True,
+    "model.dropout": 0.0,
+    "model.prior_bias": False,
+    "data.max_tokens": 32,
+    "data.batch_size": 64,
+    **VISUAL_BERT,
+    **REGIONS,
+    **ADAM,
 }
 
 PUBLISHED = {
@@ -87,69 +137,58 @@ PUBLISHED = {
         "data.image_size": 380,
         "data.normalization": "advprop",
         "data.batch_size": 8,
+        "data.eval_batch_size": 16,
         "data.captions_per_image": 1,
         **ADAM,
     },
     "emotion_teacher": {
         "trainer.max_epochs": 50,
         "trainer.gradient_clip_val": None,
-        "model.architecture": "visual_bert",
-        "model.weights": "uclanlp/visualbert-vqa-coco-pre",
         "model.head_only": True,
         "model.loss": "bce",
         "model.lr": 0.01,
         "model.dropout": 0.0,
-        "data.tokenizer": "google-bert/bert-base-uncased",
+        "model.prior_bias": False,
         "data.max_tokens": 32,
         "data.batch_size": 64,
         "data.merge_synonyms": False,
+        **VISUAL_BERT,
+        **REGIONS,
         **ADAM,
     },
     "emotion_pseudo_labels": {
-        "model.architecture": "visual_bert",
-        "model.weights": "uclanlp/visualbert-vqa-coco-pre",
-        "data.tokenizer": "google-bert/bert-base-uncased",
         "data.max_tokens": 32,
         "data.captions_per_image": "average",
+        **VISUAL_BERT,
+        **REGIONS,
     },
-    "emotion_student": {
-        "trainer.max_epochs": 1,
-        "trainer.gradient_clip_val": None,
-        "model.architecture": "light",
+    "emotion_student": {**STUDENT, **LIGHT, "model.lr": 0.01, "model.lr_pretrained": 0.01},
+    "emotion_student of visual_bert": {
+        **STUDENT,
+        **VISUAL_BERT_WEIGHTS,
+        "model.head_only": True,
+        "model.lr": 0.1,  # in the code
+        "model.lr_pretrained": 0.1,
+        **{name.replace("data.", "data.source."): value for name, value in REGIONS.items()},
+    },
+    "emotion_student of bert_resnet": {
+        **STUDENT,
+        "model.architecture": "bert_resnet",
         "model.weights": "google-bert/bert-base-uncased",
-        "model.word_dim": 768,
-        "model.hidden_dim": 256,
+        "model.image_encoder": "torchvision/resnet50",
+        "model.image_weights": "imagenet",
+        "model.head_only": False,
         "model.lr": 0.01,
         "model.lr_pretrained": 0.01,
-        "model.loss": "bce",
-        "model.dropout": 0.0,
-        "data.targets": "hard",
-        "data.per_image": 4,
-        "data.per_label": None,
-        "data.threshold": None,
-        "data.sample_fraction": 0.1,
-        "data.sample_seed": 42,
-        "data.source.max_tokens": 32,
-        "data.source.batch_size": 64,
-        "data.source.captions_per_image": "average",
-        **ADAM,
+        "data.source.encoder": None,
+        "data.source.encoder_weights": None,
     },
-    "emotion_transfer": {
-        "trainer.max_epochs": 10,
-        "trainer.gradient_clip_val": None,
-        "model.cut_depth": None,
-        "model.transfer_head": True,
-        "model.freeze_transferred": False,
-        "model.architecture": "light",
-        "model.weights": "google-bert/bert-base-uncased",
-        "model.word_dim": 768,
-        "model.hidden_dim": 256,
+    "emotion_transfer": {**TRANSFER, "model.freeze_transferred": False, "model.lr": 0.1, "model.lr_pretrained": 0.1},
+    "emotion_transfer, AnB of light": {
+        **TRANSFER,
+        "model.freeze_transferred": True,
         "model.lr": 0.01,
         "model.lr_pretrained": 0.01,
-        "model.dropout": 0.0,
-        "data.max_tokens": 32,
-        "data.batch_size": 64,
-        **ADAM,
     },
     "ucm_text_autoencoder": {
         "trainer.max_epochs": 20 * CAPTIONS,
@@ -181,6 +220,7 @@ PUBLISHED = {
         "model.lr": 1e-3,
         "model.loss": "bce",
         "model.threshold": 0.6,
+        "data.batch_size": 32,
         "model.dihedral": False,
         "model.views": 1,
         "model.mixup": 0.0,
@@ -229,8 +269,43 @@ PUBLISHED = {
         **ADAM,
     },
 }
-GIVEN = {"emotion_student": ["--data.init_args.labels=PSEUDO"]}
-"""What has no default and is no setting of the paper."""
+EMOTIONS, UCM_RECIPE = "emotion_as_published", "ucm_as_published"
+STAGES = {
+    "emotion_teacher": (EMOTIONS, "teacher", {}),
+    "emotion_pseudo_labels": (EMOTIONS, "pseudo_labels", {}),
+    "emotion_student": (EMOTIONS, "student", {"architecture": "light"}),
+    "emotion_student of visual_bert": (EMOTIONS, "student", {}),
+    "emotion_student of bert_resnet": (EMOTIONS, "student", {"architecture": "bert_resnet"}),
+    "emotion_transfer": (EMOTIONS, "AnB+", {}),
+    "emotion_transfer, AnB of light": (EMOTIONS, "AnB", {"architecture": "light"}),
+    "ucm_text_autoencoder": (UCM_RECIPE, "text", {}),
+    "ucm_multilabel": (UCM_RECIPE, "labels", {}),
+    "ucm_distillation": (UCM_RECIPE, "distil_slow", {}),
+    "ucm_captioning": (UCM_RECIPE, "caption_slow", {}),
+}
+"""Recipe, stage and variables of the rows that are one stage of a recipe; the others are an experiment and its overlay."""
+OVERLAYS = sorted(FOLDER.glob("*.yaml"))
+PLACES = {
+    "seed_everything", "run_dir", "trainer.accelerator", "model.init_from", "model.text_from", "model.image_from",
+    "data.root", "data.labels", "data.source.root", "data.target.root",
+}  # fmt: skip
+"""What a recipe sets and no source gives."""
+
+
+def stages(recipe, **variables):
+    """The resolved stages of a recipe by their name."""
+    path = EXPERIMENTS / "recipes" / f"{recipe}.yaml"
+    return {stage.name: stage for stage in resolve(read_document(path), path, variables, Path("RUNS")).stages}
+
+
+def command(name):
+    """The words of a row, as for ``fit``."""
+    if name not in STAGES:
+        return ["--config", str(EXPERIMENTS / f"{name}.yaml"), "--config", str(FOLDER / f"{name}.yaml")]
+    recipe, stage, variables = STAGES[name]
+    _, *words = stages(recipe, **variables)[stage].command
+    at = [place for place, word in enumerate(words) if word in ("--ckpt_path", "--run_dir")]
+    return [word for place, word in enumerate(words) if place not in at and place - 1 not in at]
 
 
 def settings(content, prefix=""):
@@ -247,24 +322,48 @@ def settings(content, prefix=""):
 
 
 def test_every_overlay_has_its_list():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(PUBLISHED)
+    assert {path.stem for path in OVERLAYS} == {name for name in PUBLISHED if " " not in name}
+    assert set(STAGES) | {"attention_rnn", "dual_transfer"} == set(PUBLISHED)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_setting_of_the_overlay_is_in_the_list(name):
-    given = settings(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_overlay_alone_has_the_published_values(path):
+    given = settings(yaml.safe_load(path.read_text()))
     assert given
-    assert set(given) - set(PUBLISHED[name]) == set()
+    assert {key: PUBLISHED[path.stem].get(key, "not there") for key in given} == given
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_setting_of_the_recipe_is_in_the_list(name):
+    options = {word[2:].partition("=")[0].replace("init_args.", "") for word in command(name) if "=" in word}
+    assert options - PLACES - set(PUBLISHED[name]) == set()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_settings_are_the_published_ones(monkeypatch, capsys, name):
     monkeypatch.chdir(ROOT)
-    files = [EXPERIMENTS / f"{name}.yaml", FOLDER / f"{name}.yaml"]
-    configs = [word for path in files for word in ("--config", str(path))]
     with pytest.raises(SystemExit) as end:
-        cli.main(["fit", *configs, *GIVEN.get(name, []), "--print_config"])
+        cli.main(["fit", *command(name), "--print_config"])
     assert not end.value.code
     resolved = settings(yaml.safe_load(capsys.readouterr().out))
     published = PUBLISHED[name]
     assert {key: resolved.get(key, "not there") for key in published} == published
+
+
+def test_recipes_end_where_the_papers_do():
+    """Published rows are of the last epoch, the emotions' of the training rows; every arm starts where it says."""
+    found = stages(EMOTIONS)
+    for arm in ("AnB", "AnB+"):
+        assert found[f"train_{arm}"].command[:4] == (
+            "test", "--ckpt_path", f"RUNS/seed-42/{arm}/checkpoints/last.ckpt", "--data.init_args.evaluate_on=train"
+        )  # fmt: skip
+        assert "--model.init_args.init_from=RUNS/seed-42/student" in found[arm].command
+    assert "RUNS/seed-42/teacher/checkpoints/last.ckpt" in found["pseudo_labels"].command
+    found = stages(UCM_RECIPE)
+    rates = {"frozen": 0, "slow": 0.01, "same": 1}
+    for arm, rate in rates.items():
+        assert f"--model.init_args.text_lr_factor={rate}" in found[f"distil_{arm}"].command
+        assert f"--model.init_args.image_from=RUNS/seed-17/distil_{arm}" in found[f"caption_{arm}"].command
+        assert found[f"test_caption_{arm}"].command[2] == f"RUNS/seed-17/caption_{arm}/checkpoints/last.ckpt"
+    for name in ("distil_slow", "caption_control"):
+        assert "--model.init_args.image_from=RUNS/seed-17/labels" in found[name].command

@@ -41,6 +41,11 @@ class OneLineParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """See jsonargparse, which writes a ``null`` for an object inside an object as ``None`` when it goes deeper."""
+        deeper = isinstance(args, list) and len(args) == 1 and args[0].endswith("=None")
+        return super().parse_args([args[0].removesuffix("None") + "null"] if deeper else args, *rest, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the message as the user's error."""
         if "the following arguments are required" in message and re.search(r"\b(model|data)\b", message):
