@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from core.cache import default_cache_dir
 from core.errors import DataError
@@ -55,6 +55,9 @@ class LabelledDataModule(CaptionDataModule):
         self._records: dict[Split, list[Example]] | None = None
         self._paths: dict[str | int, str | None] = {}
 
+    images_origin: ClassVar[str] = ""
+    """Where the images can be had, for the message about a missing one."""
+
     @abstractmethod
     def annotations(self) -> Path:
         """The file of annotations.
@@ -82,6 +85,7 @@ class LabelledDataModule(CaptionDataModule):
             self.captions_only if self.feature_source.encoder is None else False,
             keep_missing=self.on_bad_image == "skip",
             needs_none=self.feature_source.regions is not None,
+            origin=self.images_origin,
         )
         if self._records is None:
             records = self.read_records()

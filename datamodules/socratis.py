@@ -21,6 +21,7 @@ from datamodules.readers.socratis_cleaning import (
 
 RAW_FILE = "imCaptionEmotionExplanation_formatted.json"
 CLEANED_FILE = "cleaned_data.csv"
+_SOURCE = "arijitray1993/socratis"
 
 
 class Socratis(LabelledDataModule):
@@ -69,6 +70,8 @@ class Socratis(LabelledDataModule):
             wrong = f"encoder={source.encoder}" if source.encoder is not None else f"regions={source.regions}"
             raise UserError(f"captions_only is true with {wrong}: set one of the two off")
         self.annotations_file, self.merge_synonyms = annotations_file, merge_synonyms
+
+    images_origin = f"the README of the GitHub repository {_SOURCE} links the images"
 
     @property
     def label_names(self) -> tuple[str, ...]:

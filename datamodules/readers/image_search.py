@@ -71,12 +71,14 @@ class ImageSearch:
             exist, the data set is read without images.
         keep_missing: keep the path of a missing image, since bad ones are going to be skipped later.
         needs_none: the images are not read anyway, since their region features are.
+        origin: where the images can be had, for messages.
     """
 
     folders: Sequence[Path]
     captions_only: bool | None = None
     keep_missing: bool = False
     needs_none: bool = False
+    origin: str = ""
 
     def find(self, records: Sequence[Example], name: str) -> dict[str | int, str | None]:
         """Path of every image by the record's id: None where it is missing, empty where none is needed.
@@ -120,7 +122,8 @@ class ImageSearch:
                 path = str(self.folders[0] / name)
             if path is None:
                 what = f"no image file {name} in {listed(self.folders)}" if name else "names no image"
-                way_out = "put it there, pass on_bad_image=skip, or captions_only=true for text alone"
+                there = f"put it there ({self.origin})" if self.origin else "put it there"
+                way_out = f"{there}, pass on_bad_image=skip, or captions_only=true for text alone"
                 report(Problem("missing", f"{record.origin}: {what}; {way_out}"))
                 continue
             examples.append(replace(record, image=ImageFile(path) if path else None))

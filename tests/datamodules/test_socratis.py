@@ -234,7 +234,7 @@ def test_over_all_folds_every_picture_is_test_once(tmp_path):
 def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
     data = Socratis(root=str(small(tmp_path)))
     assert all(example.image_name.endswith(".png") for split in SPLITS for example in data.examples(split))
-    item = Collate(0)([data._loader("val", data._sampler("val", False), None, False).dataset[0]])
+    item = Collate(0)([data.val_dataloader().dataset[0]])
     assert item["image"].shape == (1, 3, 224, 224)
 
 
