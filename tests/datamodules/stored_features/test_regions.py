@@ -85,7 +85,7 @@ def test_batches_have_the_longest_image_of_their_own_and_a_mask(tmp_path):
     assert (data.feature_dim, data.feature_grid) == (WIDTH, (1, 3))
     assert data.describe()["regions"] == {"files": "regions.tsv", "width": WIDTH}
     seen = 0
-    for batch in data._loader("train", data._sampler("train", shuffle=False), None, False):
+    for batch in data._loader("train", data._sampler("train", shuffle=False)):
         assert "image" not in batch
         first = int(batch["image_id"][0].removesuffix(".jpg"))
         counts = [COUNTS[first], COUNTS[first + 1]]

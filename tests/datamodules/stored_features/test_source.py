@@ -42,7 +42,7 @@ def test_rows_follow_the_sampler_in_workers_too(tmp_path):
     data.prepare_data()
     data.trainer = None
     store = data.features("train")
-    loader = data._loader("train", data._sampler("train", shuffle=True), None, augment=False)
+    loader = data._loader("train", data._sampler("train", shuffle=True))
     for batch in loader:
         for image_id, row in zip(batch["image_id"], batch["features"], strict=True):
             assert torch.equal(row, store[int(image_id)].float())
