@@ -1,4 +1,4 @@
-"""The overlays in experiments/overlays/as_published and the recipes on them hold the published values, number by number.
+"""The overlays in experiments/overlays/as_published, and the recipes on them, hold the published values.
 
 The table is the list of the sources, written down apart from both. What is compared is what the command line makes of
 experiment, overlay and the recipe's own words, defaults of the classes included.
@@ -283,7 +283,7 @@ STAGES = {
     "ucm_distillation": (UCM_RECIPE, "distil_slow", {}),
     "ucm_captioning": (UCM_RECIPE, "caption_slow", {}),
 }
-"""Recipe, stage and variables of the rows that are one stage of a recipe; the others are an experiment and its overlay."""
+"""Recipe, stage and variables of rows that are one stage of a recipe; the others are an experiment and its overlay."""
 OVERLAYS = sorted(FOLDER.glob("*.yaml"))
 PLACES = {
     "seed_everything", "run_dir", "trainer.accelerator", "model.init_from", "model.text_from", "model.image_from",
