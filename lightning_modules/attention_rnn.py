@@ -89,6 +89,7 @@ class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, Attendi
             tied_embeddings=tied_embeddings,
             pooled_side=self.pooled_side,
             start_pooling=start_pooling,
+            gradient_checkpointing=self.gradient_checkpointing,
             **self.token_ids,
         )
         self.choose_learning()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -21,6 +22,7 @@ from lightning_modules.parts.handover import cnn_of_features, names_that_differ
 from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_scheduler, rate_factor
 from lightning_modules.parts.pooling import fit_pooling
 from networks.classifiers.base import Classifier
+from networks.layers.checkpointing import recomputing
 
 Stage = Literal["train", "val", "test"]
 
@@ -171,12 +173,24 @@ class BaseModule(LightningModule):
         """Gives tensors whose size belongs to the data the size that they have in a state dict."""
 
     def on_fit_start(self) -> None:
-        """Lets covariance pooling find its directions, see `lightning_modules.parts.pooling`."""
+        """Lets covariance pooling find its directions, see `lightning_modules.parts.pooling`.
+
+        Also says so where gradient checkpointing is wanted and nothing that learns has activations to recompute.
+        """
+        if self.gradient_checkpointing and not self.recomputed_parts():
+            rank_zero_warn(
+                f"gradient_checkpointing=true has no effect: nothing that learns in this {type(self).__name__} can be "
+                "recomputed in the backward pass"
+            )
         if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
             fit_pooling(self, self.pooling_forward, self.data, self.device)
 
     def pooling_forward(self, batch: Batch) -> object:
         """Passes a batch through everything that pools regions; a method without pooling does not need it."""
+
+    def recomputed_parts(self) -> list[str]:
+        """Names of the parts that learn and whose activations are recomputed in the backward pass."""
+        return [f"{name}.{part}".rstrip(".") for name, child in self.named_children() for part in recomputing(child)]
 
     # what learns
 

@@ -155,6 +155,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
                 dropout=self.dropout,
                 word_dropout=self.word_dropout,
                 attention=attends,
+                gradient_checkpointing=self.gradient_checkpointing,
             )
             return code_decoder, code_dim
         assert attends is not None
@@ -166,6 +167,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
             word_dim=self.word_dim,
             dropout=self.dropout,
             never_read=(self.bos_id, self.eos_id, self.pad_id),
+            gradient_checkpointing=self.gradient_checkpointing,
         )
         return attention_decoder, code_dim
 

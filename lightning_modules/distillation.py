@@ -98,6 +98,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
             dropout=0.0,
             reverse_input=reverse_input,
             code=self.code,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
         self.coder = self.new_coder(self.text.code_dim, dropout, self.new_encoder())
         self.choose_learning()
@@ -183,7 +184,8 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Distance of codes, and of labels where they are learnt."""
         hidden = self.coder.hidden(*self.coder.regions(batch))
-        image, text = self.coder.codes(hidden), self.text(batch["caption_ids"], batch["caption_lengths"])
+        text = self.text(batch["caption_ids"], batch["caption_lengths"])
+        image = self.coder.codes(hidden)
         losses = [self.distance(image[batch["image_index"]], text)]
         logits = self.coder.labels(hidden) if self.label_weight else None
         for teacher in self._chosen_teachers():

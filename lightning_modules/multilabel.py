@@ -90,6 +90,7 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
             dropout=dropout,
             input_dropout=input_dropout,
             views=views,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
         self.choose_learning(_last_blocks(encoder, fine_tune_blocks))
         self.let_encoder_learn(self._learns_in(0))

@@ -87,6 +87,7 @@ class ImageCodeOptions(ImageEncoderOptions):
             normalize=self.normalize,
             dropout=dropout,
             input_dropout=self.input_dropout,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
         if not self.label_weight:
             coder.classifier.head[-1].requires_grad_(False)

@@ -47,6 +47,7 @@ class AttentionRNNCaptioner(Captioner):
         pooled_side: first average a square grid to this many rows and columns; None: no averaging.
         start_pooling: what the initial state is computed from: the mean of the projected regions (``None``,
             published), or the CNN's regions pooled by this method, see `networks.layers.pooling`, with dropout.
+        gradient_checkpointing: recompute the decoder's time steps in the backward pass.
         token_ids: see `TokenIds`.
 
     Raises:
@@ -70,6 +71,7 @@ class AttentionRNNCaptioner(Captioner):
         tied_embeddings: bool = False,
         pooled_side: int | None = None,
         start_pooling: Pooling | None = None,
+        gradient_checkpointing: bool = False,
         **token_ids: Unpack[TokenIds],
     ) -> None:
         super().__init__(**token_ids)
@@ -96,6 +98,7 @@ class AttentionRNNCaptioner(Captioner):
             gated=gated,
             tied_embeddings=tied_embeddings,
             never_read=(self.bos_id, self.eos_id, self.pad_id),
+            gradient_checkpointing=gradient_checkpointing,
         )
 
     def load_word_vectors(self, path: str, words: Mapping[str, int]) -> float:

@@ -17,6 +17,7 @@ from networks.decoders.merging import MergingVariant, build_merging
 from networks.encoders.base import ImageEncoder
 from networks.encoders.build import build_encoder
 from networks.encoders.source import image_regions, images_of
+from networks.layers.checkpointing import Runner
 from networks.layers.pooling import Pooling, RegionPooling
 from networks.layers.sequences import CaptionOutput, Memory, State, target_mask
 
@@ -52,8 +53,8 @@ class DualTransferCaptioner(Captioner):
         dropout: its dropout probability; None: its own (GPT-2: 0.1).
         merging: variant of the merging network.
         max_tokens: longest caption, for the merging variant "batch_norm".
-        gradient_checkpointing: recompute the blocks of encoder and language model in the backward pass: less memory,
-            more time.
+        gradient_checkpointing: recompute the blocks of encoder and language model and the merging network in the
+            backward pass: less memory, more time.
         feature_dim: width of the features that batches bring.
         pooling: how these features become v, see `networks.layers.pooling`; ignored with `image_encoder`, which
             computes a vector of its own.
@@ -106,6 +107,7 @@ class DualTransferCaptioner(Captioner):
             config=language_config,
             gradient_checkpointing=gradient_checkpointing,
         )
+        self._run = Runner(gradient_checkpointing)
         vector_dim = self.encoder.vector_dim if self.encoder is not None else self.pooling.out_features
         self.merging = build_merging(
             merging, image_dim=vector_dim, hidden_dim=self.language.hidden_dim, max_steps=max_tokens
@@ -138,6 +140,6 @@ class DualTransferCaptioner(Captioner):
         """See `Captioner.forward`; logits are computed at the real targets only."""
         steps = caption_lengths - 1  # the last token, EOS, is a target but no input
         hidden = self.language.hidden(caption_ids[:, :-1], steps)
-        merged = self.merging(memory["image"].index_select(0, image_index), hidden, steps)
+        merged = self._run(self.merging, memory["image"].index_select(0, image_index), hidden, steps)
         real = target_mask(caption_lengths, caption_ids.shape[1])
         return CaptionOutput(self.language.logits(merged[real]), caption_ids[:, 1:][real])

@@ -4,7 +4,7 @@ Letters: N captions, T tokens of the longest one, V vocabulary, W word width, L 
 state, D code width.
 """
 
-from typing import Literal, Unpack, cast
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.code import CodeDecoder, WordInput, WordReader, recurrent_layers
-from networks.layers.checkpointing import runner
-from networks.layers.recurrent import CellName
+from networks.layers.checkpointing import Runner
+from networks.layers.recurrent import CellName, run_layers
 from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
 
 CodeKind = Literal["states", "output"]
@@ -36,6 +36,7 @@ class TextEncoder(nn.Module):
             (Sutskever et al. 2014).
         code: ``states``: the final cell states (hidden states of a GRU) of all layers, D = L H; ``output``: the last
             output of the top layer, D = H.
+        gradient_checkpointing: recompute everything in the backward pass instead of keeping activations.
 
     Raises:
         UserError: unknown cell or code.
@@ -51,6 +52,7 @@ class TextEncoder(nn.Module):
         dropout: float = 0.5,
         reverse_input: bool = False,
         code: CodeKind = "states",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if code not in ("states", "output"):
@@ -62,6 +64,7 @@ class TextEncoder(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.reverse_input = reverse_input
+        self._run = Runner(gradient_checkpointing)
         self.code_dim = layers * hidden_dim if code == "states" else hidden_dim
 
     def forward(self, caption_ids: Tensor, caption_lengths: Tensor) -> Tensor:
@@ -76,12 +79,16 @@ class TextEncoder(nn.Module):
         """
         if len(caption_ids) == 0:
             return next(iter(self.rnn.parameters())).new_zeros(0, self.code_dim)
+        codes: Tensor = self._run(self._codes, caption_ids, caption_lengths)
+        return codes
+
+    def _codes(self, caption_ids: Tensor, caption_lengths: Tensor) -> Tensor:
+        """Codes of at least one caption."""
         ids = reversed_rows(caption_ids[:, 1:], caption_lengths - 1) if self.reverse_input else caption_ids[:, 1:]
         words = self.dropout(self.words(ids))
         packed = pack_padded_sequence(words, (caption_lengths - 1).cpu(), batch_first=True, enforce_sorted=False)
-        _, last = self.rnn(packed)
-        hidden, cell = last if isinstance(self.rnn, nn.LSTM) else (last, last)
-        return cast(Tensor, cell.transpose(0, 1).flatten(1) if self.code == "states" else hidden[-1])
+        _, last = run_layers(self.rnn, packed)
+        return last[-1].transpose(0, 1).flatten(1) if self.code == "states" else last[0][-1]
 
 
 def reversed_rows(ids: Tensor, lengths: Tensor) -> Tensor:
@@ -109,7 +116,8 @@ class TextAutoencoder(Captioner):
         word_dropout: see `CodeDecoder`.
         reverse_input: see `TextEncoder`.
         code_dropout: dropout probability of the code.
-        gradient_checkpointing: recompute the encoder in the backward pass instead of keeping its activations.
+        gradient_checkpointing: recompute the recurrent layers of both sides in the backward pass instead of keeping
+            their activations.
         token_ids: see `TokenIds`.
     """
 
@@ -139,6 +147,7 @@ class TextAutoencoder(Captioner):
             dropout=dropout,
             reverse_input=reverse_input,
             code=code,
+            gradient_checkpointing=gradient_checkpointing,
         )
         self.decoder = CodeDecoder(
             vocab_size=self.vocab_size,
@@ -148,13 +157,13 @@ class TextAutoencoder(Captioner):
             cell=cell,
             dropout=dropout,
             word_dropout=word_dropout,
+            gradient_checkpointing=gradient_checkpointing,
         )
         self.code_dropout = nn.Dropout(code_dropout)
-        self._run = runner(gradient_checkpointing)
 
     def encode(self, batch: Batch) -> Memory:
         """Codes of the captions of a batch, `code` `(N, D)`."""
-        code = self._run(self.encoder, batch["caption_ids"], batch["caption_lengths"])
+        code = self.encoder(batch["caption_ids"], batch["caption_lengths"])
         return {"code": self.code_dropout(code)}
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:

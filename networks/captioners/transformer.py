@@ -17,7 +17,7 @@ from networks.captioners.base import Captioner, TokenIds
 from networks.encoders.base import ImageEncoder
 from networks.encoders.source import all_real, image_regions
 from networks.layers.attention import RegionProjection, masked_softmax
-from networks.layers.checkpointing import runner
+from networks.layers.checkpointing import Runner
 from networks.layers.pooling import RegionPooling, masked_mean
 from networks.layers.positions import sinusoidal
 from networks.layers.sequences import CaptionOutput, Memory, State, target_mask, targets_of
@@ -68,6 +68,10 @@ class DecoderBlock(nn.Module):
         """The words alone; arguments as for `read`."""
         return self.read(words, regions, mask).words
 
+    def read_attention(self, words: Tensor, regions: Tensor, mask: Tensor | None) -> Reading:
+        """The words with the attention; arguments as for `read`."""
+        return self.read(words, regions, mask, attention=True)
+
     def read(
         self, words: Tensor, regions: Tensor, mask: Tensor | None, past: Tensor | None = None, attention: bool = False
     ) -> Reading:
@@ -107,7 +111,7 @@ class TransformerCaptioner(Captioner):
         pooling: the pooled regions, projected, are added to every word; None: only cross-attention sees the image.
         dropout: dropout probability of words and pooled regions.
         tied_embeddings: the vocabulary layer shares its weights with the embedding.
-        gradient_checkpointing: recompute all blocks in the backward pass but the last, whose turn comes first.
+        gradient_checkpointing: recompute each block in the backward pass.
         token_ids: see `TokenIds`.
     """
 
@@ -135,7 +139,7 @@ class TransformerCaptioner(Captioner):
         self.vocabulary = nn.Linear(width, self.vocab_size)
         if tied_embeddings:
             self.vocabulary.weight = self.embedding.weight
-        self.dropout, self._run = nn.Dropout(dropout), runner(gradient_checkpointing)
+        self.dropout, self._run = nn.Dropout(dropout), Runner(gradient_checkpointing)
 
     def encode(self, batch: Batch) -> Memory:
         """Projects the regions of a batch to keys and values of every block, once for each image.
@@ -179,7 +183,7 @@ class TransformerCaptioner(Captioner):
         words, regions, mask = self._embedded(caption_ids[:, :-1], memory), memory["regions"], memory.get("mask")
         for index, block in enumerate(self.blocks[:-1]):
             words = self._run(block, words, regions[:, index], mask)
-        words, _, attention = self.blocks[-1].read(words, regions[:, -1], mask, attention=True)
+        words, _, attention = self._run(self.blocks[-1].read_attention, words, regions[:, -1], mask)
         assert attention is not None
         real = target_mask(caption_lengths, caption_ids.shape[1])
         logits = self.vocabulary(self.norm(words[real]))

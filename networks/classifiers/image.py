@@ -15,6 +15,7 @@ from core.errors import UserError
 from networks.classifiers.base import Classifier, LabelOutput
 from networks.encoders.base import ImageEncoder
 from networks.encoders.source import image_regions, images_of
+from networks.layers.checkpointing import Runner, stage
 from networks.layers.dihedral import NUM_DIHEDRAL, dihedral
 from networks.layers.pooling import Pooling, RegionPooling
 
@@ -34,6 +35,7 @@ class ImageClassifier(Classifier):
         input_dropout: dropout probability of the pooled features, in front of the first layer.
         views: 8: in evaluation images are scored in all 8 dihedral transforms (rows of `LabelOutput`, whose
             probabilities are their mean); 1: as they are. 8 needs an encoder.
+        gradient_checkpointing: recompute the head in the backward pass; the encoder has its own setting.
 
     Raises:
         UserError: a value is out of range, or values contradict each other.
@@ -51,6 +53,7 @@ class ImageClassifier(Classifier):
         dropout: float = 0.5,
         input_dropout: float = 0.0,
         views: int = 1,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if any(width < 1 for width in hidden_dims):
@@ -67,6 +70,7 @@ class ImageClassifier(Classifier):
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], num_labels))
+        self._run = Runner(gradient_checkpointing)
 
     def forward(self, batch: Batch) -> LabelOutput:
         """Scores images `(B, 3, H, W)`, or features `(B, R, D)` with their mask: M = B rows, or 8 B with views."""
@@ -83,7 +87,11 @@ class ImageClassifier(Classifier):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """`(B, P)` to logits `(B, C)`."""
-        return cast(Tensor, self.head(self.norm(pooled)))
+        return cast(Tensor, self.head[-1](self.hidden(pooled)))
+
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """Output of the last hidden layer: `(B, P)` to `(B, width)`."""
+        return cast(Tensor, self._run(stage(self.norm, *self.head[:-1]), pooled))
 
     def _output(self, logits: Tensor, views: int) -> LabelOutput:
         images = torch.arange(len(logits) // views, device=logits.device)

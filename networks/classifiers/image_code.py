@@ -30,6 +30,7 @@ class ImageCoder(nn.Module):
         normalize: put a LayerNorm in front of the head.
         dropout: dropout probability after every hidden layer.
         input_dropout: dropout probability of the pooled features.
+        gradient_checkpointing: recompute the head in the backward pass; the encoder has its own setting.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ImageCoder(nn.Module):
         normalize: bool = True,
         dropout: float = 0.5,
         input_dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
@@ -56,6 +58,7 @@ class ImageCoder(nn.Module):
             normalize=normalize,
             dropout=dropout,
             input_dropout=input_dropout,
+            gradient_checkpointing=gradient_checkpointing,
         )
         last = self.classifier.head[-1]
         assert isinstance(last, nn.Linear)
@@ -74,8 +77,7 @@ class ImageCoder(nn.Module):
 
     def hidden(self, regions: Tensor, mask: Tensor | None) -> Tensor:
         """Output of the last hidden layer, `(B, width)`."""
-        pooled = self.classifier.norm(self.classifier.pooling(regions, mask))
-        return cast(Tensor, self.classifier.head[:-1](pooled))
+        return self.classifier.hidden(self.classifier.pooling(regions, mask))
 
     def codes(self, hidden: Tensor) -> Tensor:
         """`(B, width)` to codes `(B, D)`, unbounded."""

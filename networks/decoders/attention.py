@@ -10,7 +10,7 @@ N captions, T tokens of the longest one, M scored tokens, V vocabulary, n captio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from networks.decoders.base import RecurrentDecoder, attended
 from networks.decoders.word_vectors import read_word_vectors
 from networks.layers.attention import Attention
-from networks.layers.recurrent import CellName, ContextCell
+from networks.layers.checkpointing import Runner
+from networks.layers.recurrent import CellName, CellWeights, ContextCell
 from networks.layers.sequences import Memory, State, select_rows, target_mask
 
 
@@ -54,8 +55,7 @@ class _Packing:
         return _Packing(rows, sizes, rank, place_of[mask], mask)
 
 
-@dataclass
-class _Trace:
+class _Trace(NamedTuple):
     """Intermediate results of a pass over captions, packed.
 
     Attributes:
@@ -69,6 +69,10 @@ class _Trace:
     outputs: Tensor
     contexts: Tensor
     weights: Tensor
+
+    def last(self, rows: int) -> "_Trace":
+        """The last time step, which has so many rows."""
+        return _Trace(*(tensor[-rows:] for tensor in self))
 
 
 class AttentionDecoder(RecurrentDecoder):
@@ -88,6 +92,8 @@ class AttentionDecoder(RecurrentDecoder):
         gated: scale the context by ``sigmoid(f(s_t))``, one number a step (Xu et al. 2015, beta).
         tied_embeddings: the vocabulary layer shares its weights with the embedding (Press and Wolf 2017).
         never_read: tokens that are not drawn by scheduled sampling, because decoding never reads them after BOS.
+        gradient_checkpointing: recompute the time steps, in segments, and what makes the vocabulary layer's input of
+            them in the backward pass.
 
     Raises:
         UserError: unknown cell.
@@ -107,6 +113,7 @@ class AttentionDecoder(RecurrentDecoder):
         gated: bool = False,
         tied_embeddings: bool = False,
         never_read: Sequence[int] = (),
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.vocab_size, self.word_dim, self.never_read = vocab_size, word_dim, list(never_read)
@@ -124,6 +131,7 @@ class AttentionDecoder(RecurrentDecoder):
             nn.init.normal_(self.embedding.weight, std=1 / self.word_scale)
             self.vocabulary.weight = self.embedding.weight
         self.dropout = nn.Dropout(dropout)
+        self._run = Runner(gradient_checkpointing)
 
     def load_word_vectors(self, path: str, words: Mapping[str, int]) -> float:
         """Initialises the embedding from pretrained vectors; words without one keep their random values.
@@ -182,7 +190,7 @@ class AttentionDecoder(RecurrentDecoder):
         """
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
         trace = self._unroll(memory, start, caption_ids, image_index, packing, scheduled_sampling)
-        merged = self._merged(trace.outputs, trace.contexts, trace.words)
+        merged = self._run(self._merged, trace.outputs, trace.contexts, trace.words)
         logits = self.vocabulary(self.dropout(merged.index_select(0, packing.places)))
         return logits, _spread(trace.weights, packing)
 
@@ -227,30 +235,50 @@ class AttentionDecoder(RecurrentDecoder):
         tokens = caption_ids[packing.rows, :-1].t()[packing.mask[packing.rows].t()]  # (M,)
         images = image_index[packing.rows]
         if self.attention.constant and self.gate is None and scheduled_sampling == 0:
-            return self._unroll_fused(memory, state, tokens, images, packing)
+            return _Trace(*self._run(self._unroll_fused, memory, state, tokens, images, packing))
         memory, state = select_rows(attended(memory), images), select_rows(state, images)
         weights = self.cell.weights()
-        words = self._read(tokens)
-        gates = torch.split(self.cell.word_gates(words, weights), packing.sizes)
+        words = self._read(tokens)  # outside of the segments, so that dropout draws the same numbers with and without
+        segment = self._run.segment(len(packing.sizes))
+        pieces: list[_Trace] = []
+        begun = 0
+        for first in range(0, len(packing.sizes), segment):
+            sizes = packing.sizes[first : first + segment]
+            places = slice(begun, begun + sum(sizes))
+            begun = places.stop
+            before = pieces[-1].last(packing.sizes[first - 1]) if pieces else None
+            *found, state = self._run(
+                self._steps, memory, state, tokens[places], words[places], sizes, weights, scheduled_sampling, before
+            )
+            pieces.append(_Trace(*found))
+        return _joined(pieces)
+
+    def _steps(
+        self,
+        memory: Memory,
+        state: State,
+        tokens: Tensor,
+        words: Tensor,
+        sizes: list[int],
+        weights: CellWeights,
+        scheduled_sampling: float,
+        before: "_Trace | None",
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, State]:
+        """Some time steps in a row; `before` is the step before them, of which words are drawn."""
+        gates = torch.split(self.cell.word_gates(words, weights), sizes)
         steps: list[_Trace] = []
-        for token, word, gate in zip(
-            torch.split(tokens, packing.sizes), torch.split(words, packing.sizes), gates, strict=True
-        ):
+        for token, word, gate in zip(torch.split(tokens, sizes), torch.split(words, sizes), gates, strict=True):
             running = len(token)
             if running < len(state["hidden"]):  # the captions that have ended are the last rows
                 memory, state = _first(memory, running), _first(state, running)
-            if steps and scheduled_sampling > 0:
-                word = self._read(self._with_draws(token, steps[-1], scheduled_sampling))
+            if before is not None and scheduled_sampling > 0:
+                word = self._read(self._with_draws(token, before, scheduled_sampling))
                 gate = self.cell.word_gates(word, weights)
             context, attention = self._attend(memory, state)
             state = self.cell.update(gate, context, state, weights)
-            steps.append(_Trace(word, state["hidden"], context, attention))
-        return _Trace(
-            torch.cat([step.words for step in steps]),
-            torch.cat([step.outputs for step in steps]),
-            torch.cat([step.contexts for step in steps]),
-            torch.cat([step.weights for step in steps]),
-        )
+            before = _Trace(word, state["hidden"], context, attention)
+            steps.append(before)
+        return *_joined(steps), state
 
     def _unroll_fused(self, memory: Memory, state: State, tokens: Tensor, images: Tensor, packing: _Packing) -> _Trace:
         """The same in one call of the recurrent layer, for a context that does not depend on the state."""
@@ -278,6 +306,11 @@ class AttentionDecoder(RecurrentDecoder):
         logits[:, self.never_read] = -torch.inf
         drawn = torch.multinomial(logits.softmax(dim=1), 1).squeeze(1)
         return token.index_copy(0, chosen, drawn)
+
+
+def _joined(steps: Sequence[_Trace]) -> _Trace:
+    """Consecutive time steps as one."""
+    return _Trace(*(torch.cat(tensors) for tensors in zip(*steps, strict=True)))
 
 
 def _first(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:

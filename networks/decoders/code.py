@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from core.errors import UserError
 from networks.decoders.base import RecurrentDecoder, attended
 from networks.layers.attention import Attention
-from networks.layers.recurrent import CellName
+from networks.layers.checkpointing import Runner
+from networks.layers.recurrent import CellName, run_layers
 from networks.layers.sequences import Memory, State, select_rows, target_mask
 
 WordInput = Literal["embedding", "one_hot"]
@@ -90,6 +91,7 @@ class CodeDecoder(RecurrentDecoder):
         word_dropout: probability that a word read is replaced by zeros, so that the decoder relies more on the code
             (Bowman et al. 2016).
         attention: attention of widths E and H; None: the decoder does not attend to regions.
+        gradient_checkpointing: recompute the recurrent layers and the attention in the backward pass.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class CodeDecoder(RecurrentDecoder):
         dropout: float = 0.5,
         word_dropout: float = 0.0,
         attention: Attention | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.vocab_size, self.word_dim = vocab_size, words.out_features
@@ -114,6 +117,7 @@ class CodeDecoder(RecurrentDecoder):
         self.vocabulary = nn.Linear(hidden_dim, vocab_size)
         self.dropout = nn.Dropout(dropout)
         self.word_dropout = word_dropout
+        self._run = Runner(gradient_checkpointing)
         self.attention = attention
         self.look: nn.Linear | None = None
         if attention is not None:
@@ -155,10 +159,9 @@ class CodeDecoder(RecurrentDecoder):
         packed: Tensor | PackedSequence = inputs
         if lengths is not None:
             packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-        outputs, after = self.rnn(packed, hidden if self.is_lstm else hidden[0])
+        outputs, after = run_layers(self.rnn, packed, hidden)
         if isinstance(outputs, PackedSequence):
             outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])
-        after = after if self.is_lstm else (after,)
         return outputs, {name: value.transpose(0, 1) for name, value in zip(state, after, strict=True)}
 
     def step(self, memory: Memory, token: Tensor, state: State) -> tuple[Tensor, State]:
@@ -200,7 +203,8 @@ class CodeDecoder(RecurrentDecoder):
         Returns:
             Logits `(M, V)` and, with attention, weights of the regions `(M, R)`.
         """
-        outputs, weights = self._attend(outputs, memory)
+        weights: Tensor | None
+        outputs, weights = self._run(self._attend, outputs, memory)
         return self.vocabulary(self.dropout(outputs)), weights
 
     def _attend(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -241,8 +245,9 @@ class CodeDecoder(RecurrentDecoder):
         """
         mask = target_mask(caption_lengths, caption_ids.shape[1])
         if scheduled_sampling <= 0:
-            outputs, _ = self.run(self.read(caption_ids[:, :-1]), state, (caption_lengths - 1).cpu())
-            return outputs[mask]
+            whole: Tensor
+            whole, _ = self._run(self._read_and_run, caption_ids[:, :-1], state, (caption_lengths - 1).cpu())
+            return whole[mask]
         order = caption_lengths.argsort(descending=True, stable=True)
         ids, running = caption_ids[order], mask.sum(dim=0).tolist()
         state, memory = select_rows(state, order), select_rows(memory or {}, order)
@@ -256,10 +261,14 @@ class CodeDecoder(RecurrentDecoder):
                 drawn = self._best_words(pieces[-1][:rows, -1], {name: value[:rows] for name, value in memory.items()})
                 tokens = torch.cat([drawn.unsqueeze(1), tokens[:, 1:]], dim=1)
             state = {name: value[:rows] for name, value in state.items()}
-            outputs, state = self.run(self.read(tokens), state)
+            outputs, state = self._run(self._read_and_run, tokens, state)
             pieces.append(outputs)
         whole = torch.cat([F.pad(piece, (0, 0, 0, 0, 0, len(ids) - len(piece))) for piece in pieces], dim=1)
         return whole[order.argsort()][mask]
+
+    def _read_and_run(self, tokens: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """Runs the layers over tokens `(N, S)`, see `run`."""
+        return self.run(self.read(tokens), state, lengths)
 
     @torch.no_grad()
     def _best_words(self, outputs: Tensor, memory: Memory) -> Tensor:

@@ -16,7 +16,7 @@ from core.errors import UserError
 from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork, caption_rows
 from networks.encoders.source import images_of, mean_region
-from networks.layers.checkpointing import runner
+from networks.layers.checkpointing import Runner
 
 
 class LightStudent(EmotionNetwork):
@@ -40,7 +40,7 @@ class LightStudent(EmotionNetwork):
         dropout: dropout probability of words, before fc1 and before fc2.
         use_image: read images or features; False: captions only.
         feature_dim: width of stored features, which replace the convolutions; None: batches have images.
-        gradient_checkpointing: recompute each convolution in the backward pass.
+        gradient_checkpointing: recompute the GRU and each convolution in the backward pass.
 
     Raises:
         UserError: fewer than two convolutions.
@@ -76,7 +76,7 @@ class LightStudent(EmotionNetwork):
         self.dropout = nn.Dropout(dropout)
         self.fc1 = nn.Linear(hidden_dim + image_width, fusion_dim)
         self.head = nn.Linear(fusion_dim, num_labels)
-        self._run = runner(gradient_checkpointing)
+        self._run = Runner(gradient_checkpointing)
 
     def _read(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """The GRU's state after the last word: `(N, T)` to `(N, hidden_dim)`."""
@@ -97,7 +97,7 @@ class LightStudent(EmotionNetwork):
     def forward(self, batch: Batch) -> LabelOutput:
         """Scores every caption with its image: M = N rows."""
         ids, lengths, index = caption_rows(batch)
-        read = self._read(ids, lengths)
+        read = self._run(self._read, ids, lengths)
         both = torch.cat([read, self._image_vector(batch).index_select(0, index)], 1) if self.use_image else read
         fused = F.relu(self.fc1(self.dropout(both)))
         return LabelOutput(self.head(self.dropout(fused)), index)

@@ -14,7 +14,7 @@ from efficientnet_pytorch.model import MBConvBlock
 from torch import Tensor, nn
 
 from networks.encoders.base import ImageEncoder
-from networks.layers.checkpointing import runner
+from networks.layers.checkpointing import Runner, stage
 
 
 class _SameConv2d(nn.Conv2d):
@@ -81,7 +81,7 @@ class EfficientNetEncoder(ImageEncoder):
 
     Args:
         network: the library's network.
-        gradient_checkpointing: recompute each MBConv block in the backward pass.
+        gradient_checkpointing: recompute stem, MBConv blocks and head in the backward pass.
     """
 
     def __init__(self, *, network: EfficientNet, gradient_checkpointing: bool = False) -> None:
@@ -95,7 +95,7 @@ class EfficientNetEncoder(ImageEncoder):
         self.network = network.to(memory_format=torch.channels_last)
         self.grid_dim = network._conv_head.out_channels
         self.vector_dim = network._fc.out_features
-        self._run = runner(gradient_checkpointing)
+        self._run = Runner(gradient_checkpointing)
 
     def feature_map(self, image: Tensor) -> Tensor:
         """`(B, 3, H, W)` to `(B, C, H / 32, W / 32)`, rounded up."""
@@ -106,12 +106,13 @@ class EfficientNetEncoder(ImageEncoder):
             for block in network._blocks:
                 features = _evaluated(block, features)
             return F.silu(_folded(network._conv_head, network._bn1, features), inplace=True)
-        features = network._swish(network._bn0(network._conv_stem(features)))
+        features = self._run(stage(network._conv_stem, network._bn0, network._swish), features)
         for index, block in enumerate(network._blocks):
             # stochastic depth: later blocks are dropped more often
             rate = network._global_params.drop_connect_rate * index / len(network._blocks)
             features = self._run(block, features, rate)
-        return cast(Tensor, network._swish(network._bn1(network._conv_head(features))))
+        head: Tensor = self._run(stage(network._conv_head, network._bn1, network._swish), features)
+        return head
 
     def pool(self, features: Tensor) -> Tensor:
         """Mean over the map, dropout, classifier: `(B, C, h, w)` to `(B, D)`."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.encoders.base import ImageEncoder
-from networks.layers.checkpointing import runner
+from networks.layers.checkpointing import Runner
 
 
 class SmallConvEncoder(ImageEncoder):
@@ -42,7 +42,7 @@ class SmallConvEncoder(ImageEncoder):
         self.squeeze = nn.Conv2d(self.grid_dim, 32, 1)
         self.project = nn.Linear(32 * 8 * 8, num_outputs)
         self.norm = nn.LayerNorm(num_outputs)
-        self._run = runner(gradient_checkpointing)
+        self._run = Runner(gradient_checkpointing)
 
     def feature_map(self, image: Tensor) -> Tensor:
         """`(B, 3, H, W)` to `(B, 128, H / 8, W / 8)`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.encoders.base import ImageEncoder
-from networks.layers.checkpointing import runner
+from networks.layers.checkpointing import Runner, stage
 
 
 class TorchvisionEncoder(ImageEncoder):
@@ -21,7 +21,7 @@ class TorchvisionEncoder(ImageEncoder):
         blocks: modules that compute the feature map, in order.
         grid_dim: C.
         num_outputs: outputs of a new linear layer on the mean; None for the mean itself.
-        gradient_checkpointing: recompute each block in the backward pass.
+        gradient_checkpointing: recompute each block, or single layers up to a pooling layer, in the backward pass.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TorchvisionEncoder(ImageEncoder):
         self.grid_dim = grid_dim
         self.vector_dim = num_outputs or grid_dim
         self.project = nn.Linear(grid_dim, num_outputs) if num_outputs else nn.Identity()
-        self._run = runner(gradient_checkpointing)
+        self._run = Runner(gradient_checkpointing)
         if gradient_checkpointing:
             # A block's input is kept for the recomputation, so no activation may overwrite it
             for module in self.blocks.modules():
@@ -47,9 +47,21 @@ class TorchvisionEncoder(ImageEncoder):
     def feature_map(self, image: Tensor) -> Tensor:
         """`(B, 3, H, W)` to `(B, C, h, w)`."""
         features = image.contiguous(memory_format=torch.channels_last)
-        for block in self.blocks:
+        for block in self._stages() if self._run.recomputes else self.blocks:
             features = self._run(block, features)
         return features
+
+    def _stages(self) -> list[nn.Module]:
+        """Blocks that are recomputed together: the input of each is kept, so single layers are not worth one each."""
+        stages: list[list[nn.Module]] = [[]]
+        for block in self.blocks:
+            alone = next(block.children(), None) is not None
+            if alone and stages[-1]:
+                stages.append([])
+            stages[-1].append(block)
+            if alone or isinstance(block, nn.MaxPool2d):
+                stages.append([])
+        return [stage(*blocks) for blocks in stages if blocks]
 
     def pool(self, features: Tensor) -> Tensor:
         """`(B, C, h, w)` to `(B, D)`."""

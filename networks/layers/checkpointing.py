@@ -1,52 +1,103 @@
-"""Gradient checkpointing with correct running statistics of BatchNorm.
+"""Gradient checkpointing with correct running statistics of normalisation layers.
 
 Checkpointing computes a block twice, in the forward and again in the backward pass. A plain BatchNorm would then count
 every batch twice in its running mean and variance.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(block: nn.Module, *inputs: Tensor | float | None) -> Tensor:
+def checkpointed(block: Callable[..., Any], *inputs: Any) -> Any:
     """Runs a block without keeping its activations; they are recomputed in the backward pass.
 
     Outputs, gradients, random numbers (dropout, drop-connect) and running statistics are those of ``block(*inputs)``.
-    Outside training, or without gradients, the block is called directly.
+    Without gradients, or if the module is not in training mode, the block is called directly.
 
     Args:
-        block: a module with one tensor as output.
-        inputs: its positional arguments.
+        block: a module, a method of one, or a function without running statistics.
+        inputs: its positional arguments: tensors, or dicts, lists and tuples of them, and plain values.
     """
-    if not (block.training and torch.is_grad_enabled()):
-        return run(block, *inputs)
-    norms = [module for module in block.modules() if isinstance(module, _NormBase) and module.track_running_stats]
+    module = block if isinstance(block, nn.Module) else getattr(block, "__self__", None)
+    if not torch.is_grad_enabled() or (isinstance(module, nn.Module) and not module.training):
+        return block(*inputs)
+    counting = _with_buffers(module) if isinstance(module, nn.Module) else []
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), frozen_statistics(norms)
+        return nullcontext(), frozen_statistics(counting)
 
-    output: Tensor = checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
-    return output
+    # tensors inside of dicts and tuples are given one by one: only so does torch see, and may offload, what is kept
+    leaves, structure = tree_flatten(inputs)
+
+    def called(*values: Any) -> Any:
+        return block(*tree_unflatten(values, structure))
+
+    return checkpoint(called, *leaves, use_reentrant=False, context_fn=contexts)
 
 
-def run(block: nn.Module, *inputs: Tensor | float | None) -> Tensor:
-    """Calls a block; the counterpart of `checkpointed`."""
-    output: Tensor = block(*inputs)
-    return output
+class Runner:
+    """Runs blocks of a network, recomputing them in the backward pass if wanted.
+
+    Attributes:
+        recomputes: whether it does.
+
+    Args:
+        recomputes: whether it shall.
+    """
+
+    def __init__(self, recomputes: bool) -> None:
+        self.recomputes = recomputes
+
+    def __call__(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """``block(*inputs)``, see `checkpointed`."""
+        return checkpointed(block, *inputs) if self.recomputes else block(*inputs)
+
+    def segment(self, steps: int) -> int:
+        """Time steps of a recurrence to be run as one block.
+
+        With sqrt(T) segments of sqrt(T) steps the states between segments and the activations of the one that is being
+        recomputed together take the least memory (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+        """
+        return max(1, math.isqrt(steps)) if self.recomputes else max(1, steps)
 
 
-def runner(gradient_checkpointing: bool) -> Callable[..., Tensor]:
-    """The function that runs the blocks of a network: `checkpointed` or `run`."""
-    return checkpointed if gradient_checkpointing else run
+def stage(*blocks: nn.Module) -> nn.Module:
+    """Consecutive blocks as one, to be recomputed together; in training mode if one of them is."""
+    joined = nn.Sequential(*blocks)
+    joined.training = any(block.training for block in blocks)  # this module only: train() would reach the blocks
+    return joined
+
+
+def recomputing(network: nn.Module) -> list[str]:
+    """Names of the parts of a network that learn and recompute blocks in the backward pass; "" is the network itself.
+
+    The networks of transformers and timm call ``torch.utils.checkpoint`` themselves and have attributes of their own
+    that tell so.
+    """
+    found = []
+    for name, module in network.named_modules():
+        own = any(isinstance(value, Runner) and value.recomputes for value in vars(module).values())
+        theirs = bool(getattr(module, "gradient_checkpointing", False) or getattr(module, "grad_checkpointing", False))
+        if (own or theirs) and any(parameter.requires_grad for parameter in module.parameters()):
+            found.append(name)
+    return found
+
+
+def _with_buffers(block: nn.Module) -> list[nn.Module]:
+    """Modules in training mode that may update a buffer in their forward pass."""
+    return [part for part in block.modules() if part.training and next(part.buffers(recurse=False), None) is not None]
 
 
 @contextmanager
-def frozen_statistics(norms: list[_NormBase]) -> Iterator[None]:
+def frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
     """A context in which norms work as in training, but on copies of their running statistics, which are discarded.
 
     The buffers themselves are never written, rather than written and restored, so a recomputation that stops early or

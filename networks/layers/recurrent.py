@@ -7,7 +7,7 @@ Letters: B rows, n rows of a time step, M packed positions, W word width, E cont
 state, G width of the gates (3 H in a GRU, 4 H in an LSTM).
 """
 
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,63 @@ from core.errors import UserError
 from networks.layers.sequences import State
 
 CellName = Literal["gru", "lstm"]
+
+
+def run_layers(
+    rnn: nn.LSTM | nn.GRU, inputs: Tensor | PackedSequence, start: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+    """Runs recurrent layers; dropout between them follows torch's generator on every device.
+
+    On CUDA, cuDNN draws that dropout from a state of its own, which neither a seed nor a recomputation in the backward
+    pass brings back. There, each layer is a call of its own.
+
+    Args:
+        rnn: layers in one direction, with biases and ``batch_first``.
+        inputs: `(N, S, W)`, or packed.
+        start: hidden states, and in an LSTM cell states, each `(L, N, H)`; None: zeros.
+
+    Returns:
+        Outputs of the top layer, as the inputs, and the states after the last step.
+    """
+    device = inputs.data.device if isinstance(inputs, PackedSequence) else inputs.device
+    if device.type == "cpu" or not (rnn.training and rnn.dropout > 0 and rnn.num_layers > 1):
+        state = None if start is None else (start if isinstance(rnn, nn.LSTM) else start[0])
+        outputs, after = rnn(inputs, state)
+        return outputs, after if isinstance(rnn, nn.LSTM) else (after,)
+    return run_layer_by_layer(rnn, inputs, start)
+
+
+def run_layer_by_layer(
+    rnn: nn.LSTM | nn.GRU, inputs: Tensor | PackedSequence, start: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+    """The same with one call for each layer, and dropout between them; arguments as for `run_layers`."""
+    packed = inputs if isinstance(inputs, PackedSequence) else None
+    data = inputs.data if isinstance(inputs, PackedSequence) else inputs
+    if start is None:
+        rows = len(data) if packed is None else int(packed.batch_sizes[0])
+        zeros = data.new_zeros(rnn.num_layers, rows, rnn.hidden_size)
+        start = (zeros, zeros) if isinstance(rnn, nn.LSTM) else (zeros,)
+    elif packed is not None and packed.sorted_indices is not None:
+        start = tuple(value.index_select(1, packed.sorted_indices) for value in start)
+    call: Any = torch.lstm if isinstance(rnn, nn.LSTM) else torch.gru
+    after: list[tuple[Tensor, ...]] = []
+    for layer, weights in enumerate(cast(list[list[Tensor]], rnn.all_weights)):
+        if layer:
+            data = F.dropout(data, rnn.dropout, rnn.training)
+        state = tuple(value[layer : layer + 1].contiguous() for value in start)
+        given = state if isinstance(rnn, nn.LSTM) else state[0]
+        settings = (True, 1, 0.0, rnn.training, False)  # biases, layers, dropout, training, one direction
+        if packed is None:
+            data, *last = call(data, given, weights, *settings, True)
+        else:
+            data, *last = call(data, packed.batch_sizes, given, weights, *settings)
+        after.append(tuple(last))
+    states = tuple(torch.cat(values) for values in zip(*after, strict=True))
+    if packed is None:
+        return data, states
+    if packed.unsorted_indices is not None:
+        states = tuple(value.index_select(1, packed.unsorted_indices) for value in states)
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), states
 
 
 class CellWeights(NamedTuple):
