@@ -70,7 +70,8 @@ class ImageClassifier(Classifier):
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], num_labels))
-        self._run = Runner(gradient_checkpointing)
+        # of a single layer without dropout everything is kept for the layers around it
+        self._run = Runner(gradient_checkpointing and (len(hidden_dims) > 1 or (len(hidden_dims) == 1 and dropout > 0)))
 
     def forward(self, batch: Batch) -> LabelOutput:
         """Scores images `(B, 3, H, W)`, or features `(B, R, D)` with their mask: M = B rows, or 8 B with views."""

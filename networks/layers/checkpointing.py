@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
@@ -29,10 +29,10 @@ def checkpointed(block: Callable[..., Any], *inputs: Any) -> Any:
     module = block if isinstance(block, nn.Module) else getattr(block, "__self__", None)
     if not torch.is_grad_enabled() or (isinstance(module, nn.Module) and not module.training):
         return block(*inputs)
-    counting = _with_buffers(module) if isinstance(module, nn.Module) else []
+    buffers = _buffers(module) if isinstance(module, nn.Module) else []
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), frozen_statistics(counting)
+        return nullcontext(), frozen_statistics(buffers)
 
     # tensors inside of dicts and tuples are given one by one: only so does torch see, and may offload, what is kept
     leaves, structure = tree_flatten(inputs)
@@ -91,28 +91,40 @@ def recomputing(network: nn.Module) -> list[str]:
     return found
 
 
-def _with_buffers(block: nn.Module) -> list[nn.Module]:
-    """Modules in training mode that may update a buffer in their forward pass."""
-    return [part for part in block.modules() if part.training and next(part.buffers(recurse=False), None) is not None]
+_Buffers = list[tuple[nn.Module, dict[str, Tensor]]]
+
+
+def _buffers(block: nn.Module) -> _Buffers:
+    """The buffers of all modules in training mode, as a recomputation must find them.
+
+    A norm of PyTorch does not read its running statistics in training; of others there is a copy from before the
+    forward pass.
+    """
+    parts = [(part, dict(part.named_buffers(recurse=False))) for part in block.modules() if part.training]
+    return [
+        (part, own if isinstance(part, _NormBase) else {name: value.clone() for name, value in own.items()})
+        for part, own in parts
+        if own
+    ]
 
 
 @contextmanager
-def frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
-    """A context in which norms work as in training, but on copies of their running statistics, which are discarded.
+def frozen_statistics(kept: _Buffers) -> Iterator[None]:
+    """A context in which modules work as in training, but on copies of their buffers, which are discarded.
 
     The buffers themselves are never written, rather than written and restored, so a recomputation that stops early or
     fails changes nothing.
     """
-    kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
-    for norm, buffers in kept:
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer.clone())
+    own = [(part, dict(part.named_buffers(recurse=False))) for part, _ in kept]
+    for part, values in kept:
+        for name, value in values.items():
+            setattr(part, name, value.clone())
     try:
         yield
     finally:
-        for norm, buffers in kept:
-            for name, buffer in buffers.items():
-                setattr(norm, name, buffer)
+        for part, values in own:
+            for name, value in values.items():
+                setattr(part, name, value)
 
 
 def freeze_in_recomputation(network: nn.Module) -> None:
