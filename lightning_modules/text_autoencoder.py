@@ -18,7 +18,7 @@ from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.generation.search import DecodingSettings, decode
-from networks.layers.sequences import CaptionOutput
+from networks.layers.sequences import CaptionOutput, known_on_host, on_device, on_host
 from networks.losses.tokens import token_loss
 
 _REPLACED_WORDS = 0.2
@@ -183,9 +183,13 @@ def different(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     [0, 1, 0]
     """
     first: dict[tuple[int, ...], int] = {}
-    places = [first.setdefault(tuple(row), len(first)) for row in ids.tolist()]
-    kept = torch.tensor([places.index(row) for row in range(len(first))], dtype=torch.long, device=ids.device)
-    return ids[kept], lengths[kept], torch.tensor(places, dtype=torch.long, device=ids.device)
+    rows, sizes = on_host(ids), on_host(lengths)
+    places = [first.setdefault(tuple(row), len(first)) for row in rows]
+    firsts = [places.index(row) for row in range(len(first))]
+    kept = on_device(firsts, ids.device, torch.long)
+    own = known_on_host(ids[kept], [rows[row] for row in firsts])
+    own_lengths = known_on_host(lengths[kept], [sizes[row] for row in firsts])
+    return own, own_lengths, on_device(places, ids.device, torch.long)
 
 
 def varied(
@@ -204,11 +208,10 @@ def varied(
     Returns:
         As many captions, `(N, T)` and `(N,)`.
     """
-    rows, longest = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)], ids.shape[1]
+    rows, longest = [row[:n] for row, n in zip(on_host(ids), on_host(lengths), strict=True)], ids.shape[1]
     words = [word for row in rows for word in row[1:-1]]
-    result = ids.clone()
-    sizes = lengths.clone()
-    for place, row in enumerate(rows):
+    result: list[list[int]] = []
+    for row in rows:
         cross, replace, cut, other, begin = torch.rand(5).tolist()
         if cross < crossover:
             end = rows[int(other * len(rows))]
@@ -221,7 +224,6 @@ def varied(
                 words[int(which * len(words))] if 0 < step < len(row) - 1 and draw < _REPLACED_WORDS else word
                 for step, (word, draw, which) in enumerate(zip(row, *draws, strict=True))
             ]
-        sizes[place] = len(row)
-        result[place, : len(row)] = torch.tensor(row)
-        result[place, len(row) :] = pad_id
-    return result, sizes
+        result.append(row)
+    filled = [[*row, *[pad_id] * (longest - len(row))] for row in result]
+    return on_device(filled, ids.device), on_device([len(row) for row in result], ids.device)

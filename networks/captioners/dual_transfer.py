@@ -19,7 +19,7 @@ from networks.encoders.build import build_encoder
 from networks.encoders.source import image_regions, images_of
 from networks.layers.checkpointing import Runner
 from networks.layers.pooling import Pooling, RegionPooling
-from networks.layers.sequences import CaptionOutput, Memory, State, target_mask
+from networks.layers.sequences import CaptionOutput, Memory, State, steps_of, target_places, targets_of
 
 _MERGING = "merging_"
 """Prefix of the merging network's entries in the state."""
@@ -138,8 +138,8 @@ class DualTransferCaptioner(Captioner):
         self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> CaptionOutput:
         """See `Captioner.forward`; logits are computed at the real targets only."""
-        steps = caption_lengths - 1  # the last token, EOS, is a target but no input
+        steps = steps_of(caption_lengths)
         hidden = self.language.hidden(caption_ids[:, :-1], steps)
         merged = self._run(self.merging, memory["image"].index_select(0, image_index), hidden, steps)
-        real = target_mask(caption_lengths, caption_ids.shape[1])
-        return CaptionOutput(self.language.logits(merged[real]), caption_ids[:, 1:][real])
+        real = merged.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
+        return CaptionOutput(self.language.logits(real), targets_of(caption_ids, caption_lengths))

@@ -16,7 +16,7 @@ from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.code import CodeDecoder, WordInput, WordReader, recurrent_layers
 from networks.layers.checkpointing import Runner
 from networks.layers.recurrent import CellName, run_layers
-from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
+from networks.layers.sequences import CaptionOutput, Memory, State, on_host, steps_of, targets_of
 
 CodeKind = Literal["states", "output"]
 
@@ -86,7 +86,8 @@ class TextEncoder(nn.Module):
         """Codes of at least one caption."""
         ids = reversed_rows(caption_ids[:, 1:], caption_lengths - 1) if self.reverse_input else caption_ids[:, 1:]
         words = self.dropout(self.words(ids))
-        packed = pack_padded_sequence(words, (caption_lengths - 1).cpu(), batch_first=True, enforce_sorted=False)
+        steps = torch.tensor(on_host(steps_of(caption_lengths)))
+        packed = pack_padded_sequence(words, steps, batch_first=True, enforce_sorted=False)
         _, last = run_layers(self.rnn, packed)
         return last[-1].transpose(0, 1).flatten(1) if self.code == "states" else last[0][-1]
 

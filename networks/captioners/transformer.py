@@ -20,7 +20,7 @@ from networks.layers.attention import RegionProjection, masked_softmax
 from networks.layers.checkpointing import Runner
 from networks.layers.pooling import RegionPooling, masked_mean
 from networks.layers.positions import sinusoidal
-from networks.layers.sequences import CaptionOutput, Memory, State, target_mask, targets_of
+from networks.layers.sequences import CaptionOutput, Memory, State, target_mask, target_places, targets_of
 
 
 class Reading(NamedTuple):
@@ -186,7 +186,8 @@ class TransformerCaptioner(Captioner):
         words, _, attention = self._run(self.blocks[-1].read_attention, words, regions[:, -1], mask)
         assert attention is not None
         real = target_mask(caption_lengths, caption_ids.shape[1])
-        logits = self.vocabulary(self.norm(words[real]))
+        scored = words.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
+        logits = self.vocabulary(self.norm(scored))
         return CaptionOutput(logits, targets_of(caption_ids, caption_lengths), attention * real.unsqueeze(2))
 
     @property

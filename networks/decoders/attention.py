@@ -20,7 +20,16 @@ from networks.decoders.word_vectors import read_word_vectors
 from networks.layers.attention import Attention
 from networks.layers.checkpointing import Runner
 from networks.layers.recurrent import CellName, CellWeights, ContextCell
-from networks.layers.sequences import Memory, State, select_rows, target_mask
+from networks.layers.sequences import (
+    Memory,
+    State,
+    on_device,
+    on_host,
+    select_rows,
+    target_mask,
+    target_places,
+    true_places,
+)
 
 
 @dataclass
@@ -31,28 +40,32 @@ class _Packing:
         rows: caption at each rank, `(N,)`.
         sizes: captions that have not ended at each time step, in falling order; its sum is M.
         rank: rank of the caption of each packed place, `(M,)`.
+        steps: time step of each packed place, `(M,)`.
         places: packed place of each scored position in row-major order of the captions, `(M,)`.
-        mask: positions with a real target, `(N, T - 1)`.
+        targets: place of each scored position in `(N, T - 1)`, row by row, `(M,)`.
     """
 
     rows: Tensor
     sizes: list[int]
     rank: Tensor
+    steps: Tensor
     places: Tensor
-    mask: Tensor
+    targets: Tensor
 
     @staticmethod
     def of(caption_lengths: Tensor, max_length: int) -> "_Packing":
-        """Sorts captions by length and counts those that have not ended at each step; one transfer from the device."""
-        steps = [length - 1 for length in caption_lengths.tolist()]
+        """Sorts captions by length and counts those that have not ended at each step."""
+        steps = [length - 1 for length in on_host(caption_lengths)]
         mask = target_mask(caption_lengths, max_length)
         rows = caption_lengths.argsort(descending=True, stable=True)
         # the captions that have not ended have the first ranks, so the packed places are in this order
-        step, rank = mask[rows].t().nonzero(as_tuple=True)
+        packed = true_places(mask[rows].t(), sum(steps))
+        step, rank = packed // len(steps), packed % len(steps)
         place_of = torch.empty_like(mask, dtype=torch.long)
-        place_of[rows[rank], step] = torch.arange(len(step), device=mask.device)
+        place_of[rows[rank], step] = torch.arange(len(packed), device=mask.device)
+        targets = target_places(caption_lengths, max_length)
         sizes = [sum(length > t for length in steps) for t in range(max(steps))]
-        return _Packing(rows, sizes, rank, place_of[mask], mask)
+        return _Packing(rows, sizes, rank, step, place_of.flatten()[targets], targets)
 
 
 class _Trace(NamedTuple):
@@ -192,14 +205,15 @@ class AttentionDecoder(RecurrentDecoder):
         trace = self._unroll(memory, start, caption_ids, image_index, packing, scheduled_sampling)
         merged = self._run(self._merged, trace.outputs, trace.contexts, trace.words)
         logits = self.vocabulary(self.dropout(merged.index_select(0, packing.places)))
-        return logits, _spread(trace.weights, packing)
+        return logits, _spread(trace.weights, packing, caption_ids.shape[1] - 1)
 
     def maps(
         self, memory: Memory, start: State, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
     ) -> Tensor:
         """The attention weights alone, without the cost of the vocabulary layer; arguments as in `score`."""
         packing = _Packing.of(caption_lengths, caption_ids.shape[1])
-        return _spread(self._unroll(memory, start, caption_ids, image_index, packing, 0.0).weights, packing)
+        weights = self._unroll(memory, start, caption_ids, image_index, packing, 0.0).weights
+        return _spread(weights, packing, caption_ids.shape[1] - 1)
 
     def _read(self, token: Tensor) -> Tensor:
         """Embeds tokens of any shape: `(...)` to `(..., W)`."""
@@ -232,7 +246,7 @@ class AttentionDecoder(RecurrentDecoder):
         scheduled_sampling: float,
     ) -> _Trace:
         """Runs over the captions; only the operations that depend on the state are computed step by step."""
-        tokens = caption_ids[packing.rows, :-1].t()[packing.mask[packing.rows].t()]  # (M,)
+        tokens = caption_ids[packing.rows[packing.rank], packing.steps]  # (M,)
         images = image_index[packing.rows]
         if self.attention.constant and self.gate is None and scheduled_sampling == 0:
             return _Trace(*self._run(self._unroll_fused, memory, state, tokens, images, packing))
@@ -299,12 +313,15 @@ class AttentionDecoder(RecurrentDecoder):
             before: results of the step before, whose first n rows belong to these captions.
             probability: probability that a word is replaced.
         """
-        chosen = (torch.rand(len(token), device=token.device) < probability).nonzero().squeeze(1)
-        if len(chosen) == 0:
+        places = (torch.rand(len(token)) < probability).nonzero().squeeze(1).tolist()  # on the host: see `on_host`
+        if not places:
             return token
+        chosen = on_device(places, token.device)
         logits = self._scores(before.outputs[chosen], before.contexts[chosen], before.words[chosen]).float()
         logits[:, self.never_read] = -torch.inf
-        drawn = torch.multinomial(logits.softmax(dim=1), 1).squeeze(1)
+        # as torch.multinomial draws, which waits for the device to check the probabilities
+        shares = logits.softmax(dim=1)
+        drawn = (shares / torch.empty_like(shares).exponential_()).argmax(dim=1)
         return token.index_copy(0, chosen, drawn)
 
 
@@ -318,8 +335,8 @@ def _first(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {name: tensor[:count] for name, tensor in tensors.items()}
 
 
-def _spread(weights: Tensor, packing: _Packing) -> Tensor:
+def _spread(weights: Tensor, packing: _Packing, steps: int) -> Tensor:
     """Packed attention `(M, R)` to `(N, T - 1, R)`, zero where there is no target."""
-    spread = weights.new_zeros(*packing.mask.shape, weights.shape[1])
-    spread[packing.mask] = weights.index_select(0, packing.places)
-    return spread
+    spread = weights.new_zeros(len(packing.rows) * steps, weights.shape[1])
+    spread = spread.index_copy(0, packing.targets, weights.index_select(0, packing.places))
+    return spread.view(len(packing.rows), steps, -1)

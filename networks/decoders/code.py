@@ -17,7 +17,7 @@ from networks.decoders.base import RecurrentDecoder, attended
 from networks.layers.attention import Attention
 from networks.layers.checkpointing import Runner
 from networks.layers.recurrent import CellName, run_layers
-from networks.layers.sequences import Memory, State, select_rows, target_mask
+from networks.layers.sequences import Memory, State, on_host, select_rows, steps_of, target_places
 
 WordInput = Literal["embedding", "one_hot"]
 
@@ -186,12 +186,12 @@ class CodeDecoder(RecurrentDecoder):
         regions = attended(memory)
         read = select_rows(regions, image_index) if scheduled_sampling > 0 else {}
         outputs = self.teacher_forced(state, caption_ids, caption_lengths, scheduled_sampling, read)
-        mask = target_mask(caption_lengths, caption_ids.shape[1])
-        logits, weights = self.scores(outputs, select_rows(regions, image_index[mask.nonzero()[:, 0]]))
+        count, steps = caption_ids.shape[0], caption_ids.shape[1] - 1
+        places = target_places(caption_lengths, caption_ids.shape[1])
+        logits, weights = self.scores(outputs, select_rows(regions, image_index[places // steps]))
         assert weights is not None
-        attention = weights.new_zeros(*mask.shape, weights.shape[1])
-        attention[mask] = weights
-        return logits, attention
+        attention = weights.new_zeros(count * steps, weights.shape[1]).index_copy(0, places, weights)
+        return logits, attention.view(count, steps, -1)
 
     def scores(self, outputs: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Scores the next token.
@@ -243,13 +243,14 @@ class CodeDecoder(RecurrentDecoder):
         Returns:
             Outputs of the top layer at the scored positions in row-major order, `(M, H)`.
         """
-        mask = target_mask(caption_lengths, caption_ids.shape[1])
+        places, tokens_read = target_places(caption_lengths, caption_ids.shape[1]), on_host(steps_of(caption_lengths))
         if scheduled_sampling <= 0:
             whole: Tensor
-            whole, _ = self._run(self._read_and_run, caption_ids[:, :-1], state, (caption_lengths - 1).cpu())
-            return whole[mask]
+            whole, _ = self._run(self._read_and_run, caption_ids[:, :-1], state, torch.tensor(tokens_read))
+            return whole.flatten(0, 1).index_select(0, places)
         order = caption_lengths.argsort(descending=True, stable=True)
-        ids, running = caption_ids[order], mask.sum(dim=0).tolist()
+        ids = caption_ids[order]
+        running = [sum(length > step for length in tokens_read) for step in range(caption_ids.shape[1] - 1)]
         state, memory = select_rows(state, order), select_rows(memory or {}, order)
         steps = len(running)
         own = [0, *(torch.rand(steps - 1) < scheduled_sampling).nonzero().flatten().add(1).tolist(), steps]
@@ -264,7 +265,7 @@ class CodeDecoder(RecurrentDecoder):
             outputs, state = self._run(self._read_and_run, tokens, state)
             pieces.append(outputs)
         whole = torch.cat([F.pad(piece, (0, 0, 0, 0, 0, len(ids) - len(piece))) for piece in pieces], dim=1)
-        return whole[order.argsort()][mask]
+        return whole[order.argsort()].flatten(0, 1).index_select(0, places)
 
     def _read_and_run(self, tokens: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Runs the layers over tokens `(N, S)`, see `run`."""

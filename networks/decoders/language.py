@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicCache
 from core.errors import UserError
 from core.hub import only_local
 from core.inputs import reason
-from networks.layers.sequences import State, length_mask
+from networks.layers.sequences import State, length_mask, on_device, on_host, true_places
 from networks.layers.weights import WAYS_OUT, check_local, load_state
 
 GPT2_SIZES = {
@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
             `(N, T, D)`; unspecified but finite at padded positions.
         """
         if lengths is not None and self.network.config.model_type == "gpt2":
-            tokens = lengths.tolist()
+            tokens = on_host(lengths)
             if sum(tokens) < 0.9 * token_ids.numel():
                 return self._packed_hidden(token_ids, lengths, tokens)
         output: Tensor = self.network(input_ids=token_ids, use_cache=False).last_hidden_state
@@ -89,11 +89,11 @@ class LanguageModel(nn.Module):
         count, longest = token_ids.shape
         width = max(longest, 64)
         starts, rows = pack(tokens, width)
-        real = length_mask(lengths, longest)  # (N, T)
-        caption, position = real.nonzero(as_tuple=True)
-        slot = torch.tensor(starts, device=token_ids.device)[caption] + position
+        place = true_places(length_mask(lengths, longest), sum(tokens))
+        caption, position = place // longest, place % longest
+        slot = on_device(starts, token_ids.device)[caption] + position
         blank = token_ids.new_zeros(rows * width)
-        packed = blank.index_copy(0, slot, token_ids[real]).view(rows, width)
+        packed = blank.index_copy(0, slot, token_ids.flatten()[place]).view(rows, width)
         positions = blank.index_copy(0, slot, position).view(rows, width)
         # 0 marks the empty places, which attend to each other only: no row of the softmax is empty
         segment = blank.index_copy(0, slot, caption + 1).view(rows, width)
@@ -104,7 +104,7 @@ class LanguageModel(nn.Module):
         ).last_hidden_state
         hidden: Tensor = output.flatten(0, 1).index_select(0, slot)
         result = hidden.new_zeros(count * longest, self.hidden_dim)
-        return result.index_copy(0, caption * longest + position, hidden).view(count, longest, self.hidden_dim)
+        return result.index_copy(0, place, hidden).view(count, longest, self.hidden_dim)
 
     def cached_step(self, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one more token of every row.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from core.errors import UserError
-from networks.layers.sequences import State, length_mask
+from networks.layers.sequences import State, length_mask, on_host, true_places
 
 MergingVariant = Literal["mlp", "layer_norm", "batch_norm", "gru", "gru_published", "two_sided"]
 
@@ -138,11 +138,10 @@ class _PositionMerging(Merging):
     def forward(self, image: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
         """See `Merging.forward`; zero after a caption's end."""
         steps = hidden.shape[1]
-        real = length_mask(lengths, steps)
-        caption, time = real.nonzero(as_tuple=True)
-        place = caption * steps + time
+        place = true_places(length_mask(lengths, steps), sum(on_host(lengths)))
+        caption, time = place // steps, place % steps
         merged = self.merge(image, hidden.flatten(0, 1).index_select(0, place), caption, time)
-        result = merged.new_zeros(real.numel(), hidden.shape[2])
+        result = merged.new_zeros(hidden.shape[0] * steps, hidden.shape[2])
         return result.index_copy(0, place, merged).view_as(hidden)
 
     def step(self, image: Tensor, hidden: Tensor, state: State | None) -> tuple[Tensor, State]:

@@ -6,13 +6,13 @@ Letters: B images, N captions, T tokens, C labels.
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from core.batch import Batch
 from core.errors import DataError
 from networks.classifiers.base import Classifier
 from networks.encoders.base import ImageEncoder
+from networks.layers.sequences import on_host
 
 Block = tuple[str, list[nn.Module | nn.Parameter]]
 """A name and the modules that are copied or frozen together."""
@@ -60,9 +60,10 @@ def caption_rows(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         DataError: an image has no caption.
     """
     index = batch["image_index"]
-    counts = torch.bincount(index, minlength=len(batch["image_id"]))
-    if not bool((counts > 0).all()):
-        without = batch["image_id"][int((counts == 0).nonzero()[0, 0])]
+    known = set(on_host(index))
+    missing = [place for place in range(len(batch["image_id"])) if place not in known]
+    if missing:
+        without = batch["image_id"][missing[0]]
         raise DataError(
             f"image '{without}' has no caption, but this network reads captions: add one, or use a network that reads "
             "images only"

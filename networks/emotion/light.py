@@ -17,6 +17,7 @@ from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork, caption_rows
 from networks.encoders.source import images_of, mean_region
 from networks.layers.checkpointing import Runner
+from networks.layers.sequences import on_host
 
 
 class LightStudent(EmotionNetwork):
@@ -80,7 +81,8 @@ class LightStudent(EmotionNetwork):
 
     def _read(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """The GRU's state after the last word: `(N, T)` to `(N, hidden_dim)`."""
-        packed = pack_padded_sequence(self.dropout(self.words(ids)), lengths.cpu(), True, enforce_sorted=False)
+        tokens = torch.tensor(on_host(lengths))
+        packed = pack_padded_sequence(self.dropout(self.words(ids)), tokens, True, enforce_sorted=False)
         _, state = self.gru(packed)
         read: Tensor = state[-1]
         return read

@@ -18,6 +18,7 @@ from core.batch import Batch
 from core.errors import DataError
 from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork
+from networks.layers.sequences import on_device
 
 _WORD = re.compile(r"\w\w+")
 _ORDERS = (3, 4, 5)
@@ -114,17 +115,12 @@ class TextClassifier(EmotionNetwork):
         self._known.clear()
 
     def _features(self, text: str) -> tuple[Tensor, Tensor]:
-        """Buckets and weighted values of one text, on the CPU; cached, since every epoch reads the same texts."""
+        """Buckets and counts of one text, on the CPU; cached, since every epoch reads the same texts."""
         if text not in self._known:
             if len(self._known) >= 20_000:
                 self._known.clear()
             places, values = text_features(text, self.buckets)
-            index, value = torch.tensor(places, dtype=torch.long), torch.tensor(values)
-            value = value * self.frequencies.weights[index.to(self.frequencies.weights.device)].cpu()
-            for group in (index < self.buckets, index >= self.buckets):
-                if bool(group.any()):
-                    value[group] /= value[group].norm()
-            self._known[text] = index, value
+            self._known[text] = torch.tensor(places, dtype=torch.long), torch.tensor(values)
         return self._known[text]
 
     def forward(self, batch: Batch) -> LabelOutput:
@@ -138,14 +134,24 @@ class TextClassifier(EmotionNetwork):
             if not captions:
                 raise DataError(f"image '{image_id}' has no caption, but this network reads captions only: add one")
         texts = [self._features(text) for captions in batch["references"] for text in captions]
-        places = torch.cat([index for index, _ in texts]).to(device)
-        values = torch.cat([value for _, value in texts]).to(device)
-        starts = torch.tensor([0, *(len(index) for index, _ in texts)]).cumsum(0)[:-1].to(device)
+        counts = torch.tensor([len(index) for index, _ in texts])
+        places = torch.cat([index for index, _ in texts]).to(device, non_blocking=True)
+        counted = torch.cat([value for _, value in texts]).to(device, non_blocking=True)
+        starts = (counts.cumsum(0) - counts).to(device, non_blocking=True)
+        rows = torch.arange(len(texts)).repeat_interleave(counts).to(device, non_blocking=True)
+        values = self._scaled(places, counted, rows, len(texts))
         # lookups, not a product: a caption has a few hundred of the features
         table = self.head.weight.T
         scores = F.embedding_bag(places, table, starts, mode="sum", per_sample_weights=values.to(table.dtype))
-        index = torch.tensor([row for row, captions in enumerate(batch["references"]) for _ in captions], device=device)
+        index = on_device([row for row, captions in enumerate(batch["references"]) for _ in captions], device)
         return LabelOutput(scores + self.head.bias, index)
+
+    def _scaled(self, places: Tensor, counts: Tensor, rows: Tensor, texts: int) -> Tensor:
+        """Counts of features weighted by document frequencies, each of a text's two groups of length 1."""
+        values: Tensor = counts * self.frequencies(places)
+        group = 2 * rows + (places >= self.buckets)
+        squares = values.new_zeros(2 * texts).index_add(0, group, values.square())
+        return values / squares.sqrt()[group]
 
     def blocks(self) -> list[Block]:
         """The document frequencies."""

@@ -10,6 +10,7 @@ from core.batch import Batch
 from core.errors import UserError
 from networks.encoders.base import ImageEncoder
 from networks.layers.pooling import masked_mean
+from networks.layers.sequences import on_host
 
 
 def image_regions(
@@ -49,7 +50,7 @@ def image_regions(
     regions = regions.to(dtype)
     if mask is None:
         return regions, None
-    if not bool(mask.any(1).all()):
+    if not all(any(row) for row in on_host(mask)):
         raise UserError("feature_mask hides every region of an image; leave at least one")
     return regions.masked_fill(~mask.unsqueeze(2), 0.0), mask
 

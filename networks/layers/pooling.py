@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import UserError
+from networks.layers.sequences import on_host
 
 Pooling = Literal["mean", "max", "mean_max", "attention", "covariance"]
 
@@ -150,7 +151,7 @@ class RegionPooling(nn.Module):
 
     def forward(self, regions: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(B, R, D)` and a mask of the real regions `(B, R)` to `(B, P)`; each image needs a real region."""
-        if mask is not None and bool(mask.all()):
+        if mask is not None and all(all(row) for row in on_host(mask)):
             mask = None
         if mask is not None:
             # padding, even NaN, must not count: 0 times NaN is NaN

@@ -30,7 +30,8 @@ def word_shares(batch: Batch, images: int, vocab_size: int) -> Tensor:
     present = torch.zeros(len(ids), vocab_size, device=ids.device)
     present.scatter_reduce_(1, ids[:, 1:], real.to(present.dtype), reduce="amax")
     total = torch.zeros(images, vocab_size, device=ids.device).index_add_(0, index, present)
-    return total / index.bincount(minlength=images).clamp_min(1).unsqueeze(1)
+    counts = torch.zeros(images, device=ids.device).index_add_(0, index, torch.ones_like(index, dtype=torch.float32))
+    return total / counts.clamp_min(1).unsqueeze(1)
 
 
 def word_loss(logits: Tensor, shares: Tensor) -> Tensor:
