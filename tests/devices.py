@@ -38,6 +38,10 @@ MIXED = {
 """Operations of which some arguments belong to the CPU."""
 
 
+current = None
+"""The audit that runs."""
+
+
 class DeviceError(AssertionError):
     """A tensor is on the wrong device."""
 
@@ -62,13 +66,26 @@ class Elsewhere(torch.Tensor):
         made.inner = inner
         return made
 
+    def tolist(self):
+        """Copies the numbers to the host, which waits for them."""
+        note(current, "tolist")
+        return self.inner.tolist()
+
+    def numpy(self, *_, **__):
+        """What only a tensor of the CPU can do.
+
+        Raises:
+            DeviceError: always.
+        """
+        raise DeviceError("numpy() of a tensor of the device")
+
     def __repr__(self) -> str:  # type: ignore[override]  # no keyword
         return f"Elsewhere({self.inner!r})"
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         """Outside of the mode, as in a backward pass of another thread."""
-        return run(func, args, kwargs or {}, None)
+        return run(func, args, kwargs or {}, current)
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -167,7 +184,7 @@ class DeviceAudit(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
         self.counting = False
         self.trace = None
-        self._tensor = torch.tensor
+        self._tensor, self._as_tensor = torch.tensor, torch.as_tensor
 
     def __enter__(self):
         """Also lets `torch.tensor` copy its numbers: for a device called "meta" it drops them."""
@@ -176,12 +193,18 @@ class DeviceAudit(TorchDispatchMode):
             made = self._tensor(*args, **kwargs)
             return made if device is None else made.to(device)
 
-        torch.tensor = tensor
+        def as_tensor(data, dtype=None, device=None):
+            made = data if isinstance(data, torch.Tensor) else self._as_tensor(data)
+            return made.to(device=made.device if device is None else device, dtype=dtype or made.dtype)
+
+        global current
+        torch.tensor, torch.as_tensor, current = tensor, as_tensor, self
         return super().__enter__()
 
     def __exit__(self, *error):
         """As it was."""
-        torch.tensor = self._tensor
+        global current
+        torch.tensor, torch.as_tensor, current = self._tensor, self._as_tensor, None
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

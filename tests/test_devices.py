@@ -11,6 +11,7 @@ from callbacks.predictions import PredictionWriter
 from callbacks.report import RunReport
 from lightning_modules import METHODS
 from tests.devices import DEVICE, Audited, CountWaits, DeviceAudit, DeviceError
+from tests.flags import needed, of_options
 from tests.twins import cases, make_data, predicts, read
 
 CASES = [case for case in cases() if case.variant in ("", "stored")]
@@ -30,7 +31,7 @@ def callbacks_of(case):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_nothing_is_on_the_wrong_device_and_a_step_waits_once(case, tmp_path):
     data = make_data(case.data, captions_per_image=2)
-    module = case.make(data)
+    module = of_options(case, data, **needed(case, data, tmp_path))
     with DeviceAudit() as audit:
         count = CountWaits(audit)
         last = LastCheckpoint(tmp_path / "last.ckpt", None, 10.0)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
-import torch
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -27,10 +26,13 @@ from callbacks.progress import ProgressBar
 from callbacks.report import RunReport
 from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
+from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
 from commands.trainer.old_names import NewNames
+from commands.trainer.speed import MatmulPrecision, compile_model, precision_hint, set_matmul_precision
 from core.errors import Interrupted, UserError
 from core.text import say
 from core.trust import remember
+from datamodules.base import CaptionDataModule
 from lightning_modules.base import DATA_FACTS, BaseModule
 from reporting.loggers import WandbMode, make_loggers, own_wandb_run
 
@@ -53,6 +55,8 @@ class OneLineParser(LightningArgumentParser):
                 "there is no model and data to work with: train with --config experiments/NAME.yaml; test, validate "
                 "and predict find the configuration of --ckpt_path RUN, but not that of a checkpoint outside of its run"
             ) from ex
+        if hint := precision_hint(message):
+            raise UserError(hint) from ex
         raise UserError(f"{tidy(message)} (python cli.py COMMAND --help lists the options)") from ex
 
 
@@ -92,6 +96,9 @@ class TrainerCLI(LightningCLI):
         add("--tensorboard", type=bool, default=False, help="also write TensorBoard files")
         add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
         add("--trust", action="store_true", help="let the configuration of a run name classes of anybody")
+        add("--find_batch_size", type=bool, default=False, help="fit: find the largest batch size that fits first")
+        add("--matmul_precision", type=MatmulPrecision, default="highest", help="of float32 on a GPU; high: TF32")
+        add("--compile", type=bool, default=False, help="fit: compile the network's blocks (torch.compile)")
         add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
         add("--report", type=bool, default=True, help="write report.html into the run folder at the end")
         parser.set_defaults({"trainer.log_every_n_steps": 10})
@@ -113,6 +120,7 @@ class TrainerCLI(LightningCLI):
         if "verbose" in config:
             config["verbose"] = False  # RunReport prints the table
         config["weights_only"] = True
+        set_matmul_precision(config["matmul_precision"])
         writes = not config["trainer"]["fast_dev_run"]
         self.run_dir, checkpoint = runs.locate(
             self.subcommand, config["run_dir"], config["ckpt_path"], runs.config_files(self._args), writes
@@ -123,6 +131,37 @@ class TrainerCLI(LightningCLI):
         config["ckpt_path"] = None if checkpoint is None else str(checkpoint)
         self._saved_config = config.clone()
         self._saved_config["ckpt_path"] = None
+        self._saved_config["find_batch_size"] = False  # config.yaml has the size that is found
+
+    def before_fit(self) -> None:
+        """Finds the batch size and compiles, if that is wanted.
+
+        Raises:
+            UserError: see `commands.trainer.memory.find_batch_size`; or there are several processes.
+        """
+        config = self.config["fit"]
+        assert isinstance(self.model, BaseModule)
+        assert isinstance(self.datamodule, CaptionDataModule)
+        if config["find_batch_size"] and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
+            if self.trainer.world_size > 1:
+                raise UserError(
+                    "find_batch_size=true with several processes: find the size with --trainer.devices=1, then pass it "
+                    "as --data.init_args.batch_size, which counts the images of each process"
+                )
+            size = find_batch_size(self.model, self.datamodule, self.config_init["fit"]["trainer"])
+            save_batch_size(self._saved_config, size)
+        if config["compile"]:
+            compile_model(self.model)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Says what to change when the memory runs out."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            mistake = out_of_memory(error, self.config[subcommand])
+            if mistake is None:
+                raise
+            raise mistake from error
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer.
@@ -298,12 +337,8 @@ def _mistake(error: Exception, files: list[str]) -> UserError | None:
         key = getattr(error, "full_key", None) or "configuration"
         written = f" ({', '.join(files)})" if files else ""
         return UserError(f"{key}{written}: {str(error).splitlines()[0]}; write a key that exists, or the value itself")
-    if isinstance(error, torch.OutOfMemoryError):
-        return UserError(
-            f"out of GPU memory ({str(error).splitlines()[0]}): lower --data.init_args.batch_size and raise "
-            "--trainer.accumulate_grad_batches, or pass --model.init_args.gradient_checkpointing=true, or "
-            "--trainer.precision=bf16-mixed"
-        )
+    if (full := out_of_memory(error, {})) is not None:
+        return full
     frames = traceback.extract_tb(error.__traceback__)
     refused = isinstance(error, ValueError) and "lightning" in Path(frames[-1].filename).parts
     return UserError(f"trainer: {error}") if refused and error.__cause__ is None and error.__context__ is None else None

@@ -1,0 +1,115 @@
+"""A few steps of a method with a trainer's flags, for tests of what the flags do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import nn
+
+from datamodules.base import CaptionDataModule
+from lightning_modules import Distillation, TextAutoencoding
+from lightning_modules.base import BaseModule
+from tests.twins import Case, saved_and_loaded
+
+
+class CPUHalf(MixedPrecision):
+    """Half precision with a real loss scaler on the CPU, where Lightning itself falls back to bf16.
+
+    Recurrent layers of PyTorch run in float32, since the CPU has none in half precision.
+
+    Attributes:
+        scales: of the loss before every step; it falls at an overflow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+        self.scales: list[float] = []
+
+    def optimizer_step(self, optimizer: Any, model: Any, closure: Any, **kwargs: Any) -> Any:
+        """Notes the scale."""
+        assert self.scaler is not None
+        self.scales.append(self.scaler.get_scale())
+        result = super().optimizer_step(optimizer, model, closure, **kwargs)
+        self.scales.append(self.scaler.get_scale())
+        return result
+
+
+def in_single_precision(module: nn.Module) -> None:
+    """Lets recurrent layers compute in float32, whatever autocast wants."""
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            part.forward = _single(part.forward)  # type: ignore[method-assign]
+
+
+def _single(forward: Any) -> Any:
+    def run(inputs: Any, state: Any = None) -> Any:
+        if isinstance(inputs, nn.utils.rnn.PackedSequence):
+            inputs = inputs._replace(data=inputs.data.float())
+        else:
+            inputs = inputs.float()
+        state = tuple(one.float() for one in state) if isinstance(state, tuple) else state
+        with torch.autocast("cpu", enabled=False):
+            return forward(inputs, state.float() if isinstance(state, torch.Tensor) else state)
+
+    return run
+
+
+@dataclass
+class Steps(Callback):
+    """What happened in a short run.
+
+    Attributes:
+        losses: of every batch.
+        values: what was logged in validation.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Takes the loss of a batch; Lightning has divided it by the batches of a step."""
+        self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Takes the figures of the whole split."""
+        self.values = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
+
+
+def fit(module: BaseModule, data: CaptionDataModule, folder: Path, *, epochs: int = 3, **trainer: Any) -> Steps:
+    """Trains a module for some epochs."""
+    steps = Steps()
+    settings = {
+        "accelerator": "cpu",
+        "max_epochs": epochs,
+        "num_sanity_val_steps": 0,
+        "check_val_every_n_epoch": epochs,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+        "use_distributed_sampler": False,
+    }
+    Trainer(**{**settings, **trainer, "callbacks": [steps, *trainer.get("callbacks", [])]}).fit(module, datamodule=data)
+    return steps
+
+
+def needed(case: Case, data: CaptionDataModule, folder: Path) -> dict[str, Any]:
+    """Options without which a case does not train: the text autoencoder of a distillation."""
+    if case.method is not Distillation:
+        return {}
+    shared = {name: value for name, value in case.options.items() if name in ("word_dim", "hidden_dim")}
+    module = TextAutoencoding.for_data(data, **shared)
+    module.inference = {"method": module.method, **data.describe()}
+    path = folder / "text_autoencoder.ckpt"
+    saved_and_loaded(module, path)
+    return {"text_from": str(path)}
+
+
+def of_options(case: Case, data: CaptionDataModule, **options: Any) -> BaseModule:
+    """The module of a case with other options."""
+    changed = Case(case.twin, case.method, {**case.options, **options}, case.data)
+    return changed.make(data)
