@@ -247,6 +247,7 @@ class CountWaits(Callback):
         """Starts counting."""
         self.audit.waits.clear()
         self.audit.counting = batch_idx > 0
+        assert all(parameter.device == DEVICE for parameter in pl_module.parameters())
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """Stops counting."""

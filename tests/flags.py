@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
-from torch import nn
 
 from datamodules.base import CaptionDataModule
 from lightning_modules import Distillation, TextAutoencoding
@@ -17,8 +16,6 @@ from tests.twins import Case, saved_and_loaded
 
 class CPUHalf(MixedPrecision):
     """Half precision with a real loss scaler on the CPU, where Lightning itself falls back to bf16.
-
-    Recurrent layers of PyTorch run in float32, since the CPU has none in half precision.
 
     Attributes:
         scales: of the loss before every step; it falls at an overflow.
@@ -35,26 +32,6 @@ class CPUHalf(MixedPrecision):
         result = super().optimizer_step(optimizer, model, closure, **kwargs)
         self.scales.append(self.scaler.get_scale())
         return result
-
-
-def in_single_precision(module: nn.Module) -> None:
-    """Lets recurrent layers compute in float32, whatever autocast wants."""
-    for part in module.modules():
-        if isinstance(part, nn.RNNBase):
-            part.forward = _single(part.forward)  # type: ignore[method-assign]
-
-
-def _single(forward: Any) -> Any:
-    def run(inputs: Any, state: Any = None) -> Any:
-        if isinstance(inputs, nn.utils.rnn.PackedSequence):
-            inputs = inputs._replace(data=inputs.data.float())
-        else:
-            inputs = inputs.float()
-        state = tuple(one.float() for one in state) if isinstance(state, tuple) else state
-        with torch.autocast("cpu", enabled=False):
-            return forward(inputs, state.float() if isinstance(state, torch.Tensor) else state)
-
-    return run
 
 
 @dataclass

@@ -318,7 +318,8 @@ class AttentionDecoder(RecurrentDecoder):
             return token
         chosen = on_device(places, token.device)
         logits = self._scores(before.outputs[chosen], before.contexts[chosen], before.words[chosen]).float()
-        logits[:, self.never_read] = -torch.inf
+        for token_id in self.never_read:  # a list as index would be sent to the device
+            logits[:, token_id] = -torch.inf
         # as torch.multinomial draws, which waits for the device to check the probabilities
         shares = logits.softmax(dim=1)
         drawn = (shares / torch.empty_like(shares).exponential_()).argmax(dim=1)

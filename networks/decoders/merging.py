@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from core.errors import UserError
+from networks.layers.recurrent import run_layers
 from networks.layers.sequences import State, length_mask, on_host, true_places
 
 MergingVariant = Literal["mlp", "layer_norm", "batch_norm", "gru", "gru_published", "two_sided"]
@@ -265,8 +266,9 @@ class GRUMerging(Merging):
     def _run(self, image: Tensor, hidden: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Any number of time steps: `(N, T, Dh)` and the GRU's state `(layers, N, first_dim)`."""
         joint = torch.cat([image.unsqueeze(1).expand(-1, hidden.shape[1], -1), hidden], dim=2)
-        first, state = self.first(joint, state)
-        return self._second_stage(self.first_back(first) + hidden), cast(Tensor, state)
+        first, (state,) = run_layers(self.first, joint, None if state is None else (state,))
+        assert isinstance(first, Tensor)
+        return self._second_stage(self.first_back(first) + hidden), state
 
     def _second_stage(self, middle: Tensor) -> Tensor:
         """O from m."""

@@ -17,6 +17,7 @@ from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork, caption_rows
 from networks.encoders.source import images_of, mean_region
 from networks.layers.checkpointing import Runner
+from networks.layers.recurrent import run_layers
 from networks.layers.sequences import on_host
 
 
@@ -83,9 +84,8 @@ class LightStudent(EmotionNetwork):
         """The GRU's state after the last word: `(N, T)` to `(N, hidden_dim)`."""
         tokens = torch.tensor(on_host(lengths))
         packed = pack_padded_sequence(self.dropout(self.words(ids)), tokens, True, enforce_sorted=False)
-        _, state = self.gru(packed)
-        read: Tensor = state[-1]
-        return read
+        _, (state,) = run_layers(self.gru, packed)
+        return state[-1]
 
     def _image_vector(self, batch: Batch) -> Tensor:
         """One vector for each image, `(B, image_width)`."""

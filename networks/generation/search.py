@@ -368,9 +368,9 @@ def _token_scores(captioner: TokenModel, logits: Tensor, history: Tensor, ngram_
         ngram_size: n-grams of this size may not occur twice; 0 allows everything.
     """
     scores = F.log_softmax(logits.float(), dim=1)
-    scores[:, [captioner.bos_id, captioner.pad_id]] = -torch.inf
-    if captioner.unk_id is not None:
-        scores[:, captioner.unk_id] = -torch.inf
+    for token in (captioner.bos_id, captioner.pad_id, captioner.unk_id):  # a list as index would be sent to the device
+        if token is not None:
+            scores[:, token] = -torch.inf
     length = history.shape[1]
     if ngram_size and length >= ngram_size:
         windows = history.unfold(1, ngram_size, 1)  # (N, t - n + 1, n)

@@ -25,6 +25,9 @@ def run_layers(
 ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
     """Runs recurrent layers; dropout between them follows torch's generator on every device.
 
+    On a CPU they run in float32 in mixed precision, too: it has no LSTM in float16, and one in bfloat16 only where the
+    processor has instructions for it.
+
     On CUDA, cuDNN draws that dropout from a state of its own, which neither a seed nor a recomputation in the backward
     pass brings back. There, each layer is a call of its own.
 
@@ -37,6 +40,11 @@ def run_layers(
         Outputs of the top layer, as the inputs, and the states after the last step.
     """
     device = inputs.data.device if isinstance(inputs, PackedSequence) else inputs.device
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            start = None if start is None else tuple(value.float() for value in start)
+            single = inputs._replace(data=inputs.data.float()) if isinstance(inputs, PackedSequence) else inputs.float()
+            return run_layers(rnn, single, start)
     if device.type == "cpu" or not (rnn.training and rnn.dropout > 0 and rnn.num_layers > 1):
         state = None if start is None else (start if isinstance(rnn, nn.LSTM) else start[0])
         outputs, after = rnn(inputs, state)
@@ -168,10 +176,7 @@ class ContextCell(nn.Module):
             Outputs, packed, `(M, H)`.
         """
         inputs = PackedSequence(torch.cat([words, contexts], dim=1), torch.tensor(batch_sizes))
-        start = {name: value.unsqueeze(0).to(inputs.data.dtype) for name, value in state.items()}
-        output: PackedSequence
-        if isinstance(self.rnn, nn.LSTM):
-            output, _ = self.rnn(inputs, (start["hidden"], start["cell"]))
-        else:
-            output, _ = self.rnn(inputs, start["hidden"])
+        start = tuple(value.unsqueeze(0).to(inputs.data.dtype) for value in state.values())
+        output, _ = run_layers(self.rnn, inputs, start)
+        assert isinstance(output, PackedSequence)
         return output.data
