@@ -33,7 +33,7 @@ MIXED = {
     aten._pack_padded_sequence.default: (1,),
     aten.lstm.data: (1,),
     aten.gru.data: (1,),
-    aten._thnn_fused_lstm_cell.default: (),
+    aten._pad_packed_sequence.default: (1,),
 }
 """Operations of which some arguments belong to the CPU."""
 
@@ -127,8 +127,8 @@ def run(func, args, kwargs, mode):
     result = func(*tree_map(inside, args), **tree_map(inside, kwargs))
     if not on_device or not isinstance(result, torch.Tensor | tuple | list):
         return result
-    if func is aten._pack_padded_sequence.default:
-        return outside(result[0]), result[1]  # the sizes of the time steps stay on the CPU
+    if func in (aten._pack_padded_sequence.default, aten._pad_packed_sequence.default):
+        return outside(result[0]), result[1]  # the lengths stay on the CPU
     result = tree_map(outside, result)
     return return_and_correct_aliasing(func, args, kwargs, result) if there else result
 

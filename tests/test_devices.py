@@ -44,6 +44,7 @@ def test_nothing_is_on_the_wrong_device_and_a_step_waits_once(case, tmp_path):
             limit_test_batches=1,
             limit_predict_batches=1,
             gradient_clip_val=1.0,
+            inference_mode=False,  # tensors made in it cannot be views of this device's
             num_sanity_val_steps=0,
             logger=False,
             enable_progress_bar=False,

@@ -58,11 +58,11 @@ def test_what_is_set_already_is_not_proposed():
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
-def test_the_size_is_found_used_and_kept(monkeypatch, capsys, line, tmp_path):
+def test_the_size_is_found_used_and_kept(monkeypatch, caplog, line, tmp_path):
     """From 3 on it is doubled: 6, and 12, which fails. The run, its configuration and its resume have 6."""
     sizes = limited(monkeypatch, 6)
     assert cli.main([*line, "--find_batch_size=true"]) == 0
-    assert "batch size 6 found: 12 runs out of memory" in capsys.readouterr().err
+    assert "batch size 6 found: 12 runs out of memory" in caplog.text
     assert sizes[-4:] == [6, 6, 6, 2]  # an epoch of 20 images
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["data"]["init_args"]["batch_size"] == 6
@@ -73,10 +73,10 @@ def test_the_size_is_found_used_and_kept(monkeypatch, capsys, line, tmp_path):
     assert sizes[-4:] == [6, 6, 6, 2]
 
 
-def test_a_first_size_that_is_too_large_is_halved(monkeypatch, capsys, line):
+def test_a_first_size_that_is_too_large_is_halved(monkeypatch, caplog, line):
     limited(monkeypatch, 1)
     assert cli.main([*line, "--find_batch_size=true"]) == 0
-    assert "batch size 1 found" in capsys.readouterr().err
+    assert "batch size 1 found" in caplog.text
 
 
 def test_trials_change_nothing_of_the_training(monkeypatch, line, tmp_path):
