@@ -28,35 +28,56 @@ def callbacks_of(case):
     return found
 
 
+def trainer_of(audit, folder, callbacks):
+    """A trainer on the device, the last of whose callbacks counts waits."""
+    count = CountWaits(audit)
+    last = LastCheckpoint(folder / "last.ckpt", None, 10.0)
+    trainer = Trainer(
+        strategy=Audited(),
+        callbacks=[*callbacks, last, count],
+        plugins=[AtomicCheckpointIO()],
+        max_steps=3,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1,
+        limit_test_batches=1,
+        limit_predict_batches=1,
+        gradient_clip_val=1.0,
+        inference_mode=False,  # tensors made in it cannot be views of this device's
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+    )
+    return trainer, count
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_nothing_is_on_the_wrong_device_and_a_step_waits_once(case, tmp_path):
+def test_training_is_on_the_device_and_a_step_waits_for_it_once(case, tmp_path):
+    """A validation and a checkpoint are between the steps."""
+    data = make_data(case.data, captions_per_image=2, num_val=3)
+    module = of_options(case, data, **needed(case, data, tmp_path))
+    with DeviceAudit() as audit:
+        trainer, count = trainer_of(audit, tmp_path, [])
+        trainer.fit(module, datamodule=data)
+    assert len(count.steps) >= 1
+    assert max(sum(waits.values()) for waits in count.steps) <= MOST_WAITS, count.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_everything_else_is_on_the_device(case, tmp_path):
+    """Callbacks of the experiment, test with its report, prediction."""
     data = make_data(case.data, captions_per_image=2)
     module = of_options(case, data, **needed(case, data, tmp_path))
     with DeviceAudit() as audit:
-        count = CountWaits(audit)
-        last = LastCheckpoint(tmp_path / "last.ckpt", None, 10.0)
-        trainer = Trainer(
-            strategy=Audited(),
-            callbacks=[*callbacks_of(case), PredictionWriter(), RunReport(), last, count],
-            plugins=[AtomicCheckpointIO()],
-            max_epochs=2,
-            limit_val_batches=1,
-            limit_test_batches=1,
-            limit_predict_batches=1,
-            gradient_clip_val=1.0,
-            inference_mode=False,  # tensors made in it cannot be views of this device's
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            use_distributed_sampler=False,
-        )
+        trainer, count = trainer_of(audit, tmp_path, [*callbacks_of(case), PredictionWriter(), RunReport()])
         trainer.fit(module, datamodule=data)
         trainer.test(module, datamodule=data, verbose=False)
         if predicts(case.method):
             trainer.predict(module, datamodule=data)
-    assert len(count.steps) == 2
     assert max(sum(waits.values()) for waits in count.steps) <= MOST_WAITS, count.steps
 
 

@@ -8,14 +8,13 @@ from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.code import CodeDecoder, WordInput, WordReader, recurrent_layers
 from networks.layers.checkpointing import Runner
-from networks.layers.recurrent import CellName, run_layers
+from networks.layers.recurrent import CellName, packed, run_layers
 from networks.layers.sequences import CaptionOutput, Memory, State, on_host, steps_of, targets_of
 
 CodeKind = Literal["states", "output"]
@@ -86,9 +85,7 @@ class TextEncoder(nn.Module):
         """Codes of at least one caption."""
         ids = reversed_rows(caption_ids[:, 1:], caption_lengths - 1) if self.reverse_input else caption_ids[:, 1:]
         words = self.dropout(self.words(ids))
-        steps = torch.tensor(on_host(steps_of(caption_lengths)))
-        packed = pack_padded_sequence(words, steps, batch_first=True, enforce_sorted=False)
-        _, last = run_layers(self.rnn, packed)
+        _, last = run_layers(self.rnn, packed(words, on_host(steps_of(caption_lengths))))
         return last[-1].transpose(0, 1).flatten(1) if self.code == "states" else last[0][-1]
 
 

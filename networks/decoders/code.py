@@ -10,13 +10,13 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from core.errors import UserError
 from networks.decoders.base import RecurrentDecoder, attended
 from networks.layers.attention import Attention
 from networks.layers.checkpointing import Runner
-from networks.layers.recurrent import CellName, run_layers
+from networks.layers.recurrent import CellName, packed, run_layers
 from networks.layers.sequences import Memory, State, on_host, select_rows, steps_of, target_places
 
 WordInput = Literal["embedding", "one_hot"]
@@ -143,23 +143,21 @@ class CodeDecoder(RecurrentDecoder):
         zeros = torch.zeros(rows, self.layers, self.hidden_dim, device=device)
         return {"hidden": zeros, "cell": zeros} if self.is_lstm else {"hidden": zeros}
 
-    def run(self, inputs: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+    def run(self, inputs: Tensor, state: State, lengths: list[int] | None = None) -> tuple[Tensor, State]:
         """Runs the layers over time steps.
 
         Args:
             inputs: `(N, S, W)`.
             state: before the first step, N rows.
-            lengths: steps of each row, `(N,)`, on the CPU; None: S. Rows are packed: nothing is computed after the
+            lengths: steps of each row, N numbers; None: S. Rows are packed: nothing is computed after the
                 end of a row, where outputs are zero, and its final state is that of its last step.
 
         Returns:
             Outputs of the top layer `(N, S, H)` and the state after the last step.
         """
         hidden = tuple(value.transpose(0, 1).to(inputs.dtype).contiguous() for value in state.values())
-        packed: Tensor | PackedSequence = inputs
-        if lengths is not None:
-            packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-        outputs, after = run_layers(self.rnn, packed, hidden)
+        read = inputs if lengths is None else packed(inputs, lengths)
+        outputs, after = run_layers(self.rnn, read, hidden)
         if isinstance(outputs, PackedSequence):
             outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])
         return outputs, {name: value.transpose(0, 1) for name, value in zip(state, after, strict=True)}
@@ -246,7 +244,7 @@ class CodeDecoder(RecurrentDecoder):
         places, tokens_read = target_places(caption_lengths, caption_ids.shape[1]), on_host(steps_of(caption_lengths))
         if scheduled_sampling <= 0:
             whole: Tensor
-            whole, _ = self._run(self._read_and_run, caption_ids[:, :-1], state, torch.tensor(tokens_read))
+            whole, _ = self._run(self._read_and_run, caption_ids[:, :-1], state, tokens_read)
             return whole.flatten(0, 1).index_select(0, places)
         order = caption_lengths.argsort(descending=True, stable=True)
         ids = caption_ids[order]
@@ -267,7 +265,7 @@ class CodeDecoder(RecurrentDecoder):
         whole = torch.cat([F.pad(piece, (0, 0, 0, 0, 0, len(ids) - len(piece))) for piece in pieces], dim=1)
         return whole[order.argsort()].flatten(0, 1).index_select(0, places)
 
-    def _read_and_run(self, tokens: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+    def _read_and_run(self, tokens: Tensor, state: State, lengths: list[int] | None = None) -> tuple[Tensor, State]:
         """Runs the layers over tokens `(N, S)`, see `run`."""
         return self.run(self.read(tokens), state, lengths)
 

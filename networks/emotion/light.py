@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from core.batch import Batch
 from core.errors import UserError
@@ -17,7 +16,7 @@ from networks.classifiers.base import LabelOutput
 from networks.emotion.base import Block, EmotionNetwork, caption_rows
 from networks.encoders.source import images_of, mean_region
 from networks.layers.checkpointing import Runner
-from networks.layers.recurrent import run_layers
+from networks.layers.recurrent import packed, run_layers
 from networks.layers.sequences import on_host
 
 
@@ -82,9 +81,7 @@ class LightStudent(EmotionNetwork):
 
     def _read(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """The GRU's state after the last word: `(N, T)` to `(N, hidden_dim)`."""
-        tokens = torch.tensor(on_host(lengths))
-        packed = pack_padded_sequence(self.dropout(self.words(ids)), tokens, True, enforce_sorted=False)
-        _, (state,) = run_layers(self.gru, packed)
+        _, (state,) = run_layers(self.gru, packed(self.dropout(self.words(ids)), on_host(lengths)))
         return state[-1]
 
     def _image_vector(self, batch: Batch) -> Tensor:

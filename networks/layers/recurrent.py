@@ -12,12 +12,27 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from core.errors import UserError
-from networks.layers.sequences import State
+from networks.layers.sequences import State, on_device
 
 CellName = Literal["gru", "lstm"]
+
+
+def packed(inputs: Tensor, lengths: list[int]) -> PackedSequence:
+    """Packs rows, whatever their order; the host does not wait for a GPU, as PyTorch's own function does.
+
+    Args:
+        inputs: `(N, S, W)`.
+        lengths: of the rows, N numbers of at least 1.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    places = sorted(range(len(order)), key=order.__getitem__)
+    chosen, back = (on_device(rows, inputs.device) for rows in (order, places))
+    steps = torch.tensor([lengths[row] for row in order])
+    data, sizes, *_ = pack_padded_sequence(inputs.index_select(0, chosen), steps, batch_first=True)
+    return PackedSequence(data, sizes, chosen, back)
 
 
 def run_layers(

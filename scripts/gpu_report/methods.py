@@ -77,7 +77,9 @@ def _from_elsewhere(option: str) -> bool:
 def make_data(name: str, size: Size, small: bool) -> CaptionDataModule:
     """Scenes in the format that an experiment reads: images of its size, or features of its frozen encoder."""
     given = settings_of(name, small)[2]
-    known = {key: given[key] for key in ("batch_size", "image_size", "captions_per_image", "encoder") if key in given}
+    known: dict[str, Any] = {
+        key: given[key] for key in ("batch_size", "image_size", "captions_per_image", "encoder") if key in given
+    }
     options: dict[str, Any] = {"image_size": 64 if small else 224, "num_workers": size.workers}
     options |= known
     if isinstance(options.get("captions_per_image"), str):
