@@ -10,7 +10,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow lint types format benchmark docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow lint types format benchmark gpu-report docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ types: $(VENV)/.installed ## mypy --strict
 format: $(VENV)/.installed ## let ruff mend what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+gpu-report: $(VENV)/.installed ## measure a GPU and check what is promised of it (under 30 minutes)
+	@$(PY) -m scripts.gpu_report
 
 benchmark: $(VENV)/.installed ## speed against the published compute pattern
 	@for name in dual_transfer_step beam_search attention_rnn_step feature_store caption_metrics; do $(PY) benchmarks/$$name.py || exit 1; done
