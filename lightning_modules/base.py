@@ -10,6 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
@@ -224,13 +225,18 @@ class BaseModule(LightningModule):
         return [ParameterGroup("new", new, self.lr), ParameterGroup("pretrained", old, self.lr_pretrained)]
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW, which is Adam when `weight_decay` is 0."""
+        """AdamW, which is Adam when `weight_decay` is 0.
+
+        Fused (one pass over the weights instead of several) on CPU and CUDA, but not where gradients are clipped in
+        mixed precision, which cannot be done with it.
+        """
+        single = self.trainer.precision == "32-true"
         return torch.optim.AdamW(
             groups,
             lr=self.lr,
             weight_decay=self.weight_decay,
-            # one pass over the weights instead of several; mixed precision cannot clip gradients with it
-            fused=self.trainer.strategy.root_device.type == "cpu" and self.trainer.precision == "32-true",
+            fused=self.trainer.strategy.root_device.type in ("cpu", "cuda")
+            and (single or (self.trainer.precision == "bf16-mixed" and not self.trainer.gradient_clip_val)),
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -240,6 +246,19 @@ class BaseModule(LightningModule):
         steps = 0 if self.schedule == "constant" else int(self.trainer.estimated_stepping_batches)
         scheduler = make_scheduler(optimizer, groups, lambda step: self.rate_factor(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips gradients; the norm of sharded ones is known to their wrapper only."""
+        sharded = getattr(self.trainer.strategy, "model", None)
+        if gradient_clip_val and isinstance(sharded, FullyShardedDataParallel) and gradient_clip_algorithm != "value":
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def rate_factor(self, step: int, length: int) -> float:
         """Learning rate as a share of its peak, `step` steps into a run or phase of `length` steps."""

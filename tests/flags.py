@@ -1,6 +1,6 @@
 """A few steps of a method with a trainer's flags, for tests of what the flags do.
 
-    python -m tests.flags   # the table of losses in docs/gpu.md
+python -m tests.flags   # the table of losses in docs/gpu.md
 """
 
 import logging
@@ -107,7 +107,11 @@ LEARNING = {"warmup_steps": 0, "schedule": "constant"}
 
 def faster(case: Case) -> dict[str, Any]:
     """Options with which eight steps show in the loss."""
-    rate = {"lr": case.options["lr"]} if case.options.get("architecture") == "text" else {"lr": 5e-3, "lr_pretrained": 5e-3}
+    rate = (
+        {"lr": case.options["lr"]}
+        if case.options.get("architecture") == "text"
+        else {"lr": 5e-3, "lr_pretrained": 5e-3}
+    )
     return {**LEARNING, **rate}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.distributed import CASES
+from tests.flag_table import as_documented
 
 
 def start(folder, strategy, rank=None, port=None):
@@ -57,7 +58,8 @@ def test_two_processes_are_as_one(case, strategy, found):
     alone, of = found
     expected = alone[str(case)]
     both = [rank[str(case)] for rank in of(strategy)]
-    losses = [loss for pair in zip(*(rank["losses"] for rank in both), strict=True) for loss in pair]
-    assert losses == pytest.approx(expected["losses"], rel=2e-4)
-    for rank in both:
-        assert rank["figures"] == pytest.approx(expected["figures"], rel=1e-5)
+    with as_documented(case, strategy):
+        losses = [loss for pair in zip(*(rank["losses"] for rank in both), strict=True) for loss in pair]
+        assert losses == pytest.approx(expected["losses"], rel=2e-4)
+        for rank in both:
+            assert rank["figures"] == pytest.approx(expected["figures"], rel=1e-5)

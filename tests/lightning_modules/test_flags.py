@@ -67,7 +67,13 @@ def test_bfloat16(case, data, single, tmp_path):
 def test_accumulation_steps_once_for_all_batches(case, data, tmp_path):
     """The second batch meets the weights of the first, the third does not."""
     own = data(case)
-    options = {"lr": 0.5, "lr_pretrained": 0.5, "warmup_steps": 0, "schedule": "constant", **needed(case, own, tmp_path)}
+    options = {
+        "lr": 0.5,
+        "lr_pretrained": 0.5,
+        "warmup_steps": 0,
+        "schedule": "constant",
+        **needed(case, own, tmp_path),
+    }
     if "fine_tune_epochs" in case.method.options():
         options["lr_first"] = 0.5
     still = {**options, **{name: 0.0 for name in options if name.startswith("lr")}}
@@ -130,4 +136,6 @@ def test_the_table_has_every_method_and_every_flag():
 
 @pytest.mark.parametrize(("flag", "place"), FLAGS.items())
 def test_every_flag_is_tested_where_the_table_is_read(flag, place):
-    assert f'as_documented(case, "{flag}")' in (ROOT / "tests" / place).read_text().replace("as_documented(case, strategy)", f'as_documented(case, "{flag}")')
+    assert f'as_documented(case, "{flag}")' in (ROOT / "tests" / place).read_text().replace(
+        "as_documented(case, strategy)", f'as_documented(case, "{flag}")'
+    )
