@@ -24,7 +24,6 @@ from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_
 from lightning_modules.parts.pooling import fit_pooling
 from networks.classifiers.base import Classifier
 from networks.layers.checkpointing import recomputing
-from networks.layers.sequences import known_on_host
 
 Stage = Literal["train", "val", "test"]
 
@@ -266,14 +265,6 @@ class BaseModule(LightningModule):
 
     # steps
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Moves a batch; what the host needs to know of it is noted before, so that it need not wait for it later."""
-        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        for name in ON_HOST:
-            if isinstance(batch, dict) and isinstance(value := batch.get(name), Tensor) and device.type != "cpu":
-                known_on_host(moved[name], value.tolist())  # type: ignore[literal-required]  # one of the batch's
-        return moved
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout of this step by (seed, batches so far, rank), so that a run can be resumed exactly."""
         del batch, batch_idx
@@ -389,9 +380,6 @@ def loss_metric() -> MeanMetric:
     """Mean of a loss over an epoch; a loss that is no number must show."""
     return MeanMetric(nan_strategy=float("nan"))
 
-
-ON_HOST = ("caption_ids", "caption_lengths", "image_index", "feature_mask")
-"""Parts of a batch that networks ask for values, see `networks.layers.sequences.on_host`."""
 
 DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")
 """Options of modules that a data module knows; the command line links them."""

@@ -166,7 +166,7 @@ def beam_ms(module: BaseModule, data: CaptionDataModule, device: str, beams: int
     if not isinstance(module, CaptioningModule):
         return math.nan
     module = module.to(device).eval()
-    batch = module.transfer_batch_to_device(next(iter(data.test_dataloader())), torch.device(device), 0)
+    batch = data.transfer_batch_to_device(next(iter(data.test_dataloader())), torch.device(device), 0)
     times = []
     for _ in range(2):
         start = _now(module)
