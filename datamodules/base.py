@@ -20,6 +20,7 @@ from datamodules.loading.evaluation import EvaluationOptions
 from datamodules.loading.resume import LateLoader, training_position
 from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
+from datamodules.loading.transfer import TransferredBatches
 from datamodules.readers.bad_images import without_bad_images
 from datamodules.readers.records import SPLITS, Example, Problem, Split, fail
 from datamodules.readers.transforms import ImageTransform, Normalization
@@ -27,7 +28,7 @@ from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.source import FeatureSource
 
 
-class CaptionDataModule(EvaluationOptions):
+class CaptionDataModule(TransferredBatches, EvaluationOptions):
     """Loaders, tokenisation and facts; a subclass says where the examples come from (`load_examples`).
 
     Options that all data sets share are declared here; a subclass declares its own, and those for which it has another

@@ -15,6 +15,7 @@ from unittest import mock
 import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from datamodules.loading.samplers import EpochSampler
 from tests.flags import Steps, needed, of_options
@@ -25,7 +26,11 @@ CASES = [case for case in cases() if not case.variant]
 
 
 class CPUSharded(FSDPStrategy):
-    """Lightning's FSDP, which it refuses without a GPU only where it is named."""
+    """Lightning's FSDP, which it refuses without a GPU only where it is named; PyTorch's has to be given the CPU."""
+
+    def _setup_model(self, model: Any) -> Any:
+        """Wraps the model."""
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
 
 
 def interleaved(order: Any) -> Any:

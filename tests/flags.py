@@ -86,6 +86,7 @@ def needed(case: Case, data: CaptionDataModule, folder: Path) -> dict[str, Any]:
     """Options without which a case does not train: the text autoencoder of a distillation."""
     if case.method is not Distillation:
         return {}
+    torch.manual_seed(1)
     shared = {name: value for name, value in case.options.items() if name in ("word_dim", "hidden_dim")}
     module = TextAutoencoding.for_data(data, **shared)
     module.inference = {"method": module.method, **data.describe()}

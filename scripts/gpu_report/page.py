@@ -39,7 +39,16 @@ def page(rows: Sequence[Row], notes: Sequence[str], broken: Sequence[str], *, de
         device: ``cuda`` or ``cpu``.
         command: that measured it.
     """
-    lines = ["---", "orphan: true", "---", "", "# GPU report", "", f"Measured {date.today().isoformat()} with `{command}`.", ""]
+    lines = [
+        "---",
+        "orphan: true",
+        "---",
+        "",
+        "# GPU report",
+        "",
+        f"Measured {date.today().isoformat()} with `{command}`.",
+        "",
+    ]
     lines += [f"- {text}" for text in machine(device)]
     if device != "cuda":
         lines += ["", "This report was made without a GPU, to try the report itself: its figures say nothing of one."]
