@@ -40,10 +40,6 @@ def page(rows: Sequence[Row], notes: Sequence[str], broken: Sequence[str], *, de
         command: that measured it.
     """
     lines = [
-        "---",
-        "orphan: true",
-        "---",
-        "",
         "# GPU report",
         "",
         f"Measured {date.today().isoformat()} with `{command}`.",
