@@ -1,6 +1,7 @@
 """Image encoders by name, with the weights that a name or a file gives."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -8,9 +9,10 @@ import torch
 import torchvision  # type: ignore[import-untyped]  # publishes no types
 from efficientnet_pytorch import EfficientNet
 from efficientnet_pytorch import utils as efficientnet_utils
-from torch import nn
+from torch import Tensor, nn
 
 from core.errors import UserError
+from core.hub import asking, hub_weights, only_local
 from networks.encoders.base import ImageEncoder
 from networks.encoders.detectors import build_detector
 from networks.encoders.efficientnet import EfficientNetEncoder
@@ -18,6 +20,8 @@ from networks.encoders.small_conv import SmallConvEncoder
 from networks.encoders.timm import TimmEncoder
 from networks.encoders.torchvision import TorchvisionEncoder
 from networks.encoders.views import EightViews
+from networks.encoders.visual_genome.loading import NAME as GENOME
+from networks.encoders.visual_genome.loading import PUBLISHED, build_genome, genome_files, genome_shape
 from networks.layers.checkpointing import freeze_in_recomputation
 from networks.layers.weights import load_file, reached
 
@@ -25,27 +29,42 @@ EFFICIENTNETS = tuple(f"efficientnet-b{size}" for size in range(8))
 
 
 def build_encoder(
-    name: str, weights: str | None, *, gradient_checkpointing: bool = False, num_outputs: int | None = None
+    name: str,
+    weights: str | None,
+    *,
+    gradient_checkpointing: bool = False,
+    num_outputs: int | None = None,
+    whole_pictures: bool = False,
 ) -> ImageEncoder:
     """Builds an image encoder. With `weights` None nothing is ever downloaded or looked up.
 
     Args:
         name: "efficientnet-b0" .. "efficientnet-b7", "timm/NAME", "torchvision/NAME" (convolutional networks),
-            "torchvision/fasterrcnn_NAME" for the boxes of a detector (see `networks.encoders.detectors`), or
-            "small-conv". The prefix "eight-views/" averages over the dihedral transforms of an image (see
-            `networks.encoders.views`).
+            "torchvision/fasterrcnn_NAME" for the boxes of a detector (see `networks.encoders.detectors`), "frcnn-vg"
+            for those of the Visual Genome detector (see `networks.encoders.visual_genome`), or "small-conv". The
+            prefix "eight-views/" averages over the dihedral transforms of an image (see `networks.encoders.views`).
         weights: None for random weights; a state-dict file (.pth, .pt, .safetensors); or, depending on the kind of
             encoder, "advprop" or "imagenet" (efficientnet), "pretrained" (timm), "imagenet" (torchvision), "coco"
-            (torchvision's detectors).
+            (torchvision's detectors), a hub id or folder (frcnn-vg).
         gradient_checkpointing: recompute blocks in the backward pass instead of keeping their activations.
         num_outputs: D. None: EfficientNet's 1000 logits, 512 outputs of small-conv, the pooled features of all
             others. A number makes the vector the output of a classifier; a pretrained classifier is kept if it has
             this many outputs.
+        whole_pictures: the caller has pictures in their own proportions, so that encoders that read these may be built
+            (see `networks.encoders.pictures`).
 
     Raises:
-        UserError: unknown name or weights, or weights that cannot be reached or do not match the network.
+        UserError: unknown name or weights, an encoder that reads whole pictures where there are none, or weights that
+            cannot be reached or do not match the network.
     """
     kind, _, rest = name.partition("/")
+    if reads_whole_pictures(name):
+        if not whole_pictures:
+            raise UserError(
+                f"image encoder {name!r} reads whole pictures, frozen: name it in data.init_args.encoder, so that its "
+                f"regions are computed once (encoder_weights: {PUBLISHED}), and set image_encoder to null"
+            )
+        return build_genome(name, weights)
     if kind == "eight-views" and rest:
         inner = build_encoder(rest, weights, gradient_checkpointing=gradient_checkpointing, num_outputs=num_outputs)
         return EightViews(encoder=inner)
@@ -63,9 +82,26 @@ def build_encoder(
             load_file(encoder, weights, "a file of its own state dict")
         return encoder
     raise UserError(
-        f"image encoder {name!r} is unknown; give efficientnet-b0 .. efficientnet-b7, timm/NAME, torchvision/NAME or "
-        "small-conv"
+        f"image encoder {name!r} is unknown; give efficientnet-b0 .. efficientnet-b7, timm/NAME, torchvision/NAME, "
+        f"{GENOME} or small-conv"
     )
+
+
+def reads_whole_pictures(name: str) -> bool:
+    """Whether an encoder is a `networks.encoders.pictures.PictureEncoder`."""
+    return name.partition("@")[0] == GENOME
+
+
+def picture_shape(name: str, weights: str | None) -> tuple[int, int]:
+    """Width and number of the regions of an encoder that reads whole pictures; nothing is downloaded."""
+    return genome_shape(name, weights)
+
+
+def local_files(name: str, weights: str) -> list[Path]:
+    """The files of this machine that weights consist of; none when they are known by name."""
+    if Path(weights).is_file():
+        return [Path(weights)]
+    return genome_files(weights) if reads_whole_pictures(name) else []
 
 
 def _efficientnet(name: str, weights: str | None, num_outputs: int | None, checkpointing: bool) -> EfficientNetEncoder:
@@ -73,16 +109,41 @@ def _efficientnet(name: str, weights: str | None, num_outputs: int | None, check
     network = EfficientNet.from_name(name, image_size=None)
     urls = {"advprop": efficientnet_utils.url_map_advprop, "imagenet": efficientnet_utils.url_map}
     if weights in urls:
-        url = urls[weights][name]
-        state = reached(
-            weights, name, lambda: torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-        )
-        network.load_state_dict(state)
+        network.load_state_dict(_downloaded(urls[weights][name], weights, name))
     elif weights is not None:
         load_file(network, weights, '"advprop" or "imagenet"')
     if num_outputs not in (None, network._fc.out_features):
         network._fc = nn.Linear(network._fc.in_features, num_outputs)
     return EfficientNetEncoder(network=network, gradient_checkpointing=checkpointing)
+
+
+def _downloaded(url: str, weights: str, name: str) -> dict[str, Tensor]:
+    """A state dict from an address, kept in torch's cache.
+
+    Raises:
+        UserError: it cannot be reached, or the file in the cache is damaged.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    there = path.is_file()
+    try:
+        with asking(f"weights {weights!r} of {name!r}"):
+            state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+    except UserError as error:
+        if not path.is_file():
+            raise
+        # torch takes whatever came before the connection broke off for the file
+        how = "is damaged" if there else "came incomplete or damaged"
+        raise UserError(f"'{path}' {how}; remove it and start again, so that it is downloaded anew") from error
+    return state
+
+
+def _from_hub(name: str) -> nn.Module:
+    """A timm network with its weights; those of the hub are compared with their digest."""
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id and not only_local():
+        hub_weights(config.hf_hub_id)
+    network: nn.Module = timm.create_model(name, pretrained=True)
+    return network
 
 
 def _timm(name: str, weights: str | None, num_outputs: int | None, checkpointing: bool) -> TimmEncoder:
@@ -92,7 +153,7 @@ def _timm(name: str, weights: str | None, num_outputs: int | None, checkpointing
         raise UserError(f"timm has no model {name!r}; near: {near}")
     network: Any
     if weights == "pretrained":
-        network = reached(weights, f"timm/{name}", lambda: timm.create_model(name, pretrained=True))
+        network = reached(weights, f"timm/{name}", lambda: _from_hub(name))
     else:
         network = timm.create_model(name, pretrained=False)
         if weights is not None:

@@ -1,21 +1,21 @@
 """Loading weights from files and downloads, with errors that say what to do."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.hub import asking
 from core.inputs import check_expansion, check_folder, damage, open_regular
 
 T = TypeVar("T")
 
-WAYS_OUT = "go online once so that it is downloaded, give a local file or folder, or set weights to null (random)"
-"""What a user can do when weights cannot be reached."""
 _SLACK = 1 << 20
 _LARGEST_FILE = 1 << 37
 """Bytes of a file in a folder of weights."""
@@ -32,10 +32,25 @@ def reached(weights: str, name: str, load: Callable[[], T]) -> T:
     Raises:
         UserError: the weights cannot be reached.
     """
-    try:
+    with asking(f"weights {weights!r} of {name!r}"):
         return load()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"weights {weights!r} of {name!r} cannot be reached; {WAYS_OUT}") from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps transformers from printing bars and tables of names while it loads; what is missing is checked here."""
+    from transformers import utils
+
+    logging: Any = utils.logging  # without types
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def check_local(weights: str) -> bool:
