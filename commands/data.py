@@ -1,13 +1,16 @@
-"""``data``: prepares a data set, or checks every image and caption of one.
+"""``data``: prepares a data set, computes its features, or checks every image and caption of it.
 
 ``data prepare coco --root DIR`` downloads, verifies and unpacks COCO 2017; after an interruption it continues.
 ``data prepare ucm_captions --root DIR`` lists which parts are there and where to get the others: their publishers ask
 for a form or have no permanent address.
+``data features NAME --root DIR --encoder ENCODER`` computes the features of a frozen encoder, which every run on these
+images then finds; ``--shard I/N`` computes one part of N, on this machine or another one with the same folders.
 ``data check NAME --root DIR`` reports what is missing, broken or in two splits; every argument of the data module is a
 flag. The exit code is 1 when something has to be fixed.
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +30,15 @@ _CHECK_OPTIONS = (
     {"flag": "--json", "action": "store_true", "help": "print one JSON object"},
     {"flag": "--limit", "type": int, "default": 20, "help": "problems to list; 0: all"},
 )
-_USAGE = "usage: python cli.py data prepare|check NAME --root DIR [options]"
+_FEATURE_OPTIONS = (
+    {"flag": "--split", "choices": ["train", "val", "test"], "default": "train", "help": "whose images"},
+    {"flag": "--shard", "help": "I/N: compute part I of N only"},
+)
+_USAGE = "usage: python cli.py data prepare|features|check NAME --root DIR [options]"
 
 
 def main(args: Sequence[str]) -> int:
-    """Prepares or checks a data set.
+    """Prepares a data set, computes its features, or checks it.
 
     Returns:
         0; 1 when `check` found problems.
@@ -43,14 +50,15 @@ def main(args: Sequence[str]) -> int:
         say(*f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}".splitlines())
         return 0
     action, rest = args[0], [underscored(arg) for arg in args[1:]]
-    if action not in ("prepare", "check"):
-        raise UserError(f"'{action}' is unknown: expected prepare or check ({_USAGE})")
+    actions = {"prepare": prepare, "features": features, "check": check}
+    if action not in actions:
+        raise UserError(f"'{action}' is unknown: expected prepare, features or check ({_USAGE})")
     if not rest or rest[0].startswith("-"):
         raise UserError(
             f"data {action}: expected the data set's name first, one of {', '.join(data_sets())} ({_USAGE})"
         )
     name = known_name(rest[0], f"data {action}")
-    return prepare(name, rest[1:]) if action == "prepare" else check(name, rest[1:])
+    return actions[action](name, rest[1:])
 
 
 def prepare(name: str, args: list[str]) -> int:
@@ -100,6 +108,36 @@ def _explain_ucm(args: list[str]) -> int:
     if not missing:
         say(f"check every image with: python cli.py data check ucm_captions --root {root}")
     return 1 if missing else 0
+
+
+def features(name: str, args: list[str]) -> int:
+    """Computes the features of a split's images, or one part of them.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: there is no encoder to compute them with, or it cannot be built; no room on the disk.
+        DataError: an image cannot be decoded.
+    """
+    data, own = build_data(name, args, f"data features {name}", skip=("augment",), own=_FEATURE_OPTIONS)
+    frozen = data.feature_source.frozen(data.num_workers)
+    if frozen is None:
+        raise UserError("there is nothing to compute: name an encoder with --encoder (and --encoder_weights)")
+    from datamodules.stored_features.shards import Shard
+
+    shard = None if own["shard"] is None else Shard.parse(own["shard"])
+    examples, start = data.examples(own["split"]), time.perf_counter()
+    store = frozen.store(examples) if shard is None else frozen.shard(examples, shard)
+    images, regions, width = store.shape
+    part = "" if shard is None or images == len(examples) else f", part {shard} of {len(examples):,}"
+    say(
+        f"{store.folder}: {images:,} images{part}, {regions} x {width:,}, {images * regions * width * 2 / 1e9:.2f} GB, "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+    if part:
+        say("when all parts are there, the same command without --shard (or the first run) puts them together")
+    return 0
 
 
 def check(name: str, args: list[str]) -> int:

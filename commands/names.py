@@ -15,6 +15,6 @@ COMMANDS = {
     "report": "one page about a run: report RUN",
     "compare": "runs side by side: compare RUN RUN ...",
     "recipe": "run the stages of an experiment, skipping what is up to date: recipe FILE",
-    "data": "prepare or check a data set: data check NAME --root DIR",
+    "data": "prepare or check a data set, compute its features: data check NAME --root DIR",
 }
 """Commands of our own, each run by the module of its name in `commands`."""

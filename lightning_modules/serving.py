@@ -20,6 +20,7 @@ from core.inputs import WRONG_VALUES, damage
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
 from datamodules.readers.images import open_image, to_rgb
 from datamodules.readers.transforms import ImageTransform
+from datamodules.stored_features.pictures import preparation, regions_of, stack_pictures
 from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule
@@ -58,11 +59,11 @@ class LoadedModel:
 
     def image_batch(self, images: Sequence[ImageLike]) -> Batch:
         """Prepares images as the data module did: tensors, or features of the frozen encoder."""
-        opened = [opened_image(image, self.transform.min_side) for image in images]
-        image = torch.stack([self.transform(one) for one in opened]).to(self.device)
+        prepare = self.transform if self.encoder is None else preparation(self.encoder, self.transform)
+        pictures = stack_pictures([prepare(opened_image(image, prepare.min_side)) for image in images])
         if self.encoder is None:
-            return {"image": image}
-        features, mask = self.encoder.regions(image)
+            return {"image": pictures.pixels.to(self.device)}
+        features, mask = regions_of(self.encoder, pictures)
         return {"features": features, "feature_mask": mask}
 
 

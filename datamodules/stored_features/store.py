@@ -14,7 +14,7 @@ Letters: N images, B images of a batch, R regions, C width of a region.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,22 +25,32 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from core.errors import DataError, UserError
 from core.text import log_of
-from datamodules.readers.image_refs import ImageRef
 from datamodules.readers.records import Example
 from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.files import FeatureStore, Half, write_store
+from datamodules.stored_features.pictures import (
+    Pictures,
+    preparation,
+    regions_of,
+    stack_pictures,
+)
+from datamodules.stored_features.reading import Images, collate, stamp_of, with_progress
+from datamodules.stored_features.shards import Piece, Shard, finished_shards, pieces
 from networks.encoders.base import ImageEncoder
-from networks.encoders.build import build_encoder
+from networks.encoders.build import build_encoder, local_files, picture_shape, reads_whole_pictures
+from networks.encoders.pictures import PictureEncoder
 
 Output = Literal["grid", "vector"]
 
 _FORMAT = 1
 _BATCH = 32
 """Images at once; divides `feature_files.FLUSH_ROWS`, so that a resumed build sees the same batches."""
+_PICTURES = 8
+"""The same for whole pictures, up to 13 MB each as tensors; divides `_BATCH`."""
 _SEED = 0
 _log = log_of(__name__)
 
@@ -52,7 +62,7 @@ class EncoderSpec:
     Attributes:
         name: as `networks.encoders.build.build_encoder` takes it.
         weights: the same; a file by its absolute path. None: random ones, always the same.
-        digest: SHA-256 of the file, None when the weights are no file.
+        digest: SHA-256 of the file, or of the digests of a folder's files; None when the weights are known by name.
     """
 
     name: str
@@ -61,12 +71,16 @@ class EncoderSpec:
 
     @classmethod
     def of(cls, name: str, weights: str | None) -> "EncoderSpec":
-        """Describes an encoder; reads the file of weights, if they are one, but builds nothing."""
-        if weights is None or not Path(weights).is_file():
+        """Describes an encoder; reads the files of weights, if they are some, but builds nothing."""
+        files = [] if weights is None else local_files(name, weights)
+        if weights is None or not files:
             return cls(name, weights)
-        path = Path(weights).resolve()
-        status = path.stat()
-        return cls(name, str(path), _file_digest(str(path), status.st_size, status.st_mtime_ns))
+        digests = []
+        for path in files:
+            status = path.stat()
+            digests.append(_file_digest(str(path.resolve()), status.st_size, status.st_mtime_ns))
+        digest = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return cls(name, str(Path(weights).resolve()), digest)
 
     def build(self) -> ImageEncoder:
         """Builds the encoder: evaluation mode, no gradients, the random state untouched.
@@ -75,7 +89,7 @@ class EncoderSpec:
             UserError: unknown name or weights, or the file is no longer the one that was described.
         """
         if self.digest is not None:
-            if not Path(str(self.weights)).is_file():
+            if not Path(str(self.weights)).exists():
                 raise UserError(
                     f"encoder weights {self.weights!r} do not exist any more; put the file with SHA-256 "
                     f"{self.digest[:12]}... there"
@@ -87,7 +101,7 @@ class EncoderSpec:
                 )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
-            encoder = build_encoder(self.name, self.weights)
+            encoder = build_encoder(self.name, self.weights, whole_pictures=True)
         return encoder.eval().requires_grad_(False)
 
     def to_json(self) -> dict[str, str | None]:
@@ -157,6 +171,9 @@ class FrozenFeatures:
 
     def shape(self) -> tuple[int, tuple[int, int]]:
         """C, and rows and columns of the grid; the weights are neither read nor fetched."""
+        if reads_whole_pictures(self.encoder.name):
+            width, boxes = picture_shape(self.encoder.name, self.encoder.weights)
+            return width, (1, 1 if self.output == "vector" else boxes)
         encoder = EncoderSpec(self.encoder.name).build()
         if self.output == "vector":
             return encoder.vector_dim, (1, 1)
@@ -174,118 +191,135 @@ class FrozenFeatures:
             UserError: no room on the disk, or the encoder cannot be built.
             DataError: an image is missing, cannot be decoded, or was changed meanwhile.
         """
-        spec = StoreSpec(
-            self.encoder,
-            {**self.transform.spec(), "min_side": self.transform.min_side},
-            self.output,
-            [_stamp(example) for example in examples],
-        )
+        spec = self._spec(examples)
         folder = self.cache_dir / spec.key()
+        whole = len(examples)
+
+        def build() -> None:
+            parts = pieces(folder, whole, _BATCH)
+            self._build(folder, spec, examples, parts)
+            for part in finished_shards(folder, whole, _BATCH).values():
+                shutil.rmtree(part)
+
+        return self._once(folder, build)
+
+    def shard(self, examples: Sequence[Example], shard: Shard) -> FeatureStore:
+        """Opens one part of the store of some images; computes what is missing of it first.
+
+        `store` puts the parts that are there together. Where the whole store is there already, it is returned.
+
+        Args:
+            examples: all N images of the whole store.
+            shard: which part.
+
+        Raises:
+            UserError: as `store`.
+            DataError: as `store`.
+        """
+        spec = self._spec(examples)
+        whole = self.cache_dir / spec.key()
+        if whole.is_dir():
+            return FeatureStore(whole)
+        rows = shard.rows(len(examples), _BATCH)
+        if not rows:
+            raise UserError(
+                f"shard {shard}: {len(examples)} images make {len(examples) // _BATCH} batches of {_BATCH}: expected "
+                "at most as many shards"
+            )
+        folder = shard.folder(whole)
+        return self._once(folder, lambda: self._build(folder, spec, examples, [Piece(rows, None)]))
+
+    def _spec(self, examples: Sequence[Example]) -> StoreSpec:
+        """What the store of some images depends on."""
+        transform = {**self.transform.spec(), "min_side": self.transform.min_side}
+        if reads_whole_pictures(self.encoder.name):
+            transform = {"picture": "in proportion"}  # its scale is part of its weights
+        return StoreSpec(self.encoder, transform, self.output, [stamp_of(example) for example in examples])
+
+    def _once(self, folder: Path, build: Callable[[], None]) -> FeatureStore:
+        """Opens a store; of several processes that ask at the same time, one builds it first."""
         if not folder.is_dir():
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():  # another process may have made it meanwhile
-                    self._build(folder, spec, examples)
+                    build()
         return FeatureStore(folder)
 
-    def _build(self, folder: Path, spec: StoreSpec, examples: Sequence[Example]) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = self.encoder.build().to(device)
-        size = self.transform.size
-        _, regions, width = _encode(encoder, torch.zeros(1, 3, size, size), self.output)[0].shape
-        shape = (len(examples), regions, width)
-        _log.info("feature store %s: %s of %d images", folder, self.encoder.name, len(examples))
+    def _build(self, folder: Path, spec: StoreSpec, examples: Sequence[Example], parts: Sequence[Piece]) -> None:
+        """Writes rows one after the other, from parts of the store that are there, or computed."""
+        first, last = parts[0].rows.start, parts[-1].rows.stop
+        finished = [part.folder for part in parts if part.folder is not None]
+        encoder = None if len(finished) == len(parts) else self._encoder()
+        row = FeatureStore(finished[0]).shape[1:] if encoder is None else self._row_shape(encoder)
+        _log.info("feature store %s: %s of %d images", folder, self.encoder.name, last - first)
 
         def batches(start: int) -> Iterator[Half]:
-            items = _Images(examples, self.transform, start)
-            loader = DataLoader(
-                items, _BATCH, num_workers=self.num_workers, collate_fn=_collate, pin_memory=device.type == "cuda"
-            )
-            for images in _with_progress(loader, start, len(examples)):
-                features, mask = _encode(encoder, images, self.output)
-                half = _to_half(features, self.encoder.name)
-                half[~mask.cpu().numpy()] = np.nan
-                yield half
-            changed = [image for example, image in zip(examples, spec.images, strict=True) if _stamp(example) != image]
-            if changed:
-                shutil.rmtree(folder.with_name(folder.name + ".partial"))
-                name = changed[0].split("\t")[0]
-                raise DataError(f"{name}: changed while its features were computed ({len(changed)} such); start again")
+            for part in parts:
+                rows = range(max(part.rows.start, first + start), part.rows.stop)
+                if part.folder is not None:
+                    yield from part.read(rows.start, _BATCH)
+                elif rows:
+                    assert encoder is not None
+                    yield from self._computed(encoder, examples, rows)
+            if encoder is not None:
+                _check_unchanged(folder, spec, examples, range(first, last))
 
-        write_store(folder, shape, {**spec.facts(), "images": list(spec.images)}, batches)
+        facts = {**spec.facts(), "first": first, "images": list(spec.images[first:last])}
+        write_store(folder, (last - first, *row), facts, batches)
 
+    def _encoder(self) -> ImageEncoder:
+        """The encoder, on the GPU if there is one."""
+        return self.encoder.build().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
-@dataclass
-class _Images(Dataset[Tensor]):
-    """Images behind a start, as tensors; those that fail as the message that says why."""
+    def _row_shape(self, encoder: ImageEncoder) -> tuple[int, int]:
+        """R and C of a row."""
+        if isinstance(encoder, PictureEncoder):
+            return (1 if self.output == "vector" else encoder.boxes), encoder.grid_dim
+        size = self.transform.size
+        features, _ = _encode(encoder, stack_pictures([torch.zeros(3, size, size)]), self.output)
+        return features.shape[1], features.shape[2]
 
-    examples: Sequence[Example]
-    transform: ImageTransform
-    start: int
-
-    def __len__(self) -> int:
-        return len(self.examples) - self.start
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.transform(_image(self.examples[self.start + index]).open(self.transform.min_side))
-        except DataError as error:  # raised in a worker it would lose its one-line message
-            return str(error)
-
-
-def _image(example: Example) -> ImageRef:
-    """The image of an example.
-
-    Raises:
-        DataError: it has none.
-    """
-    if example.image is None:
-        raise DataError(f"{example.origin}: has no image, so it has no features; set encoder to null")
-    return example.image
+    def _computed(self, encoder: ImageEncoder, examples: Sequence[Example], rows: range) -> Iterator[Half]:
+        """Features of some images, in batches `(B, R, C)`; absent regions are NaN."""
+        whole = isinstance(encoder, PictureEncoder)
+        loader = DataLoader(
+            Images(examples[rows.start : rows.stop], preparation(encoder, self.transform)),
+            _PICTURES if whole else _BATCH,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for pictures in with_progress(loader, rows.start, rows.stop):
+            features, mask = _encode(encoder, pictures, self.output)
+            half = _to_half(features, self.encoder.name)
+            half[~mask.cpu().numpy()] = np.nan
+            yield half
 
 
-def _stamp(example: Example) -> str:
-    """Text that changes with the image.
+def _check_unchanged(folder: Path, spec: StoreSpec, examples: Sequence[Example], rows: range) -> None:
+    """Makes sure that images are what they were when the store was begun; else what was computed of it goes.
 
     Raises:
-        DataError: there is no such file.
+        DataError: one of them is another one.
     """
-    try:
-        return _image(example).stamp()
-    except OSError as error:
-        where = f" (for {example.origin})" if example.origin else ""
-        raise DataError(
-            f"{example.image_name}: no such image file{where}; put it there, or pass on_bad_image=skip"
-        ) from error
-
-
-def _collate(items: list[Tensor | str]) -> Tensor | str:
-    """A batch `(B, 3, H, W)`, or the first message."""
-    tensors = [item for item in items if isinstance(item, Tensor)]
-    return torch.stack(tensors) if len(tensors) == len(items) else next(i for i in items if isinstance(i, str))
-
-
-def _with_progress(loader: Iterable[Tensor | str], start: int, total: int) -> Iterator[Tensor]:
-    """The batches, with a bar on standard error."""
-    from core.terminal import task_bar
-
-    with task_bar(transient=True, count=True) as bar:
-        task = bar.add_task("image features", total=total, completed=start)
-        for images in loader:
-            if isinstance(images, str):
-                raise DataError(images)
-            yield images
-            bar.advance(task, len(images))
+    changed = [spec.images[place] for place in rows if stamp_of(examples[place]) != spec.images[place]]
+    if changed:
+        shutil.rmtree(folder.with_name(folder.name + ".partial"))
+        name = changed[0].split("\t")[0]
+        raise DataError(f"{name}: changed while its features were computed ({len(changed)} such); start again")
 
 
 @torch.inference_mode()
-def _encode(encoder: ImageEncoder, images: Tensor, output: Output) -> tuple[Tensor, Tensor]:
-    """`(B, 3, H, W)` to `(B, R, C)`, or `(B, 1, D)` for vectors, and which regions are real, `(B, R)`."""
-    device = next(iter(encoder.parameters())).device
-    images = images.to(device, non_blocking=True)
+def _encode(encoder: ImageEncoder, pictures: Pictures, output: Output) -> tuple[Tensor, Tensor]:
+    """B images to `(B, R, C)`, or `(B, 1, D)` for vectors, and which regions are real, `(B, R)`."""
     if output == "grid":
-        return encoder.regions(images)
-    return encoder.vector(images).unsqueeze(1), torch.ones(len(images), 1, dtype=torch.bool, device=device)
+        return regions_of(encoder, pictures)
+    if isinstance(encoder, PictureEncoder):
+        features, _ = regions_of(encoder, pictures)
+        vectors = encoder.pool(features.transpose(1, 2).unsqueeze(2))
+    else:
+        vectors = encoder.vector(pictures.pixels.to(next(encoder.parameters()).device, non_blocking=True))
+    return vectors.unsqueeze(1), torch.ones(len(vectors), 1, dtype=torch.bool, device=vectors.device)
 
 
 def _to_half(features: Tensor, name: str) -> Half:

@@ -17,6 +17,7 @@ from commands.data_sets import data_class, data_sets, underscored
 from core.errors import UserError
 from datamodules.readers import download
 from datamodules.readers.download import Archive
+from tests.genome import write_genome
 
 
 @pytest.fixture
@@ -40,6 +41,29 @@ def test_flags_with_dashes_and_underscores_mean_the_same(folder, capsys, style):
     out = capsys.readouterr().out
     assert re.search(r"train\W+8\W+8\W+1\W", out)
     assert out.rstrip().endswith("no problems")
+
+
+def test_features_are_computed_in_parts_and_found_by_a_run(folder, capsys, tmp_path):
+    write_genome(tmp_path / "weights")
+    for number in range(10, 100):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    lines = [f"{number}.png,picture {number}" for number in range(100)]
+    (folder / "captions.csv").write_text("\n".join(["image,caption", *lines]))
+    options = {"encoder": "frcnn-vg", "encoder_weights": str(tmp_path / "weights"), "num_workers": 0}
+    command = ["data", "features", "folder_captions", "--root", str(folder)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    for number in (1, 2):
+        assert cli.main([*command, "--shard", f"{number}/2"]) == 0
+        assert f"part {number}/2 of 80, 6 x 64" in capsys.readouterr().out
+    module = data_class("folder_captions")(root=str(folder), **options)
+    store = module.features("train")
+    assert store.shape == (80, 6, 64)
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.startswith(f"{store.folder}: 80 images, 6 x 64, 0.00 GB")
+    with pytest.raises(UserError, match="name an encoder with --encoder"):
+        data.main(["features", "folder_captions", "--root", str(folder)])
+    with pytest.raises(UserError, match="shard '3/2': expected I/N"):
+        data.main([*command[1:], "--shard", "3/2"])
 
 
 def test_values_keep_their_dashes():
@@ -77,7 +101,7 @@ def test_json_is_one_object(folder, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["look"], "'look' is unknown: expected prepare or check"),
+        (["look"], "'look' is unknown: expected prepare, features or check"),
         (["check"], "expected the data set's name first, one of coco"),
         (["check", "--root", "x"], "expected the data set's name first"),
         (["check", "cooc"], "there is no data set 'cooc': expected one of coco, flickr8k"),

@@ -9,6 +9,7 @@ from PIL import Image
 from core.errors import DataError, UserError
 from datamodules.scenes import SceneCaptions
 from lightning_modules import AttentionRNN, MultiLabel, load_captioner, load_classifier
+from tests.genome import write_genome
 
 SMALL = {"image_encoder": "small-conv", "region_dim": 8, "hidden_dim": 8, "word_dim": 8, "attention_dim": 8}
 
@@ -124,3 +125,16 @@ def test_a_classifier_of_a_plain_trainer_takes_the_same(data, image, tmp_path):
     assert one.shape == (1, len(data.label_names))
     assert torch.equal(classifier.label(np.array(image)), one)
     assert torch.equal(classifier.label([save(data, tmp_path / "image.png")]), one)
+
+
+def test_whole_pictures_are_prepared_as_for_the_store(tmp_path):
+    write_genome(tmp_path / "weights")
+    weights = str(tmp_path / "weights")
+    data = SceneCaptions(
+        num_train=12, num_val=4, num_test=4, batch_size=6, encoder="frcnn-vg", encoder_weights=weights, num_workers=0
+    )
+    module = AttentionRNN.for_data(data, **{**SMALL, "image_encoder": None})
+    loaded = load_captioner(train(module, data, tmp_path / "run"))
+    batch = loaded.image_batch([data.open_image(example) for example in data.examples("test")[:2]])
+    assert torch.equal(batch["features"][1].half(), data.features("test").regions(1))
+    assert batch["feature_mask"].all()

@@ -13,6 +13,10 @@ from datamodules.loading.dataset import Collate, averaged_ids, stack_features
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import Example
 from datamodules.stored_features.regions import TsvRegions, names_of, open_regions
+from networks.encoders.pictures import scaled, scaled_size
+from tests.genome import BOXES as GENOME_BOXES
+from tests.genome import WIDTH as GENOME_WIDTH
+from tests.genome import write_genome
 
 COUNTS = [3, 5, 1, 4, 2, 5, 3, 1, 2, 4]
 WIDTH = 6
@@ -115,6 +119,37 @@ def test_a_detectors_boxes_go_through_the_store_with_their_mask(tmp_path):
     assert data.feature_grid == (1, 36)
     assert torch.equal(batch["feature_mask"], mask[:, :most])
     assert torch.allclose(batch["features"], expected[:, :most], atol=1e-2)
+
+
+def label_folder(folder, count):
+    """Pictures of several sizes with labels."""
+    for index in range(count):
+        side = 40 + 3 * index
+        pixels = np.random.default_rng(index).integers(0, 256, (side, 90 - side // 2, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    (folder / "labels.csv").write_text("\n".join(["image,odd", *(f"{n}.png,{n % 2}" for n in range(count))]))
+    return {"root": str(folder), "num_workers": 0, "val_fraction": 0, "test_fraction": 0}
+
+
+def test_whole_pictures_reach_the_visual_genome_detector_in_their_proportions(tmp_path):
+    write_genome(tmp_path / "weights")
+    options = label_folder(tmp_path, 10)
+    data = FolderLabels(**options, encoder="frcnn-vg", encoder_weights=str(tmp_path / "weights"))
+    store = data.features("train")
+    assert store.shape == (10, GENOME_BOXES, GENOME_WIDTH)
+    assert (data.feature_dim, data.feature_grid) == (GENOME_WIDTH, (1, GENOME_BOXES))
+    tower = data.feature_source.frozen().encoder.build()
+    for index, example in enumerate(data.examples("train")):
+        pixels = torch.from_numpy(np.array(data.open_image(example))).permute(2, 0, 1)
+        (found,) = tower.detect(
+            scaled(pixels, tower.sides).unsqueeze(0), torch.tensor([scaled_size(pixels.shape[1:], tower.sides)])
+        )
+        assert torch.equal(store.regions(index), found.features.half())
+    again = FolderLabels(**options, encoder="frcnn-vg", encoder_weights=str(tmp_path / "weights"), image_size=64)
+    assert again.features("train").folder == store.folder, "its scale is its own"
+    write_genome(tmp_path / "weights", "model.safetensors")
+    other = FolderLabels(**options, encoder="frcnn-vg", encoder_weights=str(tmp_path / "weights"))
+    assert other.features("train").folder != store.folder, "other files"
 
 
 def test_coco_numbers_file_names_and_ids_with_endings_are_found(tmp_path):

@@ -269,7 +269,7 @@ def test_values_beyond_half_precision_are_refused(tmp_path, monkeypatch):
     encoder = build_encoder("small-conv", None).eval()
     with torch.no_grad():
         encoder.layers[3][1].weight.fill_(1e9)
-    monkeypatch.setattr(feature_store, "build_encoder", lambda *_: encoder)
+    monkeypatch.setattr(feature_store, "build_encoder", lambda *_, **__: encoder)
     with pytest.raises(UserError, match=r"'small-conv' gives values up to .* beyond half precision"):
         frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 2))
 
