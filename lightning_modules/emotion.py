@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from core.text import visible
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.parts.bert import BertOptions
 from lightning_modules.parts.encoder import ImageEncoderOptions
@@ -98,6 +96,7 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
             image_encoder=self.image_encoder,
             feature_dim=self.feature_dim,
             bert_sizes=self.bert_sizes,
+            new_projection=self.new_projection,
             gradient_checkpointing=self.gradient_checkpointing,
         )
 
@@ -131,11 +130,8 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
         Raises:
             UserError: weights cannot be reached or do not match.
         """
-        random = load_published(self.classifier, self.weights)
+        load_published(self.classifier, self.weights)
         super().load_pretrained()
-        if random:
-            why = "since the image regions have another width"
-            rank_zero_info(visible(f"weights {self.weights}: new, {why}: {random}"))
         if isinstance(self.classifier, TextClassifier):
             captions = (text for example in self.data.examples("train") for text in example.captions)
             self.classifier.fit_frequencies(captions)
@@ -159,10 +155,11 @@ class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
 
     def pretrained_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the parts that have published weights, when these are named."""
+        new = {id(parameter) for module in self.classifier.new_modules() for parameter in module.parameters()}
         for part in self.classifier.pretrained_modules():
             weights = self.image_weights if part is self.own_encoder else self.weights
             if weights is not None:
-                yield from part.parameters()
+                yield from (parameter for parameter in part.parameters() if id(parameter) not in new)
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW; for ``text`` plain gradient descent with momentum 0.9.

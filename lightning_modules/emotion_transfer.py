@@ -84,7 +84,8 @@ class EmotionTransfer(EmotionModule):
         """Copies the first blocks of another run, and says which.
 
         Raises:
-            UserError: no such run, or not one of a network for emotions.
+            UserError: no such run, not one of a network for emotions, or one on regions of another width, whose
+                projection would be frozen at random.
         """
         source = load_module(path)
         if not isinstance(source, ClassificationModule) or not isinstance(source.classifier, EmotionNetwork):
@@ -94,6 +95,12 @@ class EmotionTransfer(EmotionModule):
         labels = old.get("label_names") or [], new.get("label_names") or []
         head = self.transfer_head
         report = transfer(source.classifier, self.classifier, self.depth, head=head, words=words, labels=labels)
+        if self.frozen and not self.new_projection and any("'visual_projection.weight' is (" in x for x in report.left):
+            raise UserError(
+                f"init_from '{path}' read image regions of another width, so that their projection would be frozen at "
+                "random: use its data.init_args.encoder, set freeze_transferred to false, or "
+                "model.init_args.new_projection to true for a new projection, which is then trained"
+            )
         if self.frozen and report.left:
             report.left.append("what is listed above is frozen all the same, with the weights it had")
         self._head_is_new = report.head == "new"

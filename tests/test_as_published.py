@@ -44,7 +44,7 @@ SENTENCE_CODE = {
 
 VISUAL_BERT_WEIGHTS = {"model.architecture": "visual_bert", "model.weights": "uclanlp/visualbert-vqa-coco-pre"}
 VISUAL_BERT = {**VISUAL_BERT_WEIGHTS, "data.tokenizer": "google-bert/bert-base-uncased"}
-REGIONS = {"data.encoder": "torchvision/resnet50", "data.encoder_weights": "imagenet"}
+REGIONS = {"data.encoder": "frcnn-vg", "data.encoder_weights": "unc-nlp/frcnn-vg-finetuned"}
 STUDENT = {
     "trainer.max_epochs": 1,
     "trainer.gradient_clip_val": None,

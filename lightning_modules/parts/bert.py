@@ -14,6 +14,8 @@ class BertOptions(BaseModule):
         heads: attention heads, likewise.
         bert_dim: hidden width, likewise.
         bert_sizes: sizes as saved in a checkpoint.
+        new_projection: VisualBERT: the projection of image regions starts at random and learns, also with `head_only`
+            or `freeze_transferred`; for regions of another width than that of `weights`, which are refused without it.
     """
 
     def __init__(
@@ -24,8 +26,9 @@ class BertOptions(BaseModule):
         heads: int | None = None,
         bert_dim: int | None = None,
         bert_sizes: dict[str, Any] | None = None,
+        new_projection: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.weights, self.layers, self.heads, self.bert_dim = weights, layers, heads, bert_dim
-        self.bert_sizes = bert_sizes
+        self.bert_sizes, self.new_projection = bert_sizes, new_projection

@@ -44,6 +44,10 @@ class EmotionNetwork(Classifier):
         """Parts with published weights, which have a learning rate of their own."""
         return ()
 
+    def new_modules(self) -> Sequence[nn.Module]:
+        """Parts of blocks that have no published weights, and so learn whatever is frozen around them."""
+        return ()
+
 
 def present(*modules: nn.Module | None) -> list[nn.Module]:
     """The modules that are not None."""

@@ -10,13 +10,15 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel, VisualBer
 from transformers import VisualBertModel as VisualBert
 
 from core.errors import UserError
-from core.hub import only_local
+from core.hub import WAYS_OUT, hub_folder, only_local
 from core.inputs import damage, reason
-from networks.layers.weights import WAYS_OUT, check_local
+from networks.layers.weights import check_local, quietly
 
 BertKind = Literal["bert", "visual_bert"]
-_MAY_DIFFER = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
+_PROJECTION = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
 """Tensors that depend on the detector whose features the published weights were trained on."""
+_WIDTHS = {"uclanlp/visualbert-vqa-coco-pre": 2048}
+"""Regions of published weights, known before anything is downloaded."""
 
 
 def bert_config(
@@ -93,30 +95,60 @@ def build_bert(
     return network
 
 
-def load_bert(network: nn.Module, weights: str) -> list[str]:
+def region_width(weights: str) -> int | None:
+    """Width of the image regions that VisualBERT weights read; None where it is not known on this machine.
+
+    Args:
+        weights: hub id or local folder; nothing is downloaded.
+    """
+    try:
+        found = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
+    except Exception:  # not here yet, or damaged, which loading says
+        return _WIDTHS.get(weights)
+    width: int | None = getattr(found, "visual_embedding_dim", None)
+    return width
+
+
+def check_width(weights: str, theirs: int | None, ours: int) -> None:
+    """Refuses regions of another width than published weights were trained on.
+
+    The projection of the regions would be left at random, and be frozen at random with the rest.
+
+    Raises:
+        UserError: they differ; the message has the choices.
+    """
+    if theirs is not None and theirs != ours:
+        known = " (frcnn-vg: the published detector; torchvision/resnet50: a grid)" if theirs == 2048 else ""
+        raise UserError(
+            f"VisualBERT weights '{weights}' read image regions of width {theirs}, these have {ours}: set "
+            f"data.init_args.encoder to one of width {theirs}{known}, or model.init_args.new_projection to true for a "
+            "new projection, which is then trained"
+        )
+
+
+def load_bert(network: nn.Module, weights: str, *, new_projection: bool = False) -> None:
     """Loads published weights into a body.
 
     Args:
         network: from `build_bert`.
         weights: hub id or local folder.
-
-    Returns:
-        Names of tensors that keep their random values, because the image regions have another width.
+        new_projection: leave the projection of image regions as it is, whatever the weights have.
 
     Raises:
-        UserError: the weights cannot be reached, or belong to a network of other sizes.
+        UserError: the weights cannot be reached, belong to a network of other sizes, or were trained on regions of
+            another width.
     """
     state = _state_of(weights)
-    own = network.state_dict()
-    left = [name for name in own if name not in state or state[name].shape != own[name].shape]
-    wrong = [name for name in left if name not in _MAY_DIFFER]
+    own = {name: value for name, value in network.state_dict().items() if not new_projection or name not in _PROJECTION}
+    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    if wrong == [_PROJECTION[0]] and wrong[0] in state:
+        check_width(weights, state[wrong[0]].shape[1], own[wrong[0]].shape[1])
     if wrong:
         raise UserError(
             f"BERT weights '{weights}' do not match: {len(wrong)} tensors differ, first '{wrong[0]}'; remove "
             "layers, heads and bert_dim, and give weights of the same kind of network"
         )
-    network.load_state_dict({name: value for name, value in state.items() if name in own and name not in left}, False)
-    return left
+    network.load_state_dict({name: state[name] for name in own}, strict=False)
 
 
 def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
@@ -142,12 +174,19 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
 
 def _state_of(weights: str) -> dict[str, Tensor]:
     local = check_local(weights)
+    source = weights if local else hub_folder(weights)
+    local = local or source != weights
     try:
-        loaded = AutoModel.from_pretrained(
-            weights, dtype=torch.float32, local_files_only=local or only_local(), trust_remote_code=False
-        )
+        with quietly():
+            loaded, names = AutoModel.from_pretrained(
+                source,
+                dtype=torch.float32,
+                local_files_only=local or only_local(),
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:  # broken files raise a dozen types
         what = f"cannot be read ({reason(error)})" if local else "cannot be reached"
         raise UserError(f"BERT weights '{weights}' {what}; {WAYS_OUT}") from error
-    state: dict[str, Tensor] = loaded.state_dict()
-    return state
+    # what the files lack was drawn at random
+    return {name: value for name, value in loaded.state_dict().items() if name not in names["missing_keys"]}

@@ -7,7 +7,7 @@ from transformers import VisualBertConfig
 
 from core.errors import UserError
 from networks.emotion.base import EmotionNetwork
-from networks.emotion.bert import bert_config, load_bert, load_word_embeddings
+from networks.emotion.bert import bert_config, check_width, load_bert, load_word_embeddings, region_width
 from networks.emotion.bert_resnet import BertResNetStudent
 from networks.emotion.light import LightStudent
 from networks.emotion.tfidf import TextClassifier
@@ -47,6 +47,7 @@ def build_emotion_network(
     image_encoder: str | None = None,
     feature_dim: int | None = None,
     bert_sizes: Mapping[str, Any] | None = None,
+    new_projection: bool = False,
     gradient_checkpointing: bool = False,
 ) -> tuple[EmotionNetwork, dict[str, Any] | None]:
     """Builds a network with random weights; nothing is ever downloaded.
@@ -70,6 +71,7 @@ def build_emotion_network(
         image_encoder: visual_bert and bert_resnet: name of the CNN.
         feature_dim: width of the features that batches bring instead of images.
         bert_sizes: sizes as returned here, from a checkpoint.
+        new_projection: visual_bert: the projection of image regions is new and always learns, whatever is frozen.
         gradient_checkpointing: recompute blocks in the backward pass.
 
     Returns:
@@ -114,7 +116,10 @@ def build_emotion_network(
     )
     network: EmotionNetwork
     if isinstance(config, VisualBertConfig):
-        network = VisualBertClassifier(config=config, use_image=use_image, **common)
+        if weights is not None and use_image and bert_sizes is None and not new_projection:
+            # here as well as at loading, since features may be computed for hours in between
+            check_width(weights, region_width(weights), config.visual_embedding_dim)
+        network = VisualBertClassifier(config=config, use_image=use_image, new_projection=new_projection, **common)
     else:
         network = BertResNetStudent(config=config, feature_dim=feature_dim, fusion_dim=fusion_dim, **common)
     return network, {name: value for name, value in config.to_diff_dict().items() if _plain(value)}
@@ -141,27 +146,26 @@ def _check(architecture: str, use_image: bool, image_encoder: str | None, featur
         )
 
 
-def load_published(network: EmotionNetwork, weights: str | None) -> list[str]:
+def load_published(network: EmotionNetwork, weights: str | None) -> None:
     """Loads published weights of BERT or VisualBERT into the part of a network that has them.
 
     Args:
         network: from `build_emotion_network`.
         weights: a hub id or local folder; None: nothing is loaded.
 
-    Returns:
-        Names of tensors of the body that keep their random values.
-
     Raises:
         UserError: weights cannot be reached or do not match.
     """
     if weights is None:
-        return []
+        return
     if isinstance(network, LightStudent):
         load_word_embeddings(network.words, weights)
-        return []
-    if isinstance(network, (VisualBertClassifier, BertResNetStudent)):
-        return load_bert(network.body, weights)
-    raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
+    elif isinstance(network, VisualBertClassifier):
+        load_bert(network.body, weights, new_projection=network.new_projection or not network.use_image)
+    elif isinstance(network, BertResNetStudent):
+        load_bert(network.body, weights)
+    else:
+        raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
 
 
 def _encoder(name: str | None, gradient_checkpointing: bool) -> ImageEncoder | None:

@@ -102,7 +102,7 @@ def transfer(
 
 
 def freeze(network: EmotionNetwork, depth: int | None) -> list[nn.Module]:
-    """Freezes the first blocks.
+    """Freezes the first blocks, except what is new in them (`EmotionNetwork.new_modules`).
 
     Returns:
         Their modules, which must be set to evaluation mode again whenever the network is set to training mode.
@@ -113,6 +113,8 @@ def freeze(network: EmotionNetwork, depth: int | None) -> list[nn.Module]:
             part.requires_grad_(False)
             if isinstance(part, nn.Module):
                 modules.append(part.eval())
+    for new in network.new_modules():
+        new.requires_grad_(True)
     return modules
 
 

@@ -3,6 +3,8 @@
 Letters: B images, N captions, T tokens, R regions, D width of a region, H hidden width, C labels.
 """
 
+from typing import cast
+
 from torch import nn
 from transformers import VisualBertConfig
 
@@ -31,6 +33,8 @@ class VisualBertClassifier(EmotionNetwork):
         use_image: read regions besides the captions.
         encoder: computes the regions of images; None: batches bring features.
         dropout: dropout probability before the head.
+        new_projection: the projection of regions does not come from published weights, and learns even where the rest
+            is frozen.
         gradient_checkpointing: recompute each layer in the backward pass.
     """
 
@@ -42,6 +46,7 @@ class VisualBertClassifier(EmotionNetwork):
         use_image: bool = True,
         encoder: ImageEncoder | None = None,
         dropout: float = 0.0,
+        new_projection: bool = False,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -49,6 +54,7 @@ class VisualBertClassifier(EmotionNetwork):
         self.body = build_bert(config, gradient_checkpointing=gradient_checkpointing)
         self.encoder = encoder if use_image else None
         self.use_image = use_image
+        self.new_projection = new_projection and use_image
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.hidden_size, num_labels)
         if self.encoder is not None:
@@ -89,3 +95,7 @@ class VisualBertClassifier(EmotionNetwork):
     def pretrained_modules(self) -> list[nn.Module]:
         """The Transformer, and the image encoder if there is one."""
         return [self.body, *present(self.encoder)]
+
+    def new_modules(self) -> list[nn.Module]:
+        """The projection of regions, if it is new."""
+        return [cast(nn.Module, self.body.embeddings.visual_projection)] if self.new_projection else []

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from lightning import Callback
+from transformers import VisualBertConfig, VisualBertModel
 
 import cli
 from lightning_modules.loading import load_module
@@ -174,6 +175,47 @@ def test_head_only_teacher_learns_its_head_alone(monkeypatch, tmp_path):
     assert all(not part.training for part in module.frozen)
     assert module.classifier.head.training
     assert trained["hyper_parameters"]["bert_sizes"]["num_hidden_layers"] == 2
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder of VisualBERT weights that read regions of width 9."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(5)
+    VisualBertModel(VisualBertConfig(vocab_size=400, visual_embedding_dim=9, **sizes)).save_pretrained(tmp_path / "w")
+    return str(tmp_path / "w")
+
+
+def test_a_frozen_teacher_never_reads_regions_through_a_random_projection(monkeypatch, tmp_path, capsys, published):
+    monkeypatch.chdir(ROOT)
+    model = {"architecture": "visual_bert", "weights": published, "head_only": True, "lr": 1e-2}
+    path = config(tmp_path / "t.yaml", "EmotionLabeller", model, epochs=1, encoder="small-conv")
+    capsys.readouterr()
+    assert cli.main(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run"), "--wandb=off"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "read image regions of width 9, these have 128: set data.init_args.encoder to one of width 9, or" in error
+    assert "\n" not in error
+    assert not list(tmp_path.glob("cache/features/*/features.npy")), "nothing was computed before"
+    trained = fit(path, tmp_path / "new", "--model.init_args.new_projection=true")
+    projection = "classifier.body.embeddings.visual_projection.weight"
+    module = load_module(tmp_path / "new").train()
+    learning = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert projection in learning
+    assert len(trained["optimizer_states"][0]["state"]) == 4 == len(learning)
+    assert [group["name"] for group in trained["optimizer_states"][0]["param_groups"]] == ["new"]
+
+
+def test_a_projection_of_another_width_is_not_frozen_in_a_transfer(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ROOT)
+    fit(config(tmp_path / "a.yaml", "EmotionLabeller", BERT, epochs=1), tmp_path / "a")
+    model = {**BERT, "image_encoder": "torchvision/squeezenet1_0", "freeze_transferred": True}
+    model["init_from"] = str(tmp_path / "a")
+    path = config(tmp_path / "b.yaml", "EmotionTransfer", model, epochs=1, tokenizer=str(tmp_path / "a"))
+    assert cli.main(["fit", "--config", str(path), "--run_dir", str(tmp_path / "b"), "--wandb=off"]) == 1
+    assert "read image regions of another width, so that their projection would be frozen" in capsys.readouterr().err
+    fit(path, tmp_path / "new", "--model.init_args.new_projection=true")
+    module = load_module(tmp_path / "new")
+    assert module.classifier.body.embeddings.visual_projection.weight.requires_grad
 
 
 def test_across_architectures_what_could_not_be_copied_is_printed(monkeypatch, tmp_path, capsys, network_a):

@@ -5,8 +5,10 @@ import torch
 from transformers import VisualBertConfig, VisualBertModel
 
 from core.errors import DataError, UserError
+from networks.emotion import build
 from networks.emotion.bert import bert_config, load_bert, load_word_embeddings
 from networks.emotion.build import build_emotion_network, load_published
+from networks.emotion.transfer import freeze
 from tests.networks.emotion.emotion_batch import LABELS, make_batch, make_network
 
 READERS = ("visual_bert", "light", "bert_resnet")
@@ -166,7 +168,7 @@ def test_folder_gives_sizes_and_weights(folder):
     network, sizes = build_emotion_network(
         "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=9
     )
-    assert load_published(network, path) == []
+    load_published(network, path)
     for name, value in model.state_dict().items():
         assert torch.equal(network.body.state_dict()[name], value), name
     again, _ = build_emotion_network(
@@ -175,12 +177,61 @@ def test_folder_gives_sizes_and_weights(folder):
     assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
 
 
-def test_regions_of_another_width_get_a_new_projection_that_is_listed(folder):
+@pytest.mark.parametrize("known", [True, False])
+def test_regions_of_another_width_are_refused_with_the_choices(folder, monkeypatch, known):
+    """When the network is built, before any feature is computed; where the width is unknown, when they are loaded."""
     path, _ = folder
+    options = {"num_labels": 5, "vocab_size": 20, "pad_id": 0, "weights": path, "feature_dim": 7}
+    choices = r"width 9, these have 7: set data\.init_args\.encoder to one of width 9, or .*new_projection to true"
+    if not known:
+        monkeypatch.setattr(build, "region_width", lambda _: None)
+        network, _ = build_emotion_network("visual_bert", **options)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(UserError, match=choices):
+            load_published(network, path)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        return
+    with pytest.raises(UserError, match=choices) as caught:
+        build_emotion_network("visual_bert", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_weights_are_known_to_read_2048_before_anything_is_downloaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    published = {"num_labels": 5, "vocab_size": 30522, "pad_id": 0, "weights": "uclanlp/visualbert-vqa-coco-pre"}
+    with pytest.raises(UserError, match=r"width 2048, these have 1024: .*frcnn-vg: the published detector"):
+        build_emotion_network("visual_bert", **published, feature_dim=1024, layers=1)
+    for others in ({"feature_dim": 2048}, {"feature_dim": 1024, "new_projection": True}, {"use_image": False}):
+        build_emotion_network("visual_bert", **published, layers=1, **others)
+
+
+def test_a_new_projection_is_the_only_part_that_is_new_and_is_never_frozen(folder):
+    path, model = folder
     network, _ = build_emotion_network(
-        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=7
+        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=7, new_projection=True
     )
-    assert load_published(network, path) == ["embeddings.visual_projection.weight"]
+    load_published(network, path)
+    for name, value in model.state_dict().items():
+        if "visual_projection" not in name:
+            assert torch.equal(network.body.state_dict()[name], value), name
+    freeze(network, None)
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    projection = "body.embeddings.visual_projection"
+    assert learning == {f"{projection}.weight", f"{projection}.bias", "head.weight", "head.bias"}
+    same, _ = build_emotion_network("visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, feature_dim=9)
+    load_published(same, path)
+    freeze(same, None)
+    assert {name for name, value in same.named_parameters() if value.requires_grad} == {"head.weight", "head.bias"}
+
+
+def test_captions_alone_need_no_projection(folder):
+    path, model = folder
+    network, _ = build_emotion_network(
+        "visual_bert", num_labels=5, vocab_size=20, pad_id=0, weights=path, use_image=False
+    )
+    load_published(network, path)
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(network.body.state_dict()[words], model.state_dict()[words])
 
 
 def test_light_student_takes_the_word_embeddings(folder):
