@@ -20,10 +20,10 @@ from transformers import AutoConfig, AutoModel, GPT2Config, PretrainedConfig, Pr
 from transformers.cache_utils import DynamicCache
 
 from core.errors import UserError
-from core.hub import only_local
+from core.hub import WAYS_OUT, hub_folder, only_local
 from core.inputs import reason
 from networks.layers.sequences import State, length_mask, on_device, on_host, true_places
-from networks.layers.weights import WAYS_OUT, check_local, load_state
+from networks.layers.weights import check_local, load_state, quietly
 
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
@@ -283,20 +283,29 @@ def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or folder.suffix in _SUFFIXES):
         raise UserError(f"language weights {source!r} do not exist; give an existing folder or file, or {WAYS_OUT}")
     local = check_local(source)
+    found = source if local else hub_folder(source)
+    local = local or found != source
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local or only_local(), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(found, local_files_only=local or only_local(), trust_remote_code=False)
         _prepare(config, dropout)
-        network: PreTrainedModel = AutoModel.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=local or only_local(),
-            trust_remote_code=False,
-        )
+        with quietly():
+            network, names = AutoModel.from_pretrained(
+                found,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=local or only_local(),
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:  # broken files raise a dozen types
         what = f"cannot be read ({reason(error)})" if local else "cannot be reached"
         raise UserError(f"language weights {source!r} {what}; {WAYS_OUT}") from error
-    return network
+    if missing := sorted(names["missing_keys"]):
+        raise UserError(
+            f"language weights {source!r} lack {len(missing)} tensors, first {missing[0]!r}, which would be random; "
+            "give the weights of a language model of this kind"
+        )
+    return cast(PreTrainedModel, network)
 
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
