@@ -48,9 +48,9 @@ class GenomeEncoder(PictureEncoder):
         super().__init__()
         self.config = config or DetectorConfig()
         self.network = GenomeNetwork(self.config).to(memory_format=torch.channels_last)
-        self.boxes = boxes or self.config.boxes
-        self.grid_dim = self.vector_dim = self.config.width
-        self.sides = self.config.shorter, self.config.longer
+        self.boxes = boxes or self.config.heads.boxes
+        self.grid_dim = self.vector_dim = self.config.resnet.width
+        self.sides = self.config.picture.shorter, self.config.picture.longer
 
     def picture_regions(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the best boxes, best first, `(B, R, D)`, zero where one is absent, and their mask."""
@@ -76,8 +76,10 @@ class GenomeEncoder(PictureEncoder):
 
     def _normalised(self, picture: Tensor) -> Tensor:
         """`(3, H, W)`, RGB, to the order and scale of the weights."""
-        mean, std = (picture.new_tensor(values).view(3, 1, 1) for values in (self.config.mean, self.config.std))
-        return ((picture.flip(0) if self.config.colours == "BGR" else picture) - mean) / std
+        mean, std = (
+            picture.new_tensor(values).view(3, 1, 1) for values in (self.config.picture.mean, self.config.picture.std)
+        )
+        return ((picture.flip(0) if self.config.picture.colours == "BGR" else picture) - mean) / std
 
     def _best(self, features: Tensor, proposals: Tensor, size: tuple[int, int]) -> Detections:
         """The best boxes among the proposals of one picture."""
@@ -86,10 +88,10 @@ class GenomeEncoder(PictureEncoder):
         logits, offsets = heads.box_predictor(rows)
         scores, objects = logits.softmax(-1)[:, :-1].max(dim=1)  # the background is the last one
         own = offsets[torch.arange(len(rows), device=rows.device), objects if offsets.shape[1] > 1 else objects * 0]
-        boxes = clip_boxes_to_image(moved_boxes(proposals, own, self.config.box_scale), size)
+        boxes = clip_boxes_to_image(moved_boxes(proposals, own, self.config.heads.scale), size)
         kept = torch.empty(0)
-        for overlap in self.config.box_overlaps:
+        for overlap in self.config.heads.overlaps:
             kept = nms(boxes.float(), scores.float(), overlap)[: self.boxes]
-            if len(kept) >= min(self.boxes, self.config.least_boxes):
+            if len(kept) >= min(self.boxes, self.config.heads.least_boxes):
                 break
         return Detections(boxes[kept], rows[kept], objects[kept], scores[kept], proposals)

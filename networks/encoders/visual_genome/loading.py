@@ -41,7 +41,7 @@ def genome_shape(name: str, weights: str | None) -> tuple[int, int]:
         path = Path(weights) / _CONFIG if Path(weights).is_dir() else cached_file(weights, _CONFIG)
         if path is not None and path.is_file():
             config = read_config(path)
-    return config.width, _boxes(name) or config.boxes
+    return config.resnet.width, _boxes(name) or config.heads.boxes
 
 
 def genome_files(weights: str) -> list[Path]:

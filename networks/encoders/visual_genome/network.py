@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image, nms, roi_pool  # type: ignore[import-untyped]
 
-from networks.encoders.visual_genome.config import BLOCKS, DetectorConfig
+from networks.encoders.visual_genome.config import BLOCKS, DetectorConfig, HeadConfig, ProposalConfig, ResNetConfig
 
 STRIDE = 16
 """Pixels from one cell of res4's map to the next."""
@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: int, stride: int, dilation: int, config: DetectorConfig
+        self, inputs: int, outputs: int, hidden: int, stride: int, dilation: int, config: ResNetConfig
     ) -> None:
         super().__init__()
         self.shortcut = ConvNorm(inputs, outputs, 1, stride) if inputs != outputs else nn.Identity()
@@ -64,7 +64,7 @@ class Bottleneck(nn.Module):
         return F.relu_(self.conv3(inner).add_(self.shortcut(features)))
 
 
-def make_stage(number: int, config: DetectorConfig, stride: int, dilation: int = 1) -> nn.Sequential:
+def make_stage(number: int, config: ResNetConfig, stride: int, dilation: int = 1) -> nn.Sequential:
     """The blocks of res2, res3, res4 or res5."""
     outputs, hidden = (size << (number - 2) for size in (config.res2_width, config.groups * config.group_width))
     inputs = config.stem_width if number == 2 else outputs // 2
@@ -78,7 +78,7 @@ def make_stage(number: int, config: DetectorConfig, stride: int, dilation: int =
 class Stem(nn.Module):
     """The first convolution and max pooling: to a quarter of the pixels."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.conv1 = ConvNorm(3, config.stem_width, 7, stride=2)
         self.caffe_pool = config.caffe_pool
@@ -94,7 +94,7 @@ class Stem(nn.Module):
 class Backbone(nn.Module):
     """ResNet up to res4."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.stem = Stem(config)
         self.res2, self.res3, self.res4 = (make_stage(n, config, stride=1 if n == 2 else 2) for n in (2, 3, 4))
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
 class AnchorGenerator(nn.Module):
     """Anchors of every cell; those of the first cell are part of the checkpoint."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ProposalConfig) -> None:
         super().__init__()
         rows = []
         for size in config.anchor_sizes:
@@ -131,9 +131,8 @@ class AnchorGenerator(nn.Module):
 class ProposalHead(nn.Module):
     """Objectness and offsets of the anchors."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ProposalConfig, inputs: int) -> None:
         super().__init__()
-        inputs = config.width // 2
         hidden = inputs if config.hidden_width == -1 else config.hidden_width
         anchors = len(config.anchor_sizes) * len(config.anchor_ratios)
         self.conv = nn.Conv2d(inputs, hidden, 3, padding=1)
@@ -151,11 +150,11 @@ class ProposalHead(nn.Module):
 class ProposalGenerator(nn.Module):
     """Where there could be objects."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ProposalConfig, inputs: int) -> None:
         super().__init__()
         self.config = config
         self.anchor_generator = AnchorGenerator(config)
-        self.rpn_head = ProposalHead(config)
+        self.rpn_head = ProposalHead(config, inputs)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """The best proposals of each image, best first.
@@ -172,13 +171,13 @@ class ProposalGenerator(nn.Module):
         found = []
         for logits, offsets in zip(*self.rpn_head(features), strict=True):
             scores, order = logits.sort(descending=True)
-            scores, order = scores[: config.proposals_before], order[: config.proposals_before]
-            boxes = moved_boxes(anchors[order], offsets[order], config.proposal_scale)
+            scores, order = scores[: config.before], order[: config.before]
+            boxes = moved_boxes(anchors[order], offsets[order], config.scale)
             boxes = clip_boxes_to_image(boxes, size)
             sides = boxes[:, 2:] - boxes[:, :2]
             real = (sides > config.least_side).all(dim=1)
             boxes, scores = boxes[real], scores[real]
-            boxes = boxes[nms(boxes.float(), scores.float(), config.proposal_overlap)[: config.proposals_after]]
+            boxes = boxes[nms(boxes.float(), scores.float(), config.overlap)[: config.after]]
             found.append(boxes if len(boxes) else boxes.new_tensor([[0, 0, size[1], size[0]]]))
         return found
 
@@ -186,9 +185,9 @@ class ProposalGenerator(nn.Module):
 class BoxPredictor(nn.Module):
     """Objects, offsets and attributes of boxes from their features."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__()
-        width, classes = config.width, config.classes
+        classes = config.classes
         self.cls_score = nn.Linear(width, classes + 1)  # the last one is the background
         self.bbox_pred = nn.Linear(width, 4 * (1 if config.shared_offsets else classes))
         if config.has_attributes:
@@ -212,11 +211,10 @@ class RoiHeads(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.pool_size = config.pool_size
-        self.res5 = make_stage(
-            5, config, stride=2 if config.res5_halves else 1, dilation=1 if config.res5_halves else 2
-        )
-        self.box_predictor = BoxPredictor(config)
+        self.pool_size = config.heads.pool_size
+        stride, dilation = (2, 1) if config.heads.res5_halves else (1, 2)
+        self.res5 = make_stage(5, config.resnet, stride, dilation)
+        self.box_predictor = BoxPredictor(config.heads, config.resnet.width)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """Mean of res5 over each box: map `(1, D / 2, h, w)` and boxes `(P, 4)` to `(P, D)`."""
@@ -237,8 +235,8 @@ class GenomeNetwork(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.backbone = Backbone(config)
-        self.proposal_generator = ProposalGenerator(config)
+        self.backbone = Backbone(config.resnet)
+        self.proposal_generator = ProposalGenerator(config.proposals, config.resnet.width // 2)
         self.roi_heads = RoiHeads(config)
 
 

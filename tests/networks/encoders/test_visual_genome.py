@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 from core.errors import UserError
 from networks.encoders.build import build_encoder
 from networks.encoders.pictures import scaled, scaled_size
-from networks.encoders.visual_genome.config import DetectorConfig, read_config
+from networks.encoders.visual_genome.config import DetectorConfig, HeadConfig, ProposalConfig, read_config
 from networks.encoders.visual_genome.encoder import GenomeEncoder
 from networks.encoders.visual_genome.loading import genome_shape
 from networks.encoders.visual_genome.network import GenomeNetwork
@@ -71,16 +71,16 @@ def test_boxes_are_in_the_picture_best_first_and_overlap_little(encoder, picture
         assert (found.boxes[:, [0, 2]] <= width).all()
         assert (found.boxes[:, [1, 3]] <= height).all()
         overlaps = box_iou(found.boxes, found.boxes).fill_diagonal_(0)
-        assert overlaps.max() <= max(encoder.config.box_overlaps)
-        assert len(found.proposals) <= encoder.config.proposals_after
+        assert overlaps.max() <= max(encoder.config.heads.overlaps)
+        assert len(found.proposals) <= encoder.config.proposals.after
 
 
 def test_a_threshold_that_leaves_too_few_boxes_is_followed_by_the_next(encoder, pictures):
     pixels, sizes = pictures
     counts = []
     for overlaps in ((1e-6,), (1e-6, 0.99), (0.99, 1e-6)):
-        config = dataclasses.replace(encoder.config, box_overlaps=overlaps, boxes=12, least_boxes=12)
-        other = GenomeEncoder(config=config).eval()
+        heads = dataclasses.replace(encoder.config.heads, overlaps=overlaps, boxes=12, least_boxes=12)
+        other = GenomeEncoder(config=dataclasses.replace(encoder.config, heads=heads)).eval()
         other.network.load_state_dict(encoder.network.state_dict())
         counts.append([len(found.boxes) for found in other.detect(pixels, sizes)])
     assert max(counts[0]) < 12
@@ -88,7 +88,8 @@ def test_a_threshold_that_leaves_too_few_boxes_is_followed_by_the_next(encoder, 
 
 
 def test_where_nothing_is_proposed_the_whole_picture_is_the_box(encoder, pictures):
-    network = GenomeNetwork(dataclasses.replace(encoder.config, least_side=1000.0)).eval()
+    wanted = dataclasses.replace(encoder.config.proposals, least_side=1000.0)
+    network = GenomeNetwork(dataclasses.replace(encoder.config, proposals=wanted)).eval()
     network.load_state_dict(encoder.network.state_dict())
     (proposals,) = network.proposal_generator(network.backbone(pictures[0][:1]), (64, 96))
     assert proposals.tolist() == [[0, 0, 96, 64]]
@@ -129,7 +130,7 @@ def test_a_folder_gives_settings_and_weights(tmp_path, file, prefix):
     state = write_genome(tmp_path / "weights", file, prefix)
     encoder = build_encoder("frcnn-vg@4", str(tmp_path / "weights"), whole_pictures=True)
     assert encoder.config == read_config(tmp_path / "weights" / "config.yaml")
-    assert (encoder.boxes, encoder.config.boxes, encoder.sides) == (4, 6, (64, 96))
+    assert (encoder.boxes, encoder.config.heads.boxes, encoder.sides) == (4, 6, (64, 96))
     assert {name: value.tolist() for name, value in encoder.network.state_dict().items()} == {
         name: value.tolist() for name, value in state.items()
     }
@@ -139,8 +140,8 @@ def test_a_folder_gives_settings_and_weights(tmp_path, file, prefix):
 def test_what_a_file_does_not_say_is_as_published(tmp_path):
     (tmp_path / "config.yaml").write_text("RPN:\n  NMS_THRESH: 0.5\nROI_HEADS:\n  NMS_THRESH_TEST: 0.3\n")
     config = read_config(tmp_path / "config.yaml")
-    assert config == DetectorConfig(proposal_overlap=0.5, box_overlaps=(0.3,))
-    assert (config.width, config.boxes) == (2048, 36) == genome_shape("frcnn-vg", None)
+    assert config == DetectorConfig(proposals=ProposalConfig(overlap=0.5), heads=HeadConfig(overlaps=(0.3,)))
+    assert (config.resnet.width, config.heads.boxes) == (2048, 36) == genome_shape("frcnn-vg", None)
 
 
 def bad(place, value):
