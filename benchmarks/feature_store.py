@@ -7,9 +7,9 @@ writer, with a stand-in for the encoder, then reads batches of 64 in random orde
 
     python benchmarks/feature_store.py --encoder frcnn-vg --images 4
 
-computes the features of pictures of COCO's size (640 x 480, noise) with an encoder instead; with --encoder_weights, those
-of a folder. "Memory" is what belongs to no file (Linux: RssAnon). Hours and bytes for COCO's 118,287 training images are
-extrapolated from the largest store.
+computes the features of pictures of COCO's size (640 x 480, noise) with an encoder instead; with --encoder_weights,
+those of a folder. "Memory" is what belongs to no file (Linux: RssAnon). Hours and bytes for COCO's 118,287 training
+images are extrapolated.
 """
 
 import argparse
