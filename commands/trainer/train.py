@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
@@ -182,6 +182,11 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: its folder, checkpoints, loggers, report."""
         assert self.subcommand is not None
+        if self.subcommand == "predict" and type(self.model).predict_step is LightningModule.predict_step:
+            name = getattr(self.model, "method", type(self.model).__name__)
+            raise UserError(
+                f"a run of method '{name}' predicts nothing: measure it with python cli.py test --ckpt_path RUN"
+            )
         config = self.config[self.subcommand]
         settings = dict(self.config_init[self.subcommand]["trainer"])
         settings |= {"default_root_dir": str(self.run_dir), "use_distributed_sampler": False}

@@ -238,7 +238,7 @@ def _continue(url: str, part: Path, size: int | None, progress: Progress | None)
         if size is not None and total is not None and total != size:
             raise DataError(f"{url}: has {total} bytes, expected {size}; it is another file, check --base-url")
         _note_tag(response, tag_file)
-        done = _append(response, part, start, total, progress)
+        done = _append(response, part, start, total, progress, size)
     if done != (size or total or done):
         raise ConnectionError(f"ended after {done} of {size or total} bytes")
     tag_file.unlink(missing_ok=True)
@@ -270,14 +270,25 @@ def _request(url: str, part: Path, start: int, tag_file: Path) -> http.client.HT
 
 
 def _append(
-    response: http.client.HTTPResponse, part: Path, start: int, total: int | None, progress: Progress | None
+    response: http.client.HTTPResponse,
+    part: Path,
+    start: int,
+    total: int | None,
+    progress: Progress | None,
+    size: int | None,
 ) -> int:
-    """Writes the body behind the first `start` bytes of the file; returns the file's length."""
+    """Writes the body behind the first `start` bytes of the file, no more than `size`; returns the file's length.
+
+    Raises:
+        DataError: it cannot be written, or the server, which has not said how much it sends, sends more.
+    """
     done = start
     try:
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             while chunk := response.read(_CHUNK):
+                if size is not None and done + len(chunk) > size:
+                    raise DataError(f"{part}: the server sends more than {size} bytes; check --base-url")
                 file.write(chunk)
                 done += len(chunk)
                 if progress:

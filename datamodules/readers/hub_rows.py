@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _TIMEOUT = 60.0  # seconds without a byte
+_LARGEST = 1 << 28
+"""Bytes of an image that is fetched."""
 
 
 def is_address(value: object) -> bool:
@@ -145,12 +147,15 @@ def _fetch(url: str, path: Path) -> None:
     """Writes what an address gives into a file.
 
     Raises:
-        DataError: it cannot be fetched.
+        DataError: it cannot be fetched, or is too large.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, replacing(path) as file:
-                file.write(answer.read())
+                content = answer.read(_LARGEST + 1)
+                if len(content) > _LARGEST:
+                    raise DataError(f"{url}: more than {_LARGEST:,} bytes are no image; remove the row")
+                file.write(content)
             return
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500

@@ -146,7 +146,7 @@ class StoreSpec:
         """32 hexadecimal digits that change with anything the features depend on."""
         digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode())
         for image in self.images:  # lengths in between, so that no two lists read alike
-            text = image.encode()
+            text = image.encode("utf-8", "surrogateescape")  # a file's name may be any bytes
             digest.update(f"{len(text)}:".encode() + text)
         return digest.hexdigest()[:32]
 

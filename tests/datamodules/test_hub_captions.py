@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.cache import default_cache_dir
 from core.errors import DataError, UserError
 from datamodules.hub_captions import HubCaptions
+from datamodules.readers import hub_rows
+from datamodules.readers.hub_rows import RemoteImage
 
 SPLITS = ("train", "val", "test")
 
@@ -191,6 +194,14 @@ def address(tmp_path, pictures):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_a_giant_answer_is_no_image(address, monkeypatch):
+    monkeypatch.setattr(hub_rows, "_LARGEST", 20)
+    url = f"{address}/train2017/{0:012d}.png"
+    with pytest.raises(DataError, match=r"0\.png: more than 20 bytes are no image"):
+        RemoteImage(url).open()
+    assert not list(default_cache_dir().rglob("*.png*"))
 
 
 def coco_rows(address):

@@ -193,13 +193,17 @@ TWINS = [case for case in CASES if not case.variant]
 
 
 @pytest.mark.parametrize("case", TWINS, ids=str)
-def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch):
+def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     module = load_module(runs / case.twin)
     assert type(module) is case.method
     assert all(value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point())
     for command in ("validate", "test", *(("predict",) if predicts(case.method) else ())):
         assert cli.main([command, "--ckpt_path", str(runs / case.twin)]) == 0, command
+    if not predicts(case.method):
+        capsys.readouterr()
+        assert cli.main(["predict", "--ckpt_path", str(runs / case.twin)]) == 1
+        assert "predicts nothing: measure it with python cli.py test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", LEARNING, ids=str)

@@ -23,6 +23,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.cuts: list[int] = []
         self.codes: list[int] = []
         self.ranges = True
+        self.length = True
         self.tag = '"one"'
         self.requests: list[str | None] = []
 
@@ -49,7 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
+        if server.length:
+            self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", server.tag)
         self.end_headers()
         end = start + server.cuts.pop(0) if server.cuts else len(data)
@@ -198,6 +200,15 @@ def test_another_file_than_expected_is_refused(server, tmp_path):
     with pytest.raises(DataError, match=rf"checksum is {MD5}, expected {wrong}; the file was removed"):
         fetch(f"{server.url}/a.bin", tmp_path / "a.bin", len(DATA), wrong)
     assert not any(path.suffix in (".bin", ".part") for path in tmp_path.iterdir())
+
+
+def test_an_answer_of_unknown_length_stops_at_the_known_size(server, tmp_path):
+    server.files["a.zip"], server.length = DATA, False
+    fetch(f"{server.url}/a.zip", tmp_path / "a.zip", len(DATA))
+    assert (tmp_path / "a.zip").read_bytes() == DATA
+    with pytest.raises(DataError, match=r"sends more than 1000 bytes; check --base-url"):
+        fetch(f"{server.url}/a.zip", tmp_path / "b.zip", 1000)
+    assert (tmp_path / "b.zip.part").stat().st_size <= 1000
 
 
 def test_prepare_fetches_unpacks_checks_and_cleans_up(server, archives, tmp_path):
