@@ -11,8 +11,8 @@ class UserError(ValueError):
     """A wrong value, file or setting. The message names it, says what was expected and the way out."""
 
     def __str__(self) -> str:
-        """The message, the middle of a very long one left out: it may repeat what a damaged file holds."""
-        text = super().__str__()
+        """The message in one line, the middle of a very long one left out: it may repeat what a damaged file holds."""
+        text = super().__str__().replace("\n", " ")
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 + 5 :]}"
 
 
@@ -59,9 +59,11 @@ def user_message(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            text = str(cause)
+            text = ValueError.__str__(cause)
+            if "Original Traceback" not in text:
+                return str(cause)
             # raised in a loader process, whose whole traceback became the message
-            return text.rpartition(f"{type(cause).__name__}: ")[2] if "Original Traceback" in text else text
+            return str(UserError(text.rpartition(f"{type(cause).__name__}: ")[2]))
         if isinstance(cause, OSError) and cause.errno:
             where = f"'{cause.filename}': " if cause.filename else ""
             full = "the disk is full ({}): free some space; files written before are intact"
