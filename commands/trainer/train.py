@@ -183,9 +183,7 @@ class TrainerCLI(LightningCLI):
         """Adds what every run has: its folder, checkpoints, loggers, report."""
         assert self.subcommand is not None
         if self.subcommand == "predict" and type(self.model).predict_step is LightningModule.predict_step:
-            raise UserError(
-                f"{type(self.model).__name__} predicts nothing: measure it with cli.py test --ckpt_path RUN"
-            )
+            raise UserError("this method predicts nothing: measure the run with python cli.py test --ckpt_path RUN")
         config = self.config[self.subcommand]
         settings = dict(self.config_init[self.subcommand]["trainer"])
         settings |= {"default_root_dir": str(self.run_dir), "use_distributed_sampler": False}

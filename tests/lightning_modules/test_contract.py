@@ -203,7 +203,7 @@ def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch, capsys):
     if not predicts(case.method):
         capsys.readouterr()
         assert cli.main(["predict", "--ckpt_path", str(runs / case.twin)]) == 1
-        assert "predicts nothing: measure it with cli.py test" in capsys.readouterr().err
+        assert "predicts nothing: measure the run with python cli.py test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", LEARNING, ids=str)
