@@ -132,6 +132,20 @@ def test_the_helpers_change_what_they_say(tmp_path):
     assert {'{"a": [1]}', '{"a": [null, 2]}', "{}", "null"} <= set(changed)
 
 
+class Raw(UserError):
+    """Says what it was given, with its line feeds and at any length."""
+
+    __str__ = ValueError.__str__
+
+
+def test_errors_of_users_are_one_line_of_bounded_length():
+    assert str(UserError("a\nb")) == "a b"
+    text = str(UserError("begin" + "x" * 10**6 + "end"))
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert len(text) <= CHARACTERS
+
+
 def test_what_is_wrong_with_a_line_is_seen(tmp_path):
     def raising(error):
         def read(folder):
@@ -143,5 +157,6 @@ def test_what_is_wrong_with_a_line_is_seen(tmp_path):
     assert outcome(raising(UserError(f"{name}: bad")), tmp_path, name) is None
     assert "KeyError" in outcome(raising(KeyError("x")), tmp_path, name)
     assert "does not name" in outcome(raising(UserError("bad")), tmp_path, name)
-    assert "no line" in outcome(raising(UserError(f"{name}\nbad")), tmp_path, name)
+    assert "no line" in outcome(raising(Raw(f"{name}\nbad")), tmp_path, name)
+    assert "no line" in outcome(raising(Raw(name * CHARACTERS)), tmp_path, name)
     assert "repeats" in outcome(raising(UserError(f"{name}: set weights_only=False")), tmp_path, name)
