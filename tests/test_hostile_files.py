@@ -132,7 +132,7 @@ def test_the_helpers_change_what_they_say(tmp_path):
     assert {'{"a": [1]}', '{"a": [null, 2]}', "{}", "null"} <= set(changed)
 
 
-class Raw(UserError):
+class RawError(UserError):
     """Says what it was given, with its line feeds and at any length."""
 
     __str__ = ValueError.__str__
@@ -157,6 +157,6 @@ def test_what_is_wrong_with_a_line_is_seen(tmp_path):
     assert outcome(raising(UserError(f"{name}: bad")), tmp_path, name) is None
     assert "KeyError" in outcome(raising(KeyError("x")), tmp_path, name)
     assert "does not name" in outcome(raising(UserError("bad")), tmp_path, name)
-    assert "no line" in outcome(raising(Raw(f"{name}\nbad")), tmp_path, name)
-    assert "no line" in outcome(raising(Raw(name * CHARACTERS)), tmp_path, name)
+    assert "no line" in outcome(raising(RawError(f"{name}\nbad")), tmp_path, name)
+    assert "no line" in outcome(raising(RawError(name * CHARACTERS)), tmp_path, name)
     assert "repeats" in outcome(raising(UserError(f"{name}: set weights_only=False")), tmp_path, name)
