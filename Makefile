@@ -10,7 +10,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow lint types format benchmark gpu-report docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow faults faults-long lint types format benchmark gpu-report docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,15 @@ test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
+
+# of all faults; 'make faults SEED=2' draws others
+SEED ?= 1
+
+faults: $(VENV)/.installed ## seeded deaths, signals and failing writes against runs left alone (under 10 minutes)
+	@$(PY) -m tests.faults --seed $(SEED) --faults 200 --minutes 9
+
+faults-long: $(VENV)/.installed ## 1,000 of them (about an hour on a core)
+	@$(PY) -m tests.faults --seed $(SEED) --faults 1000
 
 lint: $(VENV)/.installed ## ruff, formatting, layers, spelling, workflows, issue forms
 	@$(PY) -m ruff check .

@@ -10,13 +10,14 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from callbacks.loss_watch import LossWatch, check_finite_weights
 from callbacks.stop_signals import StopSignals
 from core.checkpoints import load_values, way_on
 from core.errors import Interrupted, UserError
 from core.files import replacing
-from datamodules.loading.resume import pending_row, validation_follows
+from datamodules.loading.resume import epoch_ends, pending_row, validation_follows
 from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
@@ -68,8 +69,9 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of every epoch and from time to time within.
 
     Within an accumulation window nothing is written, since gradients gathered so far are in no checkpoint; nor right
-    before a validation, which would be skipped after a resume. A loss or weight that is not a finite number stops the
-    run before it gets into a file. The row of metrics.csv that belongs to the step travels in the file.
+    before a validation, which would be skipped after a resume, or the end of an epoch, which saves by itself. A loss or
+    weight that is not a finite number stops the run before it gets into a file. The row of metrics.csv that belongs to
+    the step travels in the file.
 
     Args:
         path: file to write.
@@ -103,12 +105,14 @@ class LastCheckpoint(Checkpoint):
         self._deferred = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock; hands the row of the checkpoint to the file that may lack it."""
+        """Starts the clock; tells the file of figures where the run stands, and the trainer whether it had stopped."""
         del pl_module
         self._seen_step, self._saved_at = trainer.global_step, time.monotonic()
         for logger in trainer.loggers:
-            if isinstance(logger, CSVFile) and trainer.ckpt_path is not None:
+            if isinstance(logger, CSVFile):
                 logger.resume_at(trainer.global_step, self.row)
+        if any(one.stopping_reason != EarlyStoppingReason.NOT_STOPPED for one in trainer.early_stopping_callbacks):
+            trainer.should_stop = True  # Lightning restores the reason only, and would go on for another epoch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -124,7 +128,7 @@ class LastCheckpoint(Checkpoint):
         stop = self.signals.received is not None
         # saving is collective, and clocks and signals differ between ranks
         wanted = due or self._deferred or trainer.strategy.reduce_boolean_decision(late or stop, all=False)
-        self._deferred = wanted and validation_follows(trainer)
+        self._deferred = wanted and (validation_follows(trainer) or epoch_ends(trainer))
         if wanted and not self._deferred:
             self.row = pending_row(trainer)
             self._save(trainer)

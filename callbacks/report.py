@@ -24,7 +24,7 @@ from metrics.names import report_keys
 from reporting.attention import seen_image
 from reporting.figures import save_figure
 from reporting.label_tables import label_sheet, verdicts_of, write_tables
-from reporting.loggers import CSVFile, add_facts
+from reporting.loggers import add_facts
 from reporting.tables import evaluation_table, label_table
 
 _OWN = "this model"
@@ -60,12 +60,7 @@ class RunReport(Callback):
             if writes_files(trainer):
                 counts = {"total": total, "trainable": trainable}
                 add_facts(Path(trainer.default_root_dir), parameters=counts)
-        if trainer.ckpt_path is None:
-            return
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVFile):
-                logger.resume_at(trainer.global_step)
-        if trainer.is_global_zero:
+        if trainer.ckpt_path is not None and trainer.is_global_zero:
             epoch, batches = divmod(batches_begun(trainer), max(1, int(trainer.num_training_batches)))
             say(f"resumed at step {trainer.global_step}: epoch {epoch}, {batches} batches into it")
 

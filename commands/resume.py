@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.arguments import Parser
-from core.checkpoints import way_on
 from core.errors import UserError
 
 
 def main(args: Sequence[str]) -> int:
-    """Continues the run in a folder from its last checkpoint.
+    """Continues the run in a folder from its last checkpoint; from its beginning if it stopped before the first.
 
     Args:
         args: the run folder, then options of ``fit`` that may change without changing the result
@@ -24,10 +23,12 @@ def main(args: Sequence[str]) -> int:
     run = Path(known.run)
     config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
     if not config.is_file():
-        raise UserError(f"'{run}' is not a run folder: it has no config.yaml; give the folder that fit printed last")
-    if not checkpoint.is_file():
-        raise UserError(f"run '{run}' stopped before its first checkpoint ({checkpoint} is missing): {way_on(run)}")
+        raise UserError(
+            f"'{run}' is not a run folder: it has no config.yaml; give the folder that fit printed last, or start a "
+            "run that stopped before it wrote one again with the same command"
+        )
     from commands.trainer import runs, train
 
     runs.restore_threads(run)
-    return train.main(["fit", "--config", str(config), "--run_dir", str(run), "--ckpt_path", str(checkpoint), *rest])
+    start = ["--ckpt_path", str(checkpoint)] if checkpoint.is_file() else []
+    return train.main(["fit", "--config", str(config), "--run_dir", str(run), *start, *rest])

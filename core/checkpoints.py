@@ -22,8 +22,8 @@ def way_on(run: Path) -> str:
     """What to type to go on with a run that has stopped."""
     if (run / "checkpoints" / _LAST).is_file():
         return f"resume it: {command('resume', run)}"
-    if (run / "config.yaml").is_file():  # there is nothing to resume, and the folder is not written over
-        return f"start it again: {command('fit', '--config', run / 'config.yaml')}"
+    if (run / "config.yaml").is_file() and (run / "run.json").is_file():
+        return f"there is no checkpoint yet, begin again: {command('resume', run)}"
     return "start again with the same command"
 
 

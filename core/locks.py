@@ -102,6 +102,12 @@ def read_owner(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Whether a process of this machine that is no more has left its mark in a folder."""
+    owner = read_owner(folder)
+    return bool(owner) and not _lives(owner)
+
+
 def _this_process() -> dict[str, Any]:
     return {
         "pid": os.getpid(),

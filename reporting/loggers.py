@@ -31,7 +31,7 @@ class CSVFile(Logger):
     """Writes ``metrics.csv`` into the run folder, a row per logged step, and continues it after a resume.
 
     Lightning's own CSV logger deletes the file of the run that it continues. A resumed run
-    takes out the rows that it is about to write again (`resume_at`).
+    takes out the rows that it is about to write again, see `resume_at`.
 
     Args:
         folder: run folder.
@@ -44,9 +44,6 @@ class CSVFile(Logger):
         self.flush_every = flush_every
         self._columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
-        self._started = False
-        self._resume_step: int | None = None
-        self._resume_row: tuple[int, dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -73,55 +70,66 @@ class CSVFile(Logger):
         """Appends the waiting rows; writes the file anew when columns have been added."""
         if not self._rows:
             return
-        old = [] if self._started or not self.path.is_file() else self._read(self._resume_step)
-        new_columns = [key for row in [*old, *self._rows] for key in row if key not in self._columns]
-        try:
-            if new_columns or not self._started:
-                if self._started:
-                    old = self._read()
-                self._columns += list(dict.fromkeys(new_columns))
-                with replacing(self.path, "w", newline="") as file:
-                    self._writer(file).writeheader()
-                    self._writer(file).writerows([*old, *self._rows])
-            else:
+        known = all(key in self._columns for row in self._rows for key in row)
+        with self._told():
+            if known and self.path.is_file():
                 self._append()
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
-                f"then {way_on(self.path.parent)}"
-            ) from error
-        self._started, self._rows = True, []
+            else:
+                self._replace([*self._read(), *self._rows])
+        self._rows = []
 
     def finalize(self, status: str) -> None:
         """Writes what is left."""
         del status
         self.save()
 
+    @rank_zero_only
     def resume_at(self, step: int, row: tuple[int, dict[str, float]] | None = None) -> None:
-        """Tells the logger where the run resumes: rows of that step and later will be written again.
+        """Takes out the rows of a step and later, which will be written again, and adds one that may be missing.
+
+        At once: when the process dies before its next row, the next checkpoint no longer carries the missing one.
 
         Args:
-            step: optimiser steps made.
+            step: optimiser steps made where the run begins or resumes.
             row: step and figures of the checkpoint's last step, which the file may lack.
 
         Raises:
             UserError: the file is damaged.
         """
-        self._resume_step, self._resume_row = step, row
-        if self.path.is_file():
-            self._read(step)  # what is wrong with it is said now, not after the first steps
+        kept = [old for old in self._read() if not old["step"] or int(old["step"]) < step]
+        if row is not None:
+            figures = {name: str(float(value)) for name, value in row[1].items()}
+            if not any(old["step"] == str(row[0]) and figures.items() <= old.items() for old in kept):
+                kept.append({"step": row[0], **row[1]})
+        if kept or self.path.is_file():
+            with self._told():
+                self._replace(kept)
 
-    def _read(self, before: int | None = None) -> list[dict[str, Any]]:
-        """Rows of the file, only those before a step if one is given."""
-        _, rows = read_metric_rows(self.path)
-        kept: list[dict[str, Any]] = [
-            row for row in rows if before is None or not row["step"] or int(row["step"]) < before
-        ]
-        if before is not None and self._resume_row is not None:
-            step, figures = self._resume_row
-            if not any(row["step"] == str(step) and all(row.get(name) for name in figures) for row in kept):
-                kept.append({"step": step, **figures})
-        return kept
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns a failing write into the user's error."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): what it held before is intact; free some space, "
+                f"then {way_on(self.path.parent)}"
+            ) from error
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Rows of the file, but for half a row at its end; none where there is no file."""
+        if not self.path.is_file():
+            return []
+        columns, rows = read_metric_rows(self.path)
+        self._columns = list(dict.fromkeys([*columns, *self._columns]))
+        return list(rows)
+
+    def _replace(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes the file anew, with a column for every figure."""
+        self._columns = list(dict.fromkeys([*self._columns, *(key for row in rows for key in row)]))
+        with replacing(self.path, "w", newline="") as file:
+            self._writer(file).writeheader()
+            self._writer(file).writerows(rows)
 
     def _append(self) -> None:
         """Adds the waiting rows; after a failed write the file ends where it ended before."""

@@ -83,13 +83,29 @@ def test_interrupted_run_ends_with_the_same_bits(monkeypatch, capsys, config, al
     compare(*best)
 
 
-def test_before_the_first_checkpoint_there_is_nothing_to_resume(monkeypatch, capsys, config, tmp_path):
+def test_before_the_first_checkpoint_a_run_begins_again_in_its_folder(monkeypatch, capsys, config, alone, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SIGNAL_NAME", "SIGTERM")
     monkeypatch.setenv("SIGNAL_AT", "val0")
-    assert run(config, tmp_path / "run") == 143
-    err = capsys.readouterr().err
-    assert f"before the first checkpoint: start it again: python cli.py fit --config {tmp_path}/run/config.yaml" in err
+    folder = tmp_path / "run"
+    assert run(config, folder) == 143
+    assert f"there is no checkpoint yet, begin again: python cli.py resume {folder}" in capsys.readouterr().err
+    monkeypatch.delenv("SIGNAL_AT")
+    assert run(config, folder) == 1
+    assert f"python cli.py resume {folder}" in capsys.readouterr().err, "every way out leads to resume"
+    assert cli.main(["resume", str(folder)]) == 0
+    compare(last(alone), last(folder))
+    assert read_rows(folder) == read_rows(alone), "the rows of the first attempt are gone"
+
+
+def test_a_run_without_checkpoints_does_not_begin_again_over_itself(monkeypatch, capsys, config, tmp_path):
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "run"
+    assert run(config, folder, "--trainer.enable_checkpointing=false", "--trainer.max_epochs=1") == 0
+    rows = (folder / "metrics.csv").read_bytes()
+    assert cli.main(["resume", str(folder)]) == 1
+    assert f"start a new one with python cli.py fit --config {folder}" in capsys.readouterr().err
+    assert (folder / "metrics.csv").read_bytes() == rows
 
 
 def test_a_requeued_job_resumes_in_its_folder(monkeypatch, capsys, config, alone, tmp_path):

@@ -1,7 +1,6 @@
 """Runs a stage in a process of its own; its output is shown and stored, and it never outlives the recipe."""
 
 import contextlib
-import ctypes
 import os
 import re
 import shlex
@@ -10,18 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import UserError
+from core.processes import ending_with
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "cli.py"
 _PATIENCE = 60.0
 """Seconds that interrupted stages get to close their files."""
 _WAIT = 10.0
 """Seconds within which the processes of a killed call must be gone."""
-_PR_SET_PDEATHSIG = 1
 _CONTROL = re.compile(rb"(\n|\r|\x1b\[[0-9;?]*[A-Za-z])")
 _UP = re.compile(rb"\x1b\[(\d*)A")
 _CUT = re.compile(rb"\x1b(\[[0-9;?]*)?\Z")
@@ -61,7 +60,7 @@ class StageProcess:
             env=environment,
             pass_fds=(lock,) if os.name == "posix" else (),
             start_new_session=True,  # Ctrl-C reaches it once, from here
-            preexec_fn=_end_with_parent(os.getpid()) if sys.platform == "linux" else None,
+            preexec_fn=ending_with(os.getpid()) if sys.platform == "linux" else None,
         )
         os.close(target)
         self._relay = threading.Thread(target=_relay, args=(source, LogText(self._log), shown), daemon=True)
@@ -202,18 +201,6 @@ def _has_descriptor() -> bool:
 def _write(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _end_with_parent(parent: int) -> Callable[[], None]:
-    """Runs first in the child on Linux: asks to be killed when the parent dies, even by SIGKILL."""
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-
-    return ask
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from pathlib import Path
 from core.checkpoints import find_checkpoint, way_on
 from core.errors import Interrupted, UserError
 from core.files import write_json
-from core.locks import FolderLock, make_new_folder
+from core.locks import FolderLock, is_abandoned, make_new_folder
+from core.processes import end_with_parent
 from reporting.loggers import read_facts
 
 _CHILD = "CAPTION_RUN_DIR"
@@ -46,6 +47,7 @@ def locate(
     starter, _, announced = os.environ.get(_CHILD, "").partition(":")
     # a rank alone is no proof: Lightning leaves LOCAL_RANK behind in the process that started the others
     if starter == str(os.getppid()) and os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent(int(starter))
         return Path(announced), checkpoint
     if not writes:
         return Path(run_dir or _new_folder(configs)), checkpoint
@@ -65,16 +67,31 @@ def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list
         folder = _own(requeued or Path(str(run_dir)))
     else:
         folder = _own_new(_new_folder(configs))
+    last = folder / "checkpoints" / "last.ckpt"
     if requeued:
-        last = folder / "checkpoints" / "last.ckpt"
         return folder, last if last.is_file() else None
-    resumes = checkpoint is not None and checkpoint.resolve() == (folder / "checkpoints" / "last.ckpt").resolve()
-    if not resumes and (folder / "config.yaml").exists():
+    resumes = checkpoint is not None and checkpoint.resolve() == last.resolve()
+    # a run that stopped before its first checkpoint has nothing to lose: its own configuration starts it again
+    begins = checkpoint is None and configs == [str(folder / "config.yaml")] and not last.exists()
+    if not resumes and not begins and (folder / "config.yaml").exists():
         raise UserError(
             f"run folder '{folder}' holds a run already and is never overwritten: choose another --run_dir, or "
             f"{way_on(folder)}"
         )
     return folder, checkpoint
+
+
+def check_unused(folder: Path) -> None:
+    """Makes sure that a run without checkpoints does not begin again over what it has written.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+    if (folder / "config.yaml").exists():
+        raise UserError(
+            f"run '{folder}' writes no checkpoints (trainer.enable_checkpointing=false), so it cannot be resumed: "
+            f"start a new one with python cli.py fit --config {folder / 'config.yaml'}"
+        )
 
 
 _owned: list[FolderLock] = []
@@ -96,10 +113,25 @@ def _own(folder: Path) -> Path:
     """Takes a folder for this process; of several processes of one run the first one takes it for all."""
     if all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID")):
         _owned.append(FolderLock(folder))
-        for left in (*folder.glob("*.tmp*"), *folder.glob("checkpoints/*.tmp*")):
-            if re.fullmatch(r".+\.tmp\d+", left.name):  # of a process that was killed while it wrote: it had the lock
-                left.unlink(missing_ok=True)
+        _sweep(folder)
     return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Removes half-written files: the process that was killed while it wrote them had the folder's lock."""
+    for left in folder.rglob("*.tmp*"):
+        if re.fullmatch(r".+\.tmp\d+", left.name) and "wandb" not in left.parts:
+            left.unlink(missing_ok=True)
+
+
+def _sweep_evaluations(folder: Path) -> None:
+    """Removes what killed evaluations have left in their folders, which nobody takes again."""
+    for other in folder.glob("*/"):
+        if is_abandoned(other):
+            with contextlib.suppress(UserError, OSError):  # somebody else is at it
+                lock = FolderLock(other)
+                _sweep(other)
+                lock.release()
 
 
 def _own_new(folder: Path) -> Path:
@@ -112,16 +144,16 @@ def _own_new(folder: Path) -> Path:
 def interrupted(stop: Interrupted) -> Interrupted:
     """What to say after a signal, with the way to resume; a warned job of a cluster is queued again."""
     name = signal.Signals(stop.number).name
-    folder = Path(os.environ.get(_CHILD, "").partition(":")[2])
-    saved = f", {stop.message}" if stop.message else ""
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        text = f"interrupted by {name}{saved}: {way_on(folder)}"
-    else:
-        text = f"interrupted by {name} before the first checkpoint: {way_on(folder)}"
+    text = f"interrupted by {name}{f', {stop.message}' if stop.message else ''}: {way_on(own_folder())}"
     if name == "SIGUSR1" and (job := cluster_job()) is not None:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         text += "; the job is queued again" if done.returncode == 0 else f"; scontrol requeue: {done.stderr.strip()}"
     return Interrupted(stop.number, text)
+
+
+def own_folder() -> Path:
+    """The run folder of this process; the current folder when it has none yet."""
+    return Path(os.environ.get(_CHILD, "").partition(":")[2])
 
 
 def cluster_job() -> str | None:
@@ -248,6 +280,7 @@ def _evaluation_folder(subcommand: str, run_dir: str | None, checkpoint: Path | 
     run = _run_of(checkpoint) if run_dir is None else Path(run_dir)
     if run is None:
         return _own_new(Path("runs") / _experiment(configs) / subcommand)
+    _sweep_evaluations(run / "eval")
     return _own_new(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
 
 

@@ -1,16 +1,18 @@
 """``fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with run folders and exact resume."""
 
+import contextlib
 import logging
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import jsonargparse
+import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -29,7 +31,9 @@ from commands.trainer import config_files, runs
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
 from commands.trainer.old_names import NewNames
 from commands.trainer.speed import MatmulPrecision, compile_model, precision_hint, set_matmul_precision
+from core.checkpoints import way_on
 from core.errors import Interrupted, UserError
+from core.files import write_text
 from core.text import say
 from core.trust import remember
 from datamodules.base import CaptionDataModule
@@ -70,13 +74,11 @@ class SaveRunConfig(SaveConfigCallback):
         self.already_saved = True
         folder = Path(trainer.default_root_dir)
         if not (folder / "config.yaml").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "config.tmp.yaml"
-            self.parser.save(self.config, temporary, skip_unset=False, overwrite=True)
-            temporary.replace(folder / "config.yaml")  # whole or not at all
-            remember(folder / "config.yaml")
             wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
             runs.write_facts(folder, None if wandb is None else wandb.version)
+            # last, since a folder with a configuration is a run that can be resumed
+            write_text(folder / "config.yaml", self.parser.dump(self.config, skip_unset=False))
+            remember(folder / "config.yaml")
 
 
 class TrainerCLI(LightningCLI):
@@ -125,6 +127,8 @@ class TrainerCLI(LightningCLI):
         self.run_dir, checkpoint = runs.locate(
             self.subcommand, config["run_dir"], config["ckpt_path"], runs.config_files(self._args), writes
         )
+        if checkpoint is None and config["trainer"]["enable_checkpointing"] is False and writes:
+            runs.check_unused(self.run_dir)
         # the saved configuration is that of an experiment, wherever it runs
         config["run_dir"] = None
         config["trust"] = False
@@ -270,15 +274,12 @@ def main(args: Sequence[str]) -> int:
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     signals = StopSignals()
-    with signals.installed(), runs.ownership(), NewNames() as names, own_wandb_run():
+    with signals.installed():
         try:
-            cli = _run(names.arguments(args), signals)
+            with runs.ownership(), NewNames() as names, own_wandb_run(), _told_by(names):
+                cli = _run(names.arguments(args), signals)
         except Interrupted as stop:
             raise runs.interrupted(stop) from None
-        except UserError as error:
-            if (text := names.original(str(error))) == str(error):
-                raise
-            raise UserError(text) from error
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
         say(f"run folder: {cli.run_dir}")
         if cli.config[str(cli.subcommand)]["report"]:
@@ -302,6 +303,17 @@ def _write_report(cli: TrainerCLI) -> None:
         if os.environ.get("CAPTION_DEBUG"):
             raise
         say(f"warning: no report was written ({' '.join(str(error).split())})", err=True)
+
+
+@contextlib.contextmanager
+def _told_by(names: NewNames) -> Iterator[None]:
+    """Errors name the files that were given, not their copies."""
+    try:
+        yield
+    except UserError as error:
+        if (text := names.original(str(error))) == str(error):
+            raise
+        raise UserError(text) from error
 
 
 def _run(args: list[str], signals: StopSignals) -> TrainerCLI:
@@ -341,9 +353,22 @@ def _mistake(error: Exception, files: list[str]) -> UserError | None:
         return UserError(f"{key}{written}: {str(error).splitlines()[0]}; write a key that exists, or the value itself")
     if (full := out_of_memory(error, {})) is not None:
         return full
+    if _is_lost_connection(error):
+        return UserError(
+            "another process of this run has ended, or cannot be reached: its own line, or CAPTION_DEBUG=1, says more; "
+            f"{way_on(runs.own_folder())}"
+        )
     frames = traceback.extract_tb(error.__traceback__)
     refused = isinstance(error, ValueError) and "lightning" in Path(frames[-1].filename).parts
     return UserError(f"trainer: {error}") if refused and error.__cause__ is None and error.__context__ is None else None
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether an error of one of several processes comes from the end of another one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    named = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|recvValue", str(error))
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and named is not None)
 
 
 def _quiet() -> None:

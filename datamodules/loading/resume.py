@@ -37,6 +37,15 @@ def validation_follows(trainer: Trainer) -> bool:
     return loop._data_fetcher is not None and bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
 
 
+def epoch_ends(trainer: Trainer) -> bool:
+    """Whether the training batch that has just ended is the last one of its epoch, or of the run.
+
+    A run that resumes behind it takes no step any more in which its row of figures would be logged. Public attributes
+    do not tell a run that ends within an epoch, hence the internal.
+    """
+    return bool(trainer.fit_loop.epoch_loop._is_training_done)
+
+
 def pending_row(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
     """The figures of the training step that has just ended and their step, if they are about to be logged.
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from core.errors import UserError
-from core.locks import FolderLock, make_new_folder, read_owner
+from core.locks import FolderLock, is_abandoned, make_new_folder, read_owner
 from tests.conftest import ROOT
 
 HOLD = """
@@ -41,6 +41,16 @@ def test_a_living_owner_is_named_and_a_dead_one_is_replaced(tmp_path):
         lock = FolderLock(run)
     assert read_owner(run)["pid"] == os.getpid()
     lock.release()
+
+
+def test_only_what_a_dead_process_has_left_is_abandoned(tmp_path):
+    run = tmp_path / "run"
+    assert not is_abandoned(run)
+    with holder(run) as process:
+        assert not is_abandoned(run)
+        process.kill()
+        process.wait()
+        assert is_abandoned(run)
 
 
 def test_nothing_is_left_of_a_lock(tmp_path):

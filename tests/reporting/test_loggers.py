@@ -39,6 +39,39 @@ def test_resumed_run_continues_the_file(tmp_path):
     assert [float(row["a"]) for row in written] == [0, 1, 2, 3, 40, 50, 60]
 
 
+def test_a_resumed_run_settles_its_rows_at_once(tmp_path):
+    killed = CSVFile(tmp_path)
+    for step in range(3):
+        killed.log_metrics({"a": step}, step)
+    CSVFile(tmp_path).resume_at(2, (1, {"a": 1.0, "epoch": 0.0}))
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["0", "1", "1"], (
+        "a row with other figures is another"
+    )
+    CSVFile(tmp_path).resume_at(2, (1, {"a": 1.0}))
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["0", "1", "1"]
+
+
+def test_half_a_row_does_not_count(tmp_path):
+    killed = CSVFile(tmp_path)
+    for step in range(2):
+        killed.log_metrics({"a": step + 0.25}, step)
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(file.read_bytes()[:-3])  # "1,1.2"
+    resumed = CSVFile(tmp_path)
+    resumed.resume_at(2, (1, {"a": 1.25}))
+    resumed.log_metrics({"a": 2.25}, 2)
+    assert [row["a"] for row in rows(file)] == ["0.25", "1.25", "2.25"]
+
+
+def test_a_row_that_only_the_checkpoint_has_makes_the_file(tmp_path):
+    CSVFile(tmp_path).resume_at(1, (0, {"a": 1.0}))
+    assert rows(tmp_path / "metrics.csv") == [{"step": "0", "a": "1.0"}]
+    begins_again = CSVFile(tmp_path)
+    begins_again.resume_at(0)
+    begins_again.log_metrics({"a": 2.0}, 0)
+    assert rows(tmp_path / "metrics.csv") == [{"step": "0", "a": "2.0"}]
+
+
 @pytest.fixture
 def no_account(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -1,0 +1,128 @@
+"""Cost of what keeps a run safe: of its checks in a training step, and of a checkpoint that is written whole.
+
+Two comparisons, in rounds that alternate; medians and their quotient are printed.
+
+* step: forward, backward and AdamW of a transformer on noise (19 million parameters; `--small`: 0.4 million), against
+  the same with what a run does at the end of a batch: the loss is watched, and a checkpoint may be due.
+* checkpoint: a file of that model with its optimiser by `torch.save`, flushed to the disk and put in place of the old
+  one, against `AtomicCheckpointIO`, which also looks for weights that are not finite.
+
+The row of metrics.csv and the lock of a folder are timed by themselves.
+
+    python benchmarks/reliability_overhead.py --rounds 15
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from core.locks import FolderLock
+from reporting.loggers import CSVFile
+
+
+def make_model(width: int, layers: int) -> nn.Module:
+    """A transformer: what is measured beside it does not depend on its kind."""
+    layer = nn.TransformerEncoderLayer(width, 8, 4 * width, batch_first=True, dropout=0.0)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, width: int) -> Callable[[], Tensor]:
+    """One optimiser step on noise; returns its loss."""
+    noise = torch.randn(8, 24, width)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = model(noise).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def fake_trainer(loops: Any) -> Any:
+    """What `LastCheckpoint` asks of a trainer at the end of a batch when nothing is due."""
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)  # noqa: A006
+    return SimpleNamespace(global_step=0, strategy=strategy, fit_loop=loops, loggers=[], fast_dev_run=False)
+
+
+def time_of(work: Callable[[], object]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare(name: str, plain: Callable[[], object], safe: Callable[[], object], rounds: int) -> None:
+    """Lets both take turns and prints medians."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for place in (0, 1) if number % 2 else (1, 0):
+            seconds = time_of((plain, safe)[place])
+            if number:  # the first round warms up
+                times[place].append(seconds)
+    one, other = (1e3 * statistics.median(found) for found in times)
+    more = statistics.median(b / a for a, b in zip(*times, strict=True)) - 1
+    print(f"{name:<28} plain {one:9.2f} ms   safe {other:9.2f} ms   {100 * more:+.2f} % (median of {rounds} pairs)")
+
+
+def save_plain(content: dict[str, Any], path: Path) -> None:
+    """A checkpoint in place of the old one, flushed to the disk; nothing is checked or told."""
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Measures both, and how long a folder's lock takes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    width, layers = (128, 2) if options.small else (512, 6)
+    model = make_model(width, layers)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    step = make_step(model, optimizer, width)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        last, trainer = LastCheckpoint(folder / "never.ckpt"), fake_trainer(None)
+        batch = {"image_id": [str(number) for number in range(8)]}
+
+        def safe_step() -> None:
+            loss = step()
+            trainer.global_step += 1
+            last.on_train_batch_end(trainer, None, {"loss": loss}, batch, 0)  # type: ignore[arg-type]  # a stand-in
+
+        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million parameters")
+        compare("training step", step, safe_step, options.rounds)
+        logger, rows = CSVFile(folder), 200
+        seconds = time_of(lambda: [logger.log_metrics({"train/loss": 1.0, "epoch": 0.0}, n) for n in range(rows)])
+        print(f"{'a row of metrics.csv':<28} {1e3 * seconds / rows:.3f} ms, every log_every_n_steps (10) steps")
+        content = {"state_dict": model.state_dict(), "optimizer_states": [optimizer.state_dict()]}
+        writer = AtomicCheckpointIO()
+        compare(
+            "checkpoint",
+            lambda: save_plain(content, folder / "plain.ckpt"),
+            lambda: writer.save_checkpoint(content, folder / "safe.ckpt"),
+            options.rounds,
+        )
+        print(
+            f"{'lock of a folder':<28} {1e3 * time_of(lambda: FolderLock(folder / 'run').release()):.2f} ms, once a run"
+        )
+
+
+if __name__ == "__main__":
+    main()
