@@ -47,6 +47,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 checked.result()
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            if (stop := _interruption(error)) is not None:
+                raise stop from None
             intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
             raise UserError(
                 f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space, then "
@@ -194,6 +196,14 @@ def best_checkpoint(folder: Path, monitor: str, mode: str) -> BestCheckpoint:
         auto_insert_metric_name=False,
         enable_version_counter=False,  # the same name every time; the writer replaces it in one step
     )
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """The signal that ended a write at once, which torch turns into an error of its own; None: it was none."""
+    cause: BaseException | None = error
+    while cause is not None and isinstance(cause, Exception):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _reason(error: Exception) -> str:

@@ -1,13 +1,14 @@
 """A checkpoint is written whole or the old one stays."""
 
 import errno
+import signal
 
 import pytest
 import torch
 
 import callbacks.checkpoints as module
 from callbacks.checkpoints import AtomicCheckpointIO
-from core.errors import UserError
+from core.errors import Interrupted, UserError
 
 
 def test_round_trip_without_debris(tmp_path):
@@ -33,6 +34,19 @@ def test_full_disk_leaves_the_previous_file(tmp_path, monkeypatch, error):
     monkeypatch.setattr(module.torch, "save", fill_disk)
     with pytest.raises(UserError, match=r"last\.ckpt' cannot be written .*(no space left|disk is full).*is intact"):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_signal_that_ends_a_write_is_no_full_disk(tmp_path):
+    class Stopped(dict):
+        def __reduce__(self):
+            raise Interrupted(signal.SIGTERM)
+
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(Interrupted):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(9)}, "more": Stopped()}, path)
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 

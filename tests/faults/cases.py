@@ -27,10 +27,13 @@ SINGLE = [name for name in SETTINGS if name not in ("plain", "two processes")]
 
 
 def names(groups: list[str]) -> Iterator[str]:
-    """Names of cases without an end: GROUP:METHOD:VARIANT:ROUND."""
+    """Names of cases without an end, the groups in turn: GROUP:METHOD:VARIANT:ROUND."""
     for number in itertools.count(1):
-        for group in groups:
-            yield from (f"{group}:{twin}:{variant}:{number}" for twin, variant in variants(group, number))
+        found = [
+            [f"{group}:{twin}:{variant}:{number}" for twin, variant in variants(group, number)] for group in groups
+        ]
+        for turn in itertools.zip_longest(*found):
+            yield from (name for name in turn if name is not None)
 
 
 def variants(group: str, number: int) -> list[tuple[str, str]]:
