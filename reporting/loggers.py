@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -126,24 +126,23 @@ class CSVFile(Logger):
 
     def _replace(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes the file anew, with a column for every figure."""
-        self._columns = list(dict.fromkeys([*self._columns, *(key for row in rows for key in row)]))
+        columns = list(dict.fromkeys([*self._columns, *(key for row in rows for key in row)]))
         with replacing(self.path, "w", newline="") as file:
-            self._writer(file).writeheader()
-            self._writer(file).writerows(rows)
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._columns = columns  # only now: the file of before has fewer
 
     def _append(self) -> None:
         """Adds the waiting rows; after a failed write the file ends where it ended before."""
         before = self.path.stat().st_size
         try:
             with self.path.open("a", newline="") as file:
-                self._writer(file).writerows(self._rows)
+                csv.DictWriter(file, self._columns, restval="").writerows(self._rows)
         except OSError:
             with contextlib.suppress(OSError):
                 os.truncate(self.path, before)
             raise
-
-    def _writer(self, file: IO[str]) -> "csv.DictWriter[str]":
-        return csv.DictWriter(file, self._columns, restval="")
 
 
 def wandb_account_configured() -> bool:

@@ -1,12 +1,10 @@
 """``fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with run folders and exact resume."""
 
 import contextlib
-import logging
 import os
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -30,6 +28,7 @@ from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
 from commands.trainer.old_names import NewNames
+from commands.trainer.quiet import quieten
 from commands.trainer.speed import MatmulPrecision, compile_model, precision_hint, set_matmul_precision
 from core.checkpoints import way_on
 from core.errors import Interrupted, UserError
@@ -266,7 +265,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UserError: an option, a file or a value is wrong.
     """
-    _quiet()
+    quieten()
     trust = "--trust" in args
     args = runs.with_saved_config(list(args))
     config_files.check_files(runs.config_files(args), trust)
@@ -369,57 +368,3 @@ def _is_lost_connection(error: Exception) -> bool:
         return False
     named = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|recvValue", str(error))
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and named is not None)
-
-
-def _quiet() -> None:
-    """Silences remarks of the libraries that tell a user of this project nothing."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*args parameter is intended to run from within Python.*",
-        ".*The number of training batches.*smaller than the logging interval.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-        ".*your dataloader is not resumable.*",  # ours begins where the run stopped
-        ".*was deprecated in v4.*",  # jsonargparse speaks of Lightning's code
-        ".*By default only one JsonargparseDeprecationWarning.*",
-        r".*Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen parts stay in it on purpose
-        ".*callbacks used to create the checkpoint need to be provided.*",
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are summed over the ranks
-        ".*could not find the monitored key in the returned metrics.*",  # without validation last.ckpt is enough
-    ):
-        warnings.filterwarnings("ignore", message)
-    warnings.formatwarning = _one_line
-    if not os.environ.get("CAPTION_DEBUG"):
-        logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_is_news)
-
-
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    """A warning without the place in a library where it was thought of."""
-    return f"warning: {' '.join(str(message).split())}\n"
-
-
-_NO_NEWS = (
-    "Detected KeyboardInterrupt",
-    "GPU available: False",
-    "HPU available",
-    "Lightning Cloud",
-    "Loaded model weights from",
-    "Loading `train_dataloader`",
-    "Restored all states",
-    "Restoring states from",
-    "Seed set to",
-    "TPU available",
-    "`Trainer.fit` stopped",
-    "`weights_only` was not set",
-    "litlogger",
-    "litmodels",
-)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Leaves out advertising, and what a run says of itself better."""
-    text = record.getMessage()
-    return not any(part in text for part in _NO_NEWS)

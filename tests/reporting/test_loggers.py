@@ -6,6 +6,7 @@ import json
 import pytest
 import wandb
 
+from core.errors import UserError
 from reporting.loggers import CSVFile, make_loggers, own_wandb_run, wandb_account_configured
 
 
@@ -49,6 +50,21 @@ def test_a_resumed_run_settles_its_rows_at_once(tmp_path):
     )
     CSVFile(tmp_path).resume_at(2, (1, {"a": 1.0}))
     assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["0", "1", "1"]
+
+
+def test_columns_that_could_not_be_written_are_not_taken_for_written(tmp_path, monkeypatch):
+    logger = CSVFile(tmp_path)
+    logger.log_metrics({"a": 1.0}, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("reporting.loggers.replacing", raising)
+        with pytest.raises(UserError, match="cannot be written"):
+            logger.log_metrics({"b": 2.0}, 1)
+    logger.finalize("failed")
+    assert rows(tmp_path / "metrics.csv") == [{"step": "0", "a": "1.0"}, {"step": "1", "b": "2.0"}]
+
+
+def raising(*_, **__):
+    raise PermissionError(13, "Permission denied")
 
 
 def test_half_a_row_does_not_count(tmp_path):
