@@ -41,8 +41,8 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, nobody may take it 
 def command(*words: object) -> str:
     """A command of this program, to be copied into a shell.
 
-    >>> command("resume", "my runs/one")
-    "python cli.py resume 'my runs/one'"
+    >>> command("resume", "runs/one")
+    'python cli.py resume runs/one'
     """
     return f"python cli.py {shlex.join(map(str, words))}"
 

@@ -17,6 +17,7 @@ from core.batch import Batch
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.seeds import derive_seed, global_seed
+from core.text import visible
 from datamodules.base import CaptionDataModule
 from datamodules.readers.records import Split
 from lightning_modules.parts.handover import cnn_of_features, names_that_differ
@@ -179,10 +180,9 @@ class BaseModule(LightningModule):
         Also says so where gradient checkpointing is wanted and nothing that learns has activations to recompute.
         """
         if self.gradient_checkpointing and not self.recomputed_parts():
-            rank_zero_warn(
-                f"gradient_checkpointing=true has no effect: nothing that learns in this {type(self).__name__} can be "
-                "recomputed in the backward pass"
-            )
+            name = type(self).__name__
+            remark = f"gradient_checkpointing=true has no effect: nothing that learns in this {name} can be recomputed"
+            rank_zero_warn(visible(f"{remark} in the backward pass"))
         if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
             fit_pooling(self, self.pooling_forward, self.data, self.device)
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from reporting.comparison_figures import COLOURS, tidy
 from reporting.drawing import TextFigure
@@ -17,13 +19,15 @@ def length_figure(lengths: Mapping[str, Mapping[int, int]]) -> Figure:
     figure = TextFigure(figsize=(7.2, 2.8), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / max(1, len(lengths))
+    handles: list[BarContainer] = []
     for place, (name, counts) in enumerate(lengths.items()):
         total = max(1, sum(counts.values()))
         places = [length + (place - (len(lengths) - 1) / 2) * width for length in counts]
-        axis.bar(places, [count / total for count in counts.values()], width, label=name, color=COLOURS[place])
+        shares = [count / total for count in counts.values()]
+        handles.append(axis.bar(places, shares, width, label=name, color=COLOURS[place]))
     tidy(axis, "words per caption")
     axis.set_ylabel("share of captions", fontsize=8)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(handles=handles, fontsize=8, frameon=False)
     return figure
 
 
@@ -36,10 +40,12 @@ def threshold_figure(curve: Mapping[str, Sequence[float]], threshold: float) -> 
     """
     figure = TextFigure(figsize=(7.2, 3.0), layout="constrained")
     axis = figure.subplots()
+    handles: list[Line2D] = []
     for place, (name, values) in enumerate((key, values) for key, values in curve.items() if key != "threshold"):
-        axis.plot(curve["threshold"], values, label=name.replace("_", " "), color=COLOURS[place], linewidth=1.6)
-    axis.axvline(threshold, color="0.25", linestyle="--", linewidth=1.2, label="this run")
+        label = name.replace("_", " ")
+        handles += axis.plot(curve["threshold"], values, label=label, color=COLOURS[place], linewidth=1.6)
+    handles.append(axis.axvline(threshold, color="0.25", linestyle="--", linewidth=1.2, label="this run"))
     tidy(axis, "scores over the threshold")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold")
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(handles=handles, fontsize=8, frameon=False)
     return figure

@@ -310,7 +310,9 @@ def file_measures(root: Path, sources: Sequence[Source]) -> list[Measure]:
             packages[source.path.parent] += 1
     largest = sorted(packages, key=lambda item: -packages[item])
     tests = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("*.py")}
-    stray = [f"tests/{folder}" for folder in sorted(tests) if not any((root / folder).glob("*.*"))]
+    # a program, which has a __main__.py, tests the whole and mirrors nothing
+    programs = {path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("__main__.py")}
+    stray = [f"tests/{folder}" for folder in sorted(tests - programs) if not any((root / folder).glob("*.*"))]
     return [
         count_measure(f"files over {MAX_FILE} lines", long),
         Measure(

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from core.errors import UserError
+from core.text import visible
 from datamodules.base import CaptionDataModule
 from lightning_modules.base import BaseModule
 
@@ -113,7 +114,7 @@ def find_batch_size(model: BaseModule, data: CaptionDataModule, settings: Mappin
             "--trainer.precision=bf16-mixed or --data.init_args.captions_per_image=1, or choose a smaller network"
         )
     data.batch_size = best
-    rank_zero_info(f"batch size {best} found: {why}; the learning rate is as it was")
+    rank_zero_info(visible(f"batch size {best} found: {why}; the learning rate is as it was"))
     return best
 
 

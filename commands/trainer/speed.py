@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from core.text import visible
 from lightning_modules.base import BaseModule
 from networks.layers.compilation import compile_blocks
 
@@ -49,6 +50,6 @@ def compile_model(model: BaseModule) -> None:
     """Compiles the repeated blocks of a model for training; says so where it has none."""
     count = compile_blocks(model)
     if count:
-        rank_zero_info(f"{count} blocks are compiled; the first steps take minutes")
+        rank_zero_info(visible(f"{count} blocks are compiled; the first steps take minutes"))
     else:
-        rank_zero_warn(f"--compile=true has no effect: {type(model).__name__} has no repeated blocks here")
+        rank_zero_warn(visible(f"--compile=true has no effect: {type(model).__name__} has no repeated blocks here"))

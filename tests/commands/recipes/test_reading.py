@@ -148,6 +148,8 @@ def test_stage_without_any_command_is_refused():
 def test_recipes_are_there():
     names = {str(path.relative_to(ROOT / "experiments" / "recipes")) for path in RECIPES}
     online = {name for name in names if "/" not in name}
+    # the published settings are of full size; the stages of their recipes have twins in the other recipes
+    online = {name for name in online if not name.endswith("_as_published.yaml")}
     assert {f"offline/{name}" for name in online} - names <= {"offline/ucm_attention_rnn.yaml"}
     assert {name.removeprefix("offline/") for name in names - online} <= online
 
@@ -162,7 +164,7 @@ def test_recipe_resolves_and_names_files_that_exist(path):
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if "scale:" in path.read_text()], ids=lambda path: path.stem)
 def test_scale_is_one_variable(path):
-    assert "cpu" in str(commands(path))
+    assert "=cpu" in str(commands(path, scale="cpu")) or "/cpu/" in str(commands(path, scale="cpu"))
     large = commands(path, scale="gpu")
     assert "cpu" not in str(large)
     configs = {word for words in large.values() for word in words if word.startswith("experiments/overlays/")}
