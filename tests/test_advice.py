@@ -89,9 +89,9 @@ def full_disk(monkeypatch, after):
     monkeypatch.setattr(callbacks.checkpoints.torch, "save", write)
 
 
-@pytest.mark.parametrize(("saved", "command"), [(0, "fit"), (1, "resume")])
-def test_a_full_disk(fails, fit, monkeypatch, tmp_path, saved, command):
-    """Before the first checkpoint there is nothing to resume, and the run's folder is not written over."""
+@pytest.mark.parametrize("saved", [0, 1])
+def test_a_full_disk(fails, fit, monkeypatch, tmp_path, saved):
+    """Before the first checkpoint as after it, `resume` goes on with the run: there it begins again."""
     run = tmp_path / "my runs" / "one"
     args = [*fit, "--run_dir", run, "--trainer.limit_val_batches=0", "--checkpoint_steps=2"]
     with monkeypatch.context() as patch:
@@ -102,9 +102,7 @@ def test_a_full_disk(fails, fit, monkeypatch, tmp_path, saved, command):
     assert "never overwritten" in again
     (way,), (same,) = commands_in(line), commands_in(again)
     assert way == same
-    assert way[0] == command
-    if not saved:
-        assert commands_in(fails(["resume", run])) == [way], "no circle"
+    assert way[0] == "resume"
     assert runs(way) == 0
 
 
