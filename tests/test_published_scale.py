@@ -114,7 +114,7 @@ def write_berts(folder):
     }
     torch.manual_seed(0)
     BertModel(BertConfig(**sizes)).save_pretrained(folder / "bert")
-    VisualBertModel(VisualBertConfig(**sizes, visual_embedding_dim=256)).save_pretrained(folder / "visual_bert")
+    VisualBertModel(VisualBertConfig(**sizes, visual_embedding_dim=128)).save_pretrained(folder / "visual_bert")
     for name in ("bert", "visual_bert"):
         (folder / name / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     return folder
