@@ -14,6 +14,7 @@ from callbacks.checkpoints import AtomicCheckpointIO
 from callbacks.loss_watch import LossWatch, check_finite_weights
 from callbacks.stop_signals import SIGNALS
 from core.errors import UserError
+from lightning_modules import captioning
 from tests.conftest import ROOT
 from tests.test_resume import compare, last, read_rows
 from tests.tiny import make_config, make_folder
@@ -182,3 +183,15 @@ def test_a_run_that_diverges_does_not_end_with_code_0(monkeypatch, capsys, confi
     monkeypatch.chdir(ROOT)
     assert run(config, tmp_path / "run", "--model.init_args.lr=3000") == 1
     assert "lower the learning rate" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_huge_to_the_end_does_not_end_with_code_0(monkeypatch, capsys, config, tmp_path):
+    """Every number is finite: the run trains to its end and saves, then says what it is worth."""
+    monkeypatch.chdir(ROOT)
+    count, loss = iter(range(14)), captioning.token_loss
+    grown = lambda *args: loss(*args) + (0 if next(count, None) is not None else 1e7)  # noqa: E731  # same gradient
+    monkeypatch.setattr(captioning, "token_loss", grown)
+    with pytest.warns(UserWarning, match="training has diverged"):
+        assert run(config, tmp_path / "run", "--trainer.limit_val_batches=0") == 1
+    assert "the median before was" in capsys.readouterr().err
+    assert last(tmp_path / "run")["global_step"] == 18
