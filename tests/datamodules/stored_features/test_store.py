@@ -4,6 +4,7 @@ import os
 import pickle
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from networks.encoders.build import build_encoder
 
 COCO = 118_287
 SIZE = 16  # small-conv makes 2 x 2 regions of 128 numbers of it
+reads_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux: reads /proc/self")
+forks = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: forks a process that has run torch")
 
 
 def make_pictures(folder: Path, count: int) -> list[Example]:
@@ -91,6 +94,7 @@ def test_vectors_are_one_region(tmp_path):
     assert (store[:, 0].float() - expected).abs().max() < 1e-3
 
 
+@reads_proc
 def test_a_row_is_a_piece_of_the_file_and_no_copy(tmp_path):
     store = frozen(tmp_path / "cache").store(make_pictures(tmp_path / "pictures", 3))
     assert store[2].data_ptr() - store[0].data_ptr() == 2 * 4 * 128 * 2
@@ -179,6 +183,7 @@ def test_random_weights_are_always_the_same_and_leave_the_random_state_alone():
     assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
+@forks
 def test_killed_in_the_middle_it_goes_on_behind_the_last_flush(tmp_path):
     examples = make_pictures(tmp_path / "pictures", 600)
     whole = frozen(tmp_path / "whole").store(examples)
@@ -199,6 +204,7 @@ def test_killed_in_the_middle_it_goes_on_behind_the_last_flush(tmp_path):
     assert torch.equal(store[:], whole[:])
 
 
+@forks
 def test_of_two_processes_one_computes_and_both_see_the_finished_store(tmp_path):
     examples = make_pictures(tmp_path / "pictures", 64)
     log = tmp_path / "log"
@@ -282,6 +288,7 @@ def test_a_cut_off_store_says_what_to_do(tmp_path):
         FeatureStore(store.folder)
 
 
+@reads_proc
 def test_coco_size_is_written_in_flat_memory(tmp_path, monkeypatch):
     """As many rows as COCO has images, narrow ones."""
 
@@ -300,6 +307,7 @@ def test_coco_size_is_written_in_flat_memory(tmp_path, monkeypatch):
     assert max(grown) - grown[10] < 4e6
 
 
+@reads_proc
 def test_coco_size_is_read_in_flat_memory(tmp_path):
     """A store of 11.9 GB, most of it a hole, read here and there."""
     folder = tmp_path / "store"
