@@ -18,6 +18,7 @@ from core.checkpoints import load_values, way_on
 from core.errors import Interrupted, UserError
 from core.files import replacing
 from datamodules.loading.resume import epoch_ends, pending_row, validation_follows
+from metrics.names import metric
 from reporting.loggers import CSVFile
 
 _LOSS_EVERY = 50
@@ -185,13 +186,13 @@ class BestCheckpoint(ModelCheckpoint):
             super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": best})
 
 
-def best_checkpoint(folder: Path, monitor: str, mode: str) -> BestCheckpoint:
-    """Keeps ``best.ckpt``, replaced in place whenever the monitored metric improves."""
+def best_checkpoint(folder: Path, monitor: str) -> BestCheckpoint:
+    """Keeps ``best.ckpt``, replaced in place whenever the monitored metric improves: `metrics.names` says which way."""
     return BestCheckpoint(
         dirpath=folder,
         filename="best",
         monitor=monitor,
-        mode=mode,
+        mode=metric(monitor.removeprefix("val/")).direction,
         save_top_k=1,
         auto_insert_metric_name=False,
         enable_version_counter=False,  # the same name every time; the writer replaces it in one step

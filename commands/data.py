@@ -11,19 +11,19 @@ flag. The exit code is 1 when something has to be fixed.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser
-from commands.data_sets import build_data, data_sets, known_name, underscored
+from commands.data_sets import build_data, data_class, data_sets, known_name, underscored
 from core.errors import UserError
 from core.text import say, say_json
 
 if TYPE_CHECKING:
     from datamodules.audit.checks import Findings
-    from datamodules.readers.download import Progress
+    from datamodules.readers.download import Archive, Progress
     from datamodules.readers.records import Example
 
 _CHECK_OPTIONS = (
@@ -68,45 +68,53 @@ def prepare(name: str, args: list[str]) -> int:
         UserError: there is nothing to download.
         DataError: the download fails.
     """
-    if name == "ucm_captions":
-        return _explain_ucm(args)
-    if name != "coco":
-        raise UserError(f"only coco can be downloaded; check the files of {name} with: python cli.py data check {name}")
+    cls = data_class(name)
+    address, archives = cls.downloads()
+    if archives:
+        return _download(name, args, address, archives)
+    parser = Parser(f"cli.py data prepare {name}")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    if not cls.parts_in(Path()):
+        others = ", ".join(other for other in data_sets() if data_class(other).downloads()[1])
+        raise UserError(
+            f"only {others} can be downloaded; check the files of {name} with: python cli.py data check {name}"
+        )
+    root = parser.parse_args(args).root
+    return _explain(name, root, cls.parts_in(root))
+
+
+def _download(name: str, args: list[str], address: str, archives: "Mapping[str, Archive]") -> int:
+    """Downloads, verifies and unpacks archives, with the flags of the command."""
     from datamodules.readers import download
 
-    parser = Parser("cli.py data prepare coco")
+    parser = Parser(f"cli.py data prepare {name}")
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument(
-        "--parts", nargs="+", choices=list(download.COCO_ARCHIVES), default=list(download.COCO_ARCHIVES),
-        help="what to download; train has 19 GB",
+        "--parts", nargs="+", choices=list(archives), default=list(archives),
+        help=", ".join(f"{part}: {archive.size / 1e9:.1f} GB" for part, archive in archives.items()),
     )  # fmt: skip
-    address = os.environ.get("CAPTION_COCO_URL", download.COCO_URL)
-    parser.add_argument("--base_url", default=address, help=f"server or mirror, also $CAPTION_COCO_URL ({address})")
+    variable = f"CAPTION_{name.upper()}_URL"
+    address = os.environ.get(variable, address)
+    parser.add_argument("--base_url", default=address, help=f"server or mirror, also ${variable} ({address})")
     parser.add_argument("--keep_archives", action="store_true", help="keep the zip files in the root")
     options = parser.parse_args(args)
-    archives = [download.COCO_ARCHIVES[part] for part in dict.fromkeys(options.parts)]
+    chosen = [archives[part] for part in dict.fromkeys(options.parts)]
     with _progress_of_files() as progress:
         lines = download.prepare(
-            options.root, archives, options.base_url, keep_archives=options.keep_archives, progress=progress
+            options.root, chosen, options.base_url, keep_archives=options.keep_archives, progress=progress
         )
     say(*lines)
-    say(f"COCO is in {options.root}; check every image with: python cli.py data check coco --root {options.root}")
+    say(f"{name} is in {options.root}; check every image with: python cli.py data check {name} --root {options.root}")
     return 0
 
 
-def _explain_ucm(args: list[str]) -> int:
-    """Lists which parts of UCM-Captions are there and where to get the others; 1 when one is missing."""
-    from datamodules.ucm_captions import parts_of
-
-    parser = Parser("cli.py data prepare ucm_captions")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    root = parser.parse_args(args).root
-    parts = parts_of(root)
-    for name, (found, way) in parts.items():
-        say(f"{name}: {found}" if found else f"{name}: missing. {way}")
-    missing = [name for name, (found, _) in parts.items() if not found]
+def _explain(name: str, root: Path, parts: "Mapping[str, tuple[str, str]]") -> int:
+    """Lists which parts of a data set are there and where to get the others; 1 when one is missing."""
+    for part, (found, way) in parts.items():
+        say(f"{part}: {found}" if found else f"{part}: missing. {way}")
+    missing = [part for part, (found, _) in parts.items() if not found]
     if not missing:
-        say(f"check every image with: python cli.py data check ucm_captions --root {root}")
+        say(f"check every image with: python cli.py data check {name} --root {root}")
     return 1 if missing else 0
 
 

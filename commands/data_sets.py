@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datamodules.base import CaptionDataModule
 
 _FOLDER = Path(__file__).resolve().parents[1] / "datamodules"
-_SHORT = {"ucm": "ucm_captions", "flickr": "flickr8k"}
 _BASE = "DataModule"
 """How names of base classes end, which are no data sets."""
 
@@ -36,7 +35,7 @@ def data_sets() -> dict[str, str]:
 
 
 def known_name(name: str, command: str) -> str:
-    """A data set's name as it was typed, dashes or underscores, by the name of its file.
+    """A data set's name as it was typed, dashes or underscores, or the start of one, by the name of its file.
 
     Args:
         name: as typed.
@@ -46,10 +45,10 @@ def known_name(name: str, command: str) -> str:
         UserError: there is no such data set.
     """
     key = name.replace("-", "_")
-    key = _SHORT.get(key, key)
-    if key not in data_sets():
+    found = [key] if key in data_sets() else [known for known in data_sets() if key and known.startswith(key)]
+    if len(found) != 1:
         raise UserError(f"{command}: there is no data set '{name}': expected one of {', '.join(data_sets())}")
-    return key
+    return found[0]
 
 
 def data_class(name: str) -> "type[CaptionDataModule]":

@@ -22,13 +22,14 @@ from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpo
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
 from datamodules.loading.transfer import TransferredBatches
 from datamodules.readers.bad_images import without_bad_images
+from datamodules.readers.obtaining import Obtainable
 from datamodules.readers.records import SPLITS, Example, Problem, Split, fail
 from datamodules.readers.transforms import ImageTransform, Normalization
 from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.source import FeatureSource
 
 
-class CaptionDataModule(TransferredBatches, EvaluationOptions):
+class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
     """Loaders, tokenisation and facts; a subclass says where the examples come from (`load_examples`).
 
     Options that all data sets share are declared here; a subclass declares its own, and those for which it has another

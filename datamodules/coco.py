@@ -1,11 +1,13 @@
 """COCO captions: the 2017 folders with COCO's own split, or Karpathy's split over the 2014 or 2017 folders."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
 from datamodules.base import CaptionDataModule
+from datamodules.readers import download
 from datamodules.readers.caption_json import read_coco, read_karpathy
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.image_search import find_images
@@ -37,6 +39,11 @@ class COCOCaptions(CaptionDataModule):
         self.karpathy = karpathy
         self.restval = restval
         self._karpathy_records: list[Example] | None = None
+
+    @classmethod
+    def downloads(cls) -> tuple[str, Mapping[str, download.Archive]]:
+        """COCO 2017."""
+        return download.COCO_URL, download.COCO_ARCHIVES
 
     def load_examples(self, split: Split) -> list[Example]:
         """Reads the annotations of one split.

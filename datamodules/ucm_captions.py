@@ -220,6 +220,41 @@ class UCMCaptions(CaptionDataModule):
             self.report(Problem("missing", f"{where}: no row for {name} ({record.origin}); add it, or remove the file"))
         return labels.get(name, (0.0,) * len(names))
 
+    @classmethod
+    def parts_in(cls, root: Path) -> dict[str, tuple[str, str]]:
+        """Captions, images and labels of UCM-Captions."""
+
+        def found(*patterns: str) -> str:
+            paths = [path for pattern in patterns for path in sorted(root.glob(pattern))] if root.is_dir() else []
+            return str(paths[0]) if paths else ""
+
+        endings = [f"{sub}*.{end}" for sub in ("", "*/") for end in ("tif", "png", "jpg", "TIF", "PNG", "JPG")]
+        captions, share = found(*_ANNOTATIONS), ""
+        if captions:
+            files = cls(root=str(root), captions_only=True).image_files()
+            there = [path for path in files if path]
+            images = str(there[0]) if there and len(there) == len(files) else ""
+            share = f"{len(there)} of {len(files)} are there. "
+        else:
+            images = found(*(f"{name}/{ending}" for name in FOLDERS for ending in endings), *endings)
+        return {
+            "captions": (
+                captions,
+                f"Put dataset.json into {root}: it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
+                "2018), who also offer Sydney-Captions and RSICD in the same form.",
+            ),
+            "images": (
+                images,
+                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
+                "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
+            ),
+            "multi-labels": (
+                found(*LABEL_FILES),
+                f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in multilabels.zip "
+                "(Chaudhuri et al. 2018). Only labels need it.",
+            ),
+        }
+
     def _label_path(self) -> Path | None:
         if self.labels_file is not None:
             return self.root / self.labels_file
@@ -230,45 +265,6 @@ class UCMCaptions(CaptionDataModule):
             path = self._label_path()
             self._labels = ((), {}) if path is None else read_label_table(path)
         return self._labels
-
-
-def parts_of(root: Path) -> dict[str, tuple[str, str]]:
-    """Which parts of UCM-Captions lie in a folder.
-
-    Returns:
-        Part to what was found of it, empty if nothing, and where it comes from.
-    """
-
-    def found(*patterns: str) -> str:
-        paths = [path for pattern in patterns for path in sorted(root.glob(pattern))] if root.is_dir() else []
-        return str(paths[0]) if paths else ""
-
-    endings = [f"{sub}*.{end}" for sub in ("", "*/") for end in ("tif", "png", "jpg", "TIF", "PNG", "JPG")]
-    captions, share = found(*_ANNOTATIONS), ""
-    if captions:
-        files = UCMCaptions(root=str(root), captions_only=True).image_files()
-        there = [path for path in files if path]
-        images = str(there[0]) if there and len(there) == len(files) else ""
-        share = f"{len(there)} of {len(files)} are there. "
-    else:
-        images = found(*(f"{name}/{ending}" for name in FOLDERS for ending in endings), *endings)
-    return {
-        "captions": (
-            captions,
-            f"Put dataset.json into {root}: it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
-            "2018), who also offer Sydney-Captions and RSICD in the same form.",
-        ),
-        "images": (
-            images,
-            f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
-            "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
-        ),
-        "multi-labels": (
-            found(*LABEL_FILES),
-            f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in multilabels.zip "
-            "(Chaudhuri et al. 2018). Only labels need it.",
-        ),
-    }
 
 
 def _one_form(document: Any, text: Literal["raw", "tokens"], path: Path) -> Any:

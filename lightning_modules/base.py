@@ -41,8 +41,7 @@ class BaseModule(LightningModule):
 
     Class attributes:
         method: name under which a checkpoint finds its class again.
-        monitor: metric that chooses the best checkpoint.
-        monitor_mode: whether more or less of it is better.
+        monitor: metric that chooses the best checkpoint; its line in `metrics.names` says whether more of it is better.
         cnn: prefix of the tensors of an image encoder of its own, if the method also works on stored features.
 
     Args:
@@ -58,7 +57,6 @@ class BaseModule(LightningModule):
 
     method: ClassVar[str] = ""
     monitor: ClassVar[str] = "val/loss"
-    monitor_mode: ClassVar[Literal["min", "max"]] = "min"
     cnn: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ Letters: B images, N captions, M target tokens.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -55,7 +55,6 @@ class CaptioningModule(TokenOptions):
     """
 
     monitor: ClassVar[str] = "val/cider_d"
-    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
     captioner: Captioner
 

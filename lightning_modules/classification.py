@@ -3,7 +3,7 @@
 Letters: B images, M scored rows, C labels.
 """
 
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -47,7 +47,6 @@ class ClassificationModule(BaseModule):
     """
 
     monitor: ClassVar[str] = "val/macro_ap"
-    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
     classifier: Classifier
     label_prior: Tensor

@@ -19,6 +19,8 @@ from core.errors import UserError
 from datamodules.readers.records import Split
 from lightning_modules.base import Stage
 from lightning_modules.captioning import CaptioningModule, Generated
+from lightning_modules.distillation import Distillation
+from lightning_modules.multilabel import MultiLabel
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions
 from lightning_modules.parts.handover import (
     check_same_settings,
@@ -29,6 +31,7 @@ from lightning_modules.parts.handover import (
     read_stage,
 )
 from lightning_modules.parts.sampling import SamplingOptions
+from lightning_modules.text_autoencoder import TextAutoencoding
 from metrics.distinct import DistinctCaptions
 from networks.captioners.code import CodeCaptioner, CodeEntry
 from networks.classifiers.image_code import ImageCoder
@@ -196,7 +199,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
         """
         super().load_pretrained()
         if (path := self.text_from) is not None:
-            checkpoint = read_stage(path, "text_from", ("text_autoencoder",))
+            checkpoint = read_stage(path, "text_from", (TextAutoencoding.method,))
             check_same_words(checkpoint, self.inference, "text_from", path)
             weights = part_of(checkpoint["state_dict"], "autoencoder.decoder.")
             decoder = self.captioner.decoder
@@ -208,7 +211,8 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
                 check_same_settings(checkpoint, self.hparams, names, "text_from", path)
                 load_submodule(decoder, weights, "text_from", path, "attention. look.")
         if self.image_from is not None:
-            load_image_codes(self.captioner.coder, self.hparams, self.inference, "image_from", self.image_from)
+            coder, methods = self.captioner.coder, (MultiLabel.method, Distillation.method)
+            load_image_codes(coder, self.hparams, self.inference, "image_from", self.image_from, methods)
 
     # steps
 

@@ -21,6 +21,7 @@ from core.errors import UserError
 from datamodules.readers.records import Split
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.loading import load_module
+from lightning_modules.multilabel import MultiLabel
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions
 from lightning_modules.parts.handover import (
     check_same_features,
@@ -32,6 +33,7 @@ from lightning_modules.parts.handover import (
     read_stage,
 )
 from lightning_modules.parts.optimisation import ParameterGroup
+from lightning_modules.text_autoencoder import TextAutoencoding
 from metrics.retrieval import CodeRetrieval
 from networks.captioners.text_autoencoder import TextEncoder
 from networks.classifiers.image_code import ImageCoder
@@ -67,7 +69,6 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
 
     method: ClassVar[str] = "distillation"
     monitor: ClassVar[str] = "val/recall_at_1"
-    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         super().load_pretrained()
         if self.text_from is not None:
             path = self.text_from
-            checkpoint = read_stage(path, "text_from", ("text_autoencoder",))
+            checkpoint = read_stage(path, "text_from", (TextAutoencoding.method,))
             check_same_words(checkpoint, self.inference, "text_from", path)
             names = ("word_input", "word_dim", "hidden_dim", "layers", "cell", "reverse_input", "code")
             check_same_settings(checkpoint, self.hparams, names, "text_from", path)
@@ -132,7 +133,8 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         elif not self.init_from and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             raise UserError("text_from is null: give the run of a text autoencoder (experiments/ucm_text_autoencoder)")
         if self.image_from is not None:
-            load_image_codes(self.coder, self.hparams, self.inference, "image_from", self.image_from)
+            methods = MultiLabel.method, self.method
+            load_image_codes(self.coder, self.hparams, self.inference, "image_from", self.image_from, methods)
 
     def setup(self, stage: str) -> None:
         """Also opens the assistants, whenever there is training."""

@@ -3,7 +3,7 @@
 Letters: B images, N captions, U different captions, T tokens of the longest one, D code width.
 """
 
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -57,7 +57,6 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
 
     method: ClassVar[str] = "text_autoencoder"
     monitor: ClassVar[str] = "val/bleu4"
-    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
 
     def __init__(
         self,

@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from core.errors import UserError
 from metrics.bootstrap import Comparison
 from metrics.labels import average_precisions, checked, ranking_scores, threshold_scores
+from metrics.names import paired_keys
 
-SCORES = ("macro_ap", "top1", "top3", "recall3", "micro_f1", "macro_f1")
+SCORES = tuple(paired_keys())
 """Scores that are compared, in the order of printing."""
 
 

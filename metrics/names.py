@@ -4,8 +4,9 @@ A new metric is one function that computes it and one line in `METRICS`. A metri
 written; it is then titled by its key, counts as better when higher, and is printed behind the table instead of in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 Kind = Literal["captions", "labels", "codes"]
@@ -24,6 +25,7 @@ class MetricName:
         digits: decimals printed.
         rank: order of importance within its kind, from 1; figures draw the most important ones. 0: never drawn unless
             it is asked for.
+        paired: of labels: a comparison of two runs tests the difference.
         column: it has a column in tables that compare runs.
         report: it has a column in the table printed after a test, too.
     """
@@ -34,6 +36,7 @@ class MetricName:
     direction: Direction = "max"
     digits: int = 3
     rank: int = 0
+    paired: bool = False
     column: bool = True
     report: bool = True
 
@@ -48,6 +51,8 @@ class MetricName:
         return (max if self.direction == "max" else min)(values, default=None)
 
 
+_logged = partial(MetricName, column=False, report=False)
+"""A metric that is logged and printed behind the tables."""
 METRICS = (
     MetricName(key="bleu1", title="BLEU-1", kind="captions"),
     MetricName(key="bleu2", title="BLEU-2", kind="captions"),
@@ -56,23 +61,42 @@ METRICS = (
     MetricName(key="rouge_l", title="ROUGE-L", kind="captions", rank=3),
     MetricName(key="cider_d", title="CIDEr-D", kind="captions", rank=1),
     MetricName(key="fact_f1", title="fact F1", kind="captions", rank=4),
-    MetricName(key="top1", title="top 1", kind="labels", rank=5),
+    MetricName(key="top1", title="top 1", kind="labels", rank=5, paired=True),
     MetricName(key="top2", title="top 2", kind="labels"),
-    MetricName(key="top3", title="top 3", kind="labels"),
-    MetricName(key="recall3", title="recall@3", kind="labels", rank=4),
-    MetricName(key="micro_f1", title="micro F1", kind="labels", rank=2),
-    MetricName(key="macro_f1", title="macro F1", kind="labels", rank=3),
-    MetricName(key="macro_ap", title="macro AP", kind="labels", rank=1),
+    MetricName(key="top3", title="top 3", kind="labels", paired=True),
+    MetricName(key="recall3", title="recall@3", kind="labels", rank=4, paired=True),
+    MetricName(key="micro_f1", title="micro F1", kind="labels", rank=2, paired=True),
+    MetricName(key="macro_f1", title="macro F1", kind="labels", rank=3, paired=True),
+    MetricName(key="macro_ap", title="macro AP", kind="labels", rank=1, paired=True),
     MetricName(key="lift_over_prior", title="lift over prior", kind="labels", report=False),
     MetricName(key="recall_at_1", title="recall@1", kind="codes", rank=1, report=False),
     MetricName(key="recall_at_5", title="recall@5", kind="codes", rank=2, report=False),
     MetricName(key="recall_at_10", title="recall@10", kind="codes", report=False),
-    MetricName(key="meteor", title="METEOR", kind="captions", column=False, report=False),
-    MetricName(key="spice", title="SPICE", kind="captions", column=False, report=False),
-    MetricName(key="distinct", title="distinct", kind="captions", column=False, report=False),
-    MetricName(key="pointing", title="pointing game", kind="captions", column=False, report=False),
-    MetricName(key="pointing_noun", title="pointing game, nouns", kind="captions", column=False, report=False),
-    MetricName(key="loss", title="loss", direction="min", column=False, report=False),
+    _logged(key="meteor", title="METEOR", kind="captions"),
+    _logged(key="spice", title="SPICE", kind="captions"),
+    _logged(key="distinct", title="distinct", kind="captions"),
+    _logged(key="pointing", title="pointing game", kind="captions"),
+    _logged(key="pointing_noun", title="pointing game, nouns", kind="captions"),
+    # how spread the attention is says nothing of how good it is
+    _logged(key="attention_entropy", title="attention entropy", kind="captions", direction="none"),
+    _logged(key="exact", title="exact match", kind="captions"),
+    _logged(key="unseen_bleu4", title="BLEU-4, unseen captions", kind="captions"),
+    _logged(key="unseen_exact", title="exact match, unseen captions", kind="captions"),
+    *(_logged(key=f"as_published/bleu{n}_char", title=f"character BLEU-{n}", kind="captions") for n in range(1, 5)),
+    _logged(key="recall3_micro", title="recall@3, pooled", kind="labels"),
+    _logged(key="as_published/recall3", title="recall@3, as published", kind="labels"),
+    *(_logged(key=f"top{k}_lift", title=f"top {k}, lift over prior", kind="labels") for k in (1, 2, 3)),
+    *(_logged(key=f"micro_{name}", title=f"micro {name}", kind="labels") for name in ("precision", "recall")),
+    *(_logged(key=f"macro_{name}", title=f"macro {name}", kind="labels") for name in ("precision", "recall")),
+    _logged(key="example_precision", title="precision per image", kind="labels"),
+    _logged(key="example_recall", title="recall per image", kind="labels"),
+    _logged(key="example_f1", title="F1 per image", kind="labels"),
+    _logged(key="threshold", title="threshold", kind="labels", direction="none"),
+    _logged(
+        key="labels_without_positives", title="labels without positives", kind="labels", direction="none", digits=0
+    ),
+    _logged(key="loss", title="loss", direction="min"),
+    _logged(key="as_published/loss_padded", title="loss with padding", kind="captions", direction="min"),
 )
 """All named metrics in the order of the columns of tables."""
 
@@ -101,6 +125,12 @@ def column_keys(present: Iterable[str]) -> list[str]:
     return [item.key for item in METRICS if item.column and item.key in known]
 
 
+def paired_keys() -> list[str]:
+    """Metrics of labels whose differences are tested, the most important ones first."""
+    chosen = [item for item in METRICS if item.paired]
+    return [item.key for item in sorted(chosen, key=lambda item: item.rank or len(METRICS))]
+
+
 def main_keys(present: Iterable[str]) -> list[str]:
     """The important metrics among those present, those of captions first, each kind by its rank.
 
@@ -110,6 +140,15 @@ def main_keys(present: Iterable[str]) -> list[str]:
     known = set(present)
     ranked = [(_KINDS.index(item.kind), item.rank, item.key) for item in METRICS if item.kind and item.rank]
     return [key for _, _, key in sorted(ranked) if key in known]
+
+
+def first_key(present: Collection[str]) -> str | None:
+    """The metric by which a model is held against its baselines: that of the first kind which it has.
+
+    >>> first_key(["macro_ap", "cider_d"]), first_key(["bleu4"])
+    ('cider_d', None)
+    """
+    return next((item.key for item in METRICS if item.rank == 1 and item.key in present), None)
 
 
 def deciding_key(present: Iterable[str]) -> str | None:

@@ -211,7 +211,7 @@ def test_a_moved_run_remembers_its_best(finished, tmp_path):
     moved = shutil.copytree(finished, tmp_path / "moved") / "checkpoints"
     state = torch.load(moved / "last.ckpt", weights_only=True)["callbacks"]
     saved = next(value for key, value in state.items() if key.startswith("BestCheckpoint"))
-    here, nowhere = (best_checkpoint(path, "val/cider_d", "max") for path in (moved, tmp_path / "new"))
+    here, nowhere = (best_checkpoint(path, "val/cider_d") for path in (moved, tmp_path / "new"))
     here.load_state_dict(saved)
     assert here.best_model_score == saved["best_model_score"]
     assert here.best_k_models == {str(moved.resolve() / "best.ckpt"): saved["best_model_score"]}

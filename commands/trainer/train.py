@@ -201,7 +201,7 @@ class TrainerCLI(LightningCLI):
             folder = self.run_dir / "checkpoints"
             steps, minutes = config["checkpoint_steps"], config["checkpoint_minutes"]
             self.last = LastCheckpoint(folder / "last.ckpt", steps, minutes, self.signals)
-            own += [best_checkpoint(folder, self.model.monitor, self.model.monitor_mode), self.last]
+            own += [best_checkpoint(folder, self.model.monitor), self.last]
         if self.subcommand == "fit" and not fast:
             own.append(SaveRunConfig(self._parser(self.subcommand), self._saved_config))
             settings["logger"] = self._loggers(settings.get("logger"))

@@ -93,7 +93,12 @@ def load_submodule(
 
 
 def load_image_codes(
-    coder: ImageCoder, settings: Mapping[str, Any], inference: Mapping[str, Any], argument: str, path: str
+    coder: ImageCoder,
+    settings: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    argument: str,
+    path: str,
+    methods: tuple[str, ...],
 ) -> None:
     """Starts image codes from an image classifier (stage b) or from a distilled coder (stage c).
 
@@ -103,17 +108,19 @@ def load_image_codes(
         inference: what this run needs to read images, see `BaseModule`.
         argument: the hyper-parameter that names the earlier run.
         path: what it says.
+        methods: what the earlier run may be; one without a coder has a classifier alone.
 
     Raises:
         UserError: it does not match, or sees images in another way.
     """
-    checkpoint = read_stage(path, argument, ("multilabel", "distillation"))
+    checkpoint = read_stage(path, argument, methods)
     check_same_look(checkpoint, settings, inference, argument, path)
     weights = checkpoint["state_dict"]
-    if checkpoint["inference"]["method"] == "multilabel":
-        coder.load_classifier(part_of(weights, "classifier."), path)
+    distilled = part_of(weights, "coder.")
+    if distilled:
+        load_submodule(coder, distilled, argument, path)
     else:
-        load_submodule(coder, part_of(weights, "coder."), argument, path)
+        coder.load_classifier(part_of(weights, "classifier."), path)
 
 
 def check_same_look(

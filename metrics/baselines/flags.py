@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 
 from metrics.baselines.rows import LOWER, PRIOR
+from metrics.names import first_key
 
 Rows = Mapping[str, Mapping[str, float]]
-
-_DECISIVE = ("cider_d", "macro_ap")
-"""Metrics by which a model is held against its baselines; the first that it has."""
 
 
 def baselines_above(scores: Mapping[str, float], baselines: Rows, metric: str) -> list[str]:
@@ -30,7 +28,7 @@ def unbeaten(scores: Mapping[str, float], baselines: Rows) -> tuple[str, list[st
     >>> unbeaten({"cider_d": 0.5}, {"5 nearest images": {"cider_d": 2.8}})
     ('cider_d', ['5 nearest images'])
     """
-    metric = next((name for name in _DECISIVE if name in scores), "")
+    metric = first_key(scores) or ""
     return metric, baselines_above(scores, baselines, metric)
 
 

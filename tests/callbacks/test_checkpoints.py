@@ -53,9 +53,9 @@ def test_a_signal_that_ends_a_write_is_no_full_disk(tmp_path, monkeypatch):
 def test_a_best_file_from_after_the_checkpoint_does_not_stop_a_resume(tmp_path):
     """The run died between its first best.ckpt and the next last.ckpt, whose state knows of no best score yet."""
     (tmp_path / "best.ckpt").touch()
-    saved = module.best_checkpoint(tmp_path, "val/loss", "min").state_dict()
+    saved = module.best_checkpoint(tmp_path, "val/loss").state_dict()
     assert saved["best_model_score"] is None
-    resumed = module.best_checkpoint(tmp_path, "val/loss", "min")
+    resumed = module.best_checkpoint(tmp_path, "val/loss")
     resumed.load_state_dict(saved)
     assert resumed.best_model_score is None
     assert not resumed.best_k_models, "the validation is made once more and replaces the file"

@@ -6,6 +6,7 @@ A method is made from its twins in experiments/offline, see `tests.twins`.
 import copy
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import cli
+from core.metric_rows import read_metric_rows
 from lightning_modules import METHODS
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
 from lightning_modules.parts.tokens import TokenOptions
+from metrics.names import METRICS
 from networks.layers.sequences import select_rows, target_mask
 from tests.conftest import ROOT
 from tests.twins import cases, fitting_twins, freezing, make_data, predicts, saved_and_loaded, with_padding, write_twins
@@ -189,6 +192,14 @@ def runs(tmp_path_factory):
     return folder / "runs"
 
 
+def metrics_of(run):
+    """Names of all figures that a run and its evaluations wrote."""
+    columns, _ = read_metric_rows(run / "metrics.csv")
+    rows = [json.loads(path.read_text()) for path in run.glob("eval/*/metrics.json")]
+    assert len(rows) == 2
+    return {*columns} - {"step", "epoch"} | {name for row in rows for scores in row.values() for name in scores}
+
+
 TWINS = [case for case in CASES if not case.variant]
 
 
@@ -204,6 +215,8 @@ def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch, capsys):
         capsys.readouterr()
         assert cli.main(["predict", "--ckpt_path", str(runs / case.twin)]) == 1
         assert "predicts nothing: measure the run with python cli.py test" in capsys.readouterr().err
+    own = [name for name in metrics_of(runs / case.twin) if not name.startswith("throughput/")]
+    assert {re.sub("^(train|val|test)/", "", name) for name in own} <= {item.key for item in METRICS}
 
 
 @pytest.mark.parametrize("case", LEARNING, ids=str)

@@ -2,6 +2,8 @@
 
 from core.renamed import METRICS as RENAMED
 from metrics import captions, label_bootstrap, retrieval
+from metrics.character_bleu import character_bleu
+from metrics.labels import label_scores
 from metrics.names import METRICS, column_keys, deciding_key, main_keys, metric, report_keys
 
 KEYS = [item.key for item in METRICS]
@@ -17,6 +19,25 @@ def test_keys_and_titles_are_unique():
 def test_what_is_computed_has_a_line():
     computed = {*captions.SCORES, *label_bootstrap.SCORES, *(f"recall_at_{k}" for k in retrieval.KS)}
     assert computed <= set(KEYS)
+
+
+def test_what_is_not_better_when_higher_says_so():
+    """Everything that a loss or a setting is; a new line with another direction has to be named here."""
+    directions = {item.key: item.direction for item in METRICS if item.direction != "max"}
+    assert directions == {
+        "loss": "min",
+        "as_published/loss_padded": "min",
+        "attention_entropy": "none",
+        "threshold": "none",
+        "labels_without_positives": "none",
+    }
+
+
+def test_figures_of_labels_and_characters_have_a_line():
+    found = (
+        label_scores([[0.9, 0.2]], [[1, 0]], prior=[0.5, 0.5]).keys() | character_bleu({"1": "a"}, {"1": ["a"]}).keys()
+    )
+    assert found <= set(KEYS)
 
 
 def test_no_old_name_is_left():
