@@ -73,14 +73,17 @@ def prepare(name: str, args: list[str]) -> int:
     if archives:
         return _download(name, args, address, archives)
     parser = Parser(f"cli.py data prepare {name}")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    if not cls.parts_in(Path()):
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    root = parser.parse_args(args).root
+    parts = cls.parts_in(root or Path(os.devnull))
+    if not parts:
         others = ", ".join(other for other in data_sets() if data_class(other).downloads()[1])
         raise UserError(
             f"only {others} can be downloaded; check the files of {name} with: python cli.py data check {name}"
         )
-    root = parser.parse_args(args).root
-    return _explain(name, root, cls.parts_in(root))
+    if root is None:
+        parser.error("the following arguments are required: --root")
+    return _explain(name, root, parts)
 
 
 def _download(name: str, args: list[str], address: str, archives: "Mapping[str, Archive]") -> int:

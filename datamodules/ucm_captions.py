@@ -208,18 +208,6 @@ class UCMCaptions(CaptionDataModule):
         names = (record.image_name, *self._names[record.image_name].files)
         return next((path for folder in folders for name in names if (path := find_image(folder, name))), None)
 
-    # labels
-
-    def _labels_of(self, record: Example) -> tuple[float, ...]:
-        names, labels = self._read_labels()
-        if not names:
-            return ()
-        name = self._names[record.image_name].label or Path(record.image_name).stem
-        if name not in labels:
-            where = self._label_path()
-            self.report(Problem("missing", f"{where}: no row for {name} ({record.origin}); add it, or remove the file"))
-        return labels.get(name, (0.0,) * len(names))
-
     @classmethod
     def parts_in(cls, root: Path) -> dict[str, tuple[str, str]]:
         """Captions, images and labels of UCM-Captions."""
@@ -245,15 +233,27 @@ class UCMCaptions(CaptionDataModule):
             ),
             "images": (
                 images,
-                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: UC "
-                "Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
+                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: "
+                "UC Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
             ),
             "multi-labels": (
                 found(*LABEL_FILES),
-                f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in multilabels.zip "
-                "(Chaudhuri et al. 2018). Only labels need it.",
+                f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in "
+                "multilabels.zip (Chaudhuri et al. 2018). Only labels need it.",
             ),
         }
+
+    # labels
+
+    def _labels_of(self, record: Example) -> tuple[float, ...]:
+        names, labels = self._read_labels()
+        if not names:
+            return ()
+        name = self._names[record.image_name].label or Path(record.image_name).stem
+        if name not in labels:
+            where = self._label_path()
+            self.report(Problem("missing", f"{where}: no row for {name} ({record.origin}); add it, or remove the file"))
+        return labels.get(name, (0.0,) * len(names))
 
     def _label_path(self) -> Path | None:
         if self.labels_file is not None:
