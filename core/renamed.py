@@ -85,6 +85,10 @@ def old_options(settings: Mapping[str, Any]) -> dict[str, str]:
     return found | {name: "scheduled_sampling, _start and _epochs" for name in settings if name in _SAMPLING}
 
 
+DATA_OPTIONS = {"average_token_ids": "captions_per_image=average"}
+"""Options of data modules, old name to what to write instead where they were true."""
+
+
 def renamed_data_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a data module, and of those inside it, with the names of this version.
 
@@ -94,8 +98,21 @@ def renamed_data_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> renamed_data_options({"average_token_ids": True, "root": "x"})
     {'root': 'x', 'captions_per_image': 'average'}
     """
-    result = {name: _inner(value) for name, value in settings.items() if name != "average_token_ids"}
+    result = {name: _inner(value) for name, value in settings.items() if name not in DATA_OPTIONS}
     return result | {"captions_per_image": "average"} if settings.get("average_token_ids") else result
+
+
+def old_data_options(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The old names among the options of a data module, and of those inside it, and what to write instead.
+
+    >>> old_data_options({"source": {"class_path": "x", "init_args": {"average_token_ids": False}}})
+    {'average_token_ids': 'captions_per_image=average'}
+    """
+    found = {name: DATA_OPTIONS[name] for name in settings if name in DATA_OPTIONS}
+    for value in settings.values():
+        if isinstance(value, Mapping) and isinstance(value.get("init_args"), Mapping):
+            found |= old_data_options(value["init_args"])
+    return found
 
 
 def _inner(value: Any) -> Any:

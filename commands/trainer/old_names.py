@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
-from core.renamed import old_options, renamed_data_options, renamed_options
+from core.renamed import old_data_options, old_options, renamed_data_options, renamed_options
 from core.safe_yaml import parse_yaml, read_yaml
 from core.text import say
 
-_SECTIONS = ("model.init_args.", "model.")
+_READERS = {"model": (old_options, renamed_options), "data": (old_data_options, renamed_data_options)}
+"""Section of a configuration to what finds old options in it, and what renames them."""
 
 
 class NewNames:
@@ -41,7 +42,8 @@ class NewNames:
         Args:
             args: subcommand and options.
         """
-        result, old, place = [], dict[str, Any](), 0
+        result, place = [], 0
+        old: dict[str, dict[str, Any]] = {}  # options by the section that they stand in
         while place < len(args):
             name, equals, value = args[place].partition("=")
             takes_next = not equals and place + 1 < len(args)
@@ -49,15 +51,17 @@ class NewNames:
                 file = value if equals else args[place + 1]
                 result += ["--config", self._file(file)]
                 place += 1 if equals else 2
-            elif (option := _old_option(name)) and (equals or takes_next):
-                old[option] = parse_yaml(value if equals else args[place + 1], name)
+            elif (found := _old_option(name)) and (equals or takes_next):
+                section, option = found
+                old.setdefault(section, {})[option] = parse_yaml(value if equals else args[place + 1], name)
                 place += 1 if equals else 2
             else:
                 result.append(args[place])
                 place += 1
-        if old:
-            _note("command line", old)
-            result += [f"--model.init_args.{key}={_flow(value)}" for key, value in renamed_options(old).items()]
+        for section, options in old.items():
+            names, renamed = _READERS[section.partition(".")[0]]
+            _note("command line", names(options))
+            result += [f"--{section}.{key}={_flow(value)}" for key, value in renamed(options).items()]
         return result
 
     def original(self, message: str) -> str:
@@ -75,11 +79,11 @@ class NewNames:
         if not isinstance(content, dict):
             return name
         before = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        for section, rename in (("model", renamed_options), ("data", renamed_data_options)):
+        for section, (names, renamed) in _READERS.items():
             part = content.get(section)
             if isinstance(part, dict) and isinstance(part.get("init_args"), dict):
-                _note(name, part["init_args"] if section == "model" else {})
-                part["init_args"] = rename(part["init_args"])
+                _note(name, names(part["init_args"]))
+                part["init_args"] = renamed(part["init_args"])
         after = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         return name if after == before else self._write(name, after)
 
@@ -95,13 +99,18 @@ class NewNames:
         return str(copy)
 
 
-def _old_option(flag: str) -> str | None:
-    """The old option of a module that a flag sets, if it does."""
-    for section in _SECTIONS:
-        option = flag.removeprefix(f"--{section}")
-        if option != flag and old_options({option: None}):
-            return option
-    return None
+def _old_option(flag: str) -> tuple[str, str] | None:
+    """The section that a flag sets an old option in, with ``init_args``, and the option; None: it does not.
+
+    >>> _old_option("--model.hidden"), _old_option("--data.init_args.source.init_args.average_token_ids")
+    (('model.init_args', 'hidden'), ('data.init_args.source.init_args', 'average_token_ids'))
+    """
+    section, dot, option = flag.removeprefix("--").rpartition(".")
+    kind = section.partition(".")[0]
+    if not dot or kind not in _READERS or (kind == "model" and section not in ("model", "model.init_args")):
+        return None
+    section = section if section.endswith("init_args") else f"{section}.init_args"
+    return (section, option) if _READERS[kind][0]({option: None}) else None
 
 
 def _flow(value: Any) -> str:
@@ -109,7 +118,7 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
-def _note(place: str, options: Mapping[str, Any]) -> None:
-    names = ", ".join(f"{old} is now {new}" for old, new in old_options(options).items())
+def _note(place: str, found: Mapping[str, str]) -> None:
+    names = ", ".join(f"{old} is now {new}" for old, new in found.items())
     if names:
         say(f"note: {place}: {names}; old names are read until the next version")

@@ -7,7 +7,7 @@ import yaml
 
 import cli
 from commands.trainer.old_names import NewNames
-from core.renamed import OPTIONS, renamed_checkpoint
+from core.renamed import DATA_OPTIONS, OPTIONS, renamed_checkpoint
 from lightning_modules import METHODS
 from tests.conftest import ROOT
 
@@ -98,7 +98,7 @@ def test_the_old_schedule_of_sampling_gives_the_same_shares(old, shares):
     assert [scheduled_share(*values, epoch) for epoch in range(3)] == pytest.approx(shares)
 
 
-def test_old_options_of_data_modules_are_read(tmp_path):
+def test_old_options_of_data_modules_are_read(tmp_path, capsys):
     source = {"class_path": "x", "init_args": {"average_token_ids": True, "root": "y"}}
     content = {"data": {"class_path": "z", "init_args": {"average_token_ids": False, "source": source}}}
     file = tmp_path / "config.yaml"
@@ -107,3 +107,30 @@ def test_old_options_of_data_modules_are_read(tmp_path):
         read = yaml.safe_load(Path(names.arguments(["test", "--config", str(file)])[2]).read_text())
     inner = {"class_path": "x", "init_args": {"captions_per_image": "average", "root": "y"}}
     assert read["data"]["init_args"] == {"source": inner}
+    note = f"note: {file}: average_token_ids is now captions_per_image=average; old names are read until"
+    assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("section", ["data", "data.init_args", "data.init_args.source.init_args", "data.source"])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_old_flags_of_data_modules_are_read(capsys, section, value):
+    with NewNames() as names:
+        found = names.arguments(["fit", f"--{section}.average_token_ids", value, "--data.init_args.root=x"])
+    full = section if section.endswith("init_args") else f"{section}.init_args"
+    new = [f"--{full}.captions_per_image=average"] if value == "true" else []
+    assert found == ["fit", "--data.init_args.root=x", *new]
+    assert "average_token_ids is now captions_per_image=average" in capsys.readouterr().out
+
+
+def test_an_old_flag_of_the_data_trains(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    small = ["--data.init_args.num_train=40", "--data.init_args.num_val=8", "--model.init_args.hidden_dim=16"]
+    args = ["fit", "--config", "experiments/offline/attention_rnn.yaml", "--trainer.fast_dev_run=true", *small]
+    assert cli.main([*args, "--data.init_args.average_token_ids=true"]) == 0
+    assert "average_token_ids is now captions_per_image=average" in capsys.readouterr().out
+
+
+def test_the_page_of_renamed_options_is_complete():
+    page = (ROOT / "docs" / "migration.md").read_text()
+    missing = [old for old in (*OPTIONS, *DATA_OPTIONS) if f"| `{old}`" not in page]
+    assert not missing
