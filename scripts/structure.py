@@ -1,4 +1,4 @@
-"""Measures the structure of the code base against its limits: ``python scripts/structure.py``.
+"""Measures the structure of the code base against its limits: ``python -m scripts.structure``.
 
 Prints a table of measures, and below it what breaks a limit. The exit code is 1 when a limit is broken. Nothing is
 imported: everything is read from the syntax trees and the text of the files.

@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import io
 import re
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import jsonargparse
@@ -19,7 +21,18 @@ from commands.recipes import document, reading
 from commands.trainer import train
 from core import renamed
 from tests.conftest import ROOT
-from tests.docs.texts import PAGES, Text, code_of, commands, flags, strings_of, targets, words_of
+from tests.docs.texts import (
+    PAGES,
+    SCRIPTS,
+    Text,
+    code_of,
+    commands,
+    flags,
+    scripts,
+    strings_of,
+    targets,
+    words_of,
+)
 
 FOUND = commands()
 PLACES = sorted({text.place for text in FOUND})
@@ -221,14 +234,35 @@ def test_make_targets_exist():
     assert not [text for text in found if text.text not in rules]
 
 
-def test_options_of_benchmarks_exist():
-    shown = [Text(line, page.name) for page in PAGES for part in code_of(page) for line in part]
-    found = [(text, match) for text in shown for match in re.finditer(r"python (benchmarks/\w+\.py)([^#]*)", text.text)]
-    assert len(found) > 5
-    for text, match in found:
-        known_there = set(strings_of(ROOT / match[1]))
-        missing = set(re.findall(r"--[a-z][\w-]*", match[2])) - known_there
-        assert not missing, f"{text.place}: {match[0]}"
+SHOWN = scripts()
+
+
+@pytest.mark.parametrize("file", sorted({file for file, _ in SHOWN}))
+def test_command_lines_of_benchmarks_and_scripts_are_accepted(monkeypatch, capsys, file):
+    """By the parser of the file itself; one without a parser takes no words."""
+    path = ROOT / file
+    lines = [text for name, text in SHOWN if name == file]
+    assert path.is_file(), lines
+    if "parse_args(" not in path.read_text():
+        assert not [text for text in lines if words_of(text.text.partition(">")[0])]
+        return
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stopping(argparse.ArgumentParser.parse_args))
+    monkeypatch.syspath_prepend(str(path.parent))
+    main = runpy.run_path(str(path))["main"]
+    for text in lines:
+        monkeypatch.setattr(sys, "argv", [file, *words_of(text.text)])
+        try:
+            main()
+        except Parsed:
+            continue
+        except SystemExit:
+            pytest.fail(f"{text.place}: {file}{text.text}: {capsys.readouterr().err}")
+
+
+def test_every_benchmark_shows_its_command_line():
+    shown = {file for file, text in SHOWN if text.place == file}
+    runs = {str(path.relative_to(ROOT)) for path in SCRIPTS if "__main__" in path.read_text()}
+    assert runs <= shown
 
 
 def recipe_of(page: Path, number: int, tmp_path: Path) -> Path:

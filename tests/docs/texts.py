@@ -15,11 +15,13 @@ EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
 PACKAGES = (
     "core", "metrics", "networks", "datamodules", "lightning_modules", "reporting", "callbacks", "commands",
 )  # fmt: skip
+SCRIPTS = sorted(path for folder in ("benchmarks", "scripts") for path in (ROOT / folder).glob("*.py"))
 SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 
 _FENCED = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.M | re.S)
 _INDENTED = re.compile(r"(?:^ {4}.*\n?)+", re.M)
 _COMMAND = re.compile(r"python\S* cli\.py +(.+)")
+_SCRIPT = re.compile(r"python\S* (?:(benchmarks/\w+)\.py|-m (scripts\.\w+))(?![\w.])(.*)")
 _MAKE = re.compile(r"(?:^|\s)make +((?:[a-z-]+ ?)+)")
 _FLAG = re.compile(r"(?<![\w-])--[A-Za-z][\w.+-]*")
 _PROSE = ("then:", "then", "or", "and", "in", "is", "lists", "shows", "to")
@@ -104,6 +106,19 @@ def commands() -> list[Text]:
             found += [Text(line, str(path.relative_to(ROOT))) for line in string.replace("\n    ", " ").splitlines()]
     pieces = [Text(piece, text.place) for text in found for piece in re.split(r"(?=python\S* cli\.py)", text.text)]
     return [Text(match[1], text.place) for text in pieces if (match := _COMMAND.match(text.text))]
+
+
+def scripts() -> list[tuple[str, Text]]:
+    """All command lines of benchmarks and scripts, in pages and in their own docstrings: file, and words behind it."""
+    found = [Text(piece, page.name) for page in PAGES for part in code_of(page) for piece in part]
+    for path in SCRIPTS:
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        found += [Text(line, str(path.relative_to(ROOT))) for line in doc.splitlines()]
+    return [
+        (f"{(match[1] or match[2]).replace('.', '/')}.py", Text(match[3], text.place))
+        for text in found
+        if (match := _SCRIPT.search(text.text))
+    ]
 
 
 def targets() -> list[Text]:
