@@ -213,13 +213,19 @@ class BaseModule(LightningModule):
         """Parameters that learn at `lr_pretrained`."""
         return ()
 
+    def own_groups(self) -> list[ParameterGroup]:
+        """Groups of parameters that learn at neither `lr` nor `lr_pretrained`."""
+        return []
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Who learns at which rate; parameters that require no gradients are left out."""
+        own = self.own_groups()
+        apart = {id(parameter) for group in own for parameter in group.parameters}
         pretrained = {id(parameter) for parameter in self.pretrained_parameters()}
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        learning = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
         new = [parameter for parameter in learning if id(parameter) not in pretrained]
         old = [parameter for parameter in learning if id(parameter) in pretrained]
-        return [ParameterGroup("new", new, self.lr), ParameterGroup("pretrained", old, self.lr_pretrained)]
+        return [ParameterGroup("new", new, self.lr), ParameterGroup("pretrained", old, self.lr_pretrained), *own]
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW, which is Adam when `weight_decay` is 0.

@@ -87,7 +87,11 @@ class CaptioningModule(TokenOptions):
         super().setup(stage)
         if self.inference:
             self.inference["decoding"] = asdict(self.decoding("test"))
-            self.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
+
+    def use_tokenizer(self, tokenizer: CaptionTokenizer) -> None:
+        """Also keeps the token of unknown words out of what is written."""
+        super().use_tokenizer(tokenizer)
+        self.captioner.unk_id = tokenizer.unk_id
 
     def check_settings(self) -> None:
         """Also checks the number of images captioned in validation."""

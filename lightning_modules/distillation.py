@@ -171,15 +171,10 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
         if self.text_lr_factor == 0:
             yield self.text
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The text encoder has a group of its own."""
+    def own_groups(self) -> list[ParameterGroup]:
+        """The text encoder."""
         text = list(self.text.parameters()) if self.text_lr_factor else []
-        apart = {id(parameter) for parameter in text}
-        groups = [
-            ParameterGroup(group.name, [value for value in group.parameters if id(value) not in apart], group.lr)
-            for group in super().parameter_groups()
-        ]
-        return [*groups, ParameterGroup("text", text, self.text_lr_factor * self.lr)]
+        return [*super().own_groups(), ParameterGroup("text", text, self.text_lr_factor * self.lr)]
 
     # steps
 

@@ -126,8 +126,13 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
             rank_zero_info(visible(f"epoch {self.current_epoch}: the image encoder is frozen from now on"))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Head and CNN, each with its rate in both phases."""
-        self.trainer.fit_loop.setup_data()  # counts the batches; Lightning does so later where only max_steps is given
+        """Head and CNN, each with its rate in both phases.
+
+        A phase ends with an epoch, but rates are functions of the optimiser step, the first of which is asked for while
+        the optimiser is made: the batches of an epoch have to be counted by then. That is what Lightning's
+        `estimated_stepping_batches` does by the same call, unless only max_steps is given.
+        """
+        self.trainer.fit_loop.setup_data()
         total = int(self.trainer.estimated_stepping_batches)
         steps = -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches)
         end = total if self.fine_tune_epochs is None else min(total, self.fine_tune_epochs * steps)

@@ -80,7 +80,7 @@ class LoadedCaptioner(LoadedModel):
     def __init__(self, module: CaptioningModule, device: str | torch.device = "cpu") -> None:
         super().__init__(module, device)
         self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"])
-        module.captioner.unk_id = getattr(self.tokenizer, "unk_id", None)
+        module.use_tokenizer(self.tokenizer)
         self.settings = DecodingSettings(**module.inference["decoding"])
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from core.batch import Batch
 from datamodules.readers.records import Split
@@ -15,7 +15,7 @@ from lightning_modules.base import Stage, loss_metric
 from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
-from metrics.caption_metrics import CaptionMetrics
+from metrics.rewriting import RewrittenCaptions
 from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.generation.search import DecodingSettings, decode
 from networks.layers.sequences import CaptionOutput, known_on_host, on_device, on_host
@@ -86,7 +86,6 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
             gradient_checkpointing=self.gradient_checkpointing,
             **self.token_ids,
         )
-        self._references: dict[str, dict[str, list[str]]] = {}
 
     # steps
 
@@ -121,19 +120,10 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
         found = decode(self.autoencoder, memory, DecodingSettings(max_tokens=self.max_tokens))
         texts = self.decoded(found.token_ids[:, 0].tolist())
         captions = [texts[row] for row in place.tolist()]
-        self._score(names, captions)
+        for key, metric in self.metrics.items():
+            if key != "loss":
+                metric.update(names, captions)
         return {"image_id": names, "captions": captions}
-
-    def _score(self, names: list[str], captions: list[str]) -> None:
-        assert self.tokenizer is not None, "setup() comes first"
-        for key, references in self._references.items():
-            if not references:
-                continue
-            own = [(name, text) for name, text in zip(names, captions, strict=True) if name in references]
-            self.metrics[f"{key}bleu4"].update([name for name, _ in own], [text for _, text in own])
-            for name, text in own:
-                same = self.tokenizer.encode(text) == self.tokenizer.encode(references[name][0])
-                self.metrics[f"{key}exact"].update(float(same))
 
     # evaluation
 
@@ -142,29 +132,17 @@ class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
         del stage
         encode = self.data.tokenizer.encode
         known = {tuple(encode(text)) for own in self.data.references("train").values() for text in own}
-        references = {
-            f"{name}/{k}": [text] for name, own in self.data.references(split).items() for k, text in enumerate(own)
+        originals = {
+            f"{name}/{k}": text for name, own in self.data.references(split).items() for k, text in enumerate(own)
         }
-        unseen = {name: own for name, own in references.items() if tuple(encode(own[0])) not in known}
-        self._references = {"": references, "unseen_": unseen}
-        metrics: dict[str, Metric] = {"loss": loss_metric()}
-        for key, own in self._references.items():
-            if own:
-                metrics |= {f"{key}bleu4": BLEU4(own), f"{key}exact": MeanMetric()}
-        return metrics
+        unseen = {name: text for name, text in originals.items() if tuple(encode(text)) not in known}
+        chosen = {key: own for key, own in {"": originals, "unseen_": unseen}.items() if own}
+        return {"loss": loss_metric(), **{key: RewrittenCaptions(own, encode) for key, own in chosen.items()}}
 
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """None: the baselines of captioning say nothing of writing a caption that is known."""
         del split
         return {}
-
-
-class BLEU4(CaptionMetrics):
-    """BLEU-4 alone."""
-
-    def compute(self) -> Tensor:  # type: ignore[override]  # one figure instead of all
-        """BLEU-4 of the captions seen, in [0, 1]."""
-        return super().compute()["bleu4"]
 
 
 def different(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

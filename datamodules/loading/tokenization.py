@@ -39,6 +39,7 @@ class CaptionTokenizer(Protocol):
         eos_id: last token of every caption.
         pad_id: padding after a caption, never inside one.
         max_tokens: longest caption in tokens with BOS and EOS; longer ones are cut.
+        unk_id: token of unknown words, which a caption never contains when it is written; None: there are none.
     """
 
     vocab_size: int
@@ -46,6 +47,10 @@ class CaptionTokenizer(Protocol):
     eos_id: int
     pad_id: int
     max_tokens: int
+
+    @property
+    def unk_id(self) -> int | None:
+        """See above; read only."""
 
     def encode(self, text: str) -> list[int]:
         """Returns BOS, the caption's tokens (cut to `max_tokens` in all) and EOS."""
@@ -133,6 +138,8 @@ class BPETokenizer:
         bos: the token that begins a text, when it is a real one and not the same as `eos`.
         pad: the filling token, when there is one and not the same as `eos`.
     """
+
+    unk_id: int | None = None  # every text has pieces
 
     def __init__(
         self, tokenizer_json: str, eos: str, max_tokens: int = 36, bos: str | None = None, pad: str | None = None

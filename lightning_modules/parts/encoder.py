@@ -147,7 +147,12 @@ class UnfreezingEncoder(ImageEncoderOptions):
         super().setup(stage)
 
     def on_train_epoch_start(self) -> None:
-        """Lets the encoder learn from its epoch on: it joins the optimiser and its schedule as a group of its own."""
+        """Lets the encoder learn from its epoch on: it joins the optimiser and its schedule as a group of its own.
+
+        The one place that changes an optimiser in use. What is frozen is absent from the optimiser, everywhere in this
+        project: so neither weight decay nor old moments can move it, and a checkpoint from before the epoch, which has
+        no such group, tells a resumed run that the encoder still waits.
+        """
         if self._encoder_learns or self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch:
             return
         self.let_encoder_learn(True)

@@ -45,7 +45,11 @@ class TokenOptions(BaseModule):
         """Prepares the tokenizer; see `BaseModule.setup` for the rest."""
         super().setup(stage)
         if self.inference:
-            self.tokenizer = tokenizer_from_spec(self.inference["tokenizer"])
+            self.use_tokenizer(tokenizer_from_spec(self.inference["tokenizer"]))
+
+    def use_tokenizer(self, tokenizer: CaptionTokenizer) -> None:
+        """Takes the tokenizer that captions are read and written with."""
+        self.tokenizer = tokenizer
 
     def check_settings(self) -> None:
         """Also checks the label smoothing."""
