@@ -114,7 +114,7 @@ def _way_out(path: Path) -> str:
         return "give another one"
     try:
         _check_parts(other)
-    except Exception:
+    except Exception:  # whatever is wrong with it, it is not offered
         whole = False
     else:
         whole = zipfile.is_zipfile(other)

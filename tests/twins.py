@@ -1,11 +1,14 @@
 """Every method made tiny from its offline twin, so that a new method is tested without a line of its own."""
 
+import contextlib
 import inspect
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from lightning import LightningModule
@@ -147,6 +150,39 @@ def make_data(section: dict[str, Any], **changes: Any) -> CaptionDataModule:
     kind = getattr(__import__(package, fromlist=[name]), name)
     data: CaptionDataModule = kind(**{**init, **changes})
     return data
+
+
+@contextlib.contextmanager
+def data_maker(cache: Path, captions_per_image: int) -> Iterator[Callable[[Case], CaptionDataModule]]:
+    """Makes the data modules of cases, once for all that have the same data; features are cached in a folder."""
+    known: dict[str, CaptionDataModule] = {}
+
+    def make(case: Case) -> CaptionDataModule:
+        key = str(case.data)
+        if key not in known:
+            known[key] = make_data(case.data, captions_per_image=captions_per_image)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTION_CACHE", str(cache))
+        yield make
+
+
+@contextlib.contextmanager
+def batch_maker(cache: Path, captions_per_image: int) -> Iterator[Callable[[Case], tuple[CaptionDataModule, Batch]]]:
+    """As `data_maker`, with a training batch of each."""
+    known: dict[str, tuple[CaptionDataModule, Batch]] = {}
+    with data_maker(cache, captions_per_image) as data_of:
+
+        def make(case: Case) -> tuple[CaptionDataModule, Batch]:
+            key = str(case.data)
+            if key not in known:
+                data = data_of(case)
+                data.prepare_data()
+                known[key] = data, next(iter(data.train_dataloader()))
+            return known[key]
+
+        yield make
 
 
 def fitting_twins(method: type[BaseModule]) -> list[str]:

@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList  # type: ignore[im
 from torchvision.ops import boxes as box_ops  # type: ignore[import-untyped]
 
 from core.errors import UserError
-from networks.encoders.base import ImageEncoder
+from networks.encoders.boxes import RowOfBoxes
 from networks.layers.weights import check_file, load_file, reached, read_state
 
 BOXES = 36
@@ -22,7 +22,7 @@ _OVERLAP = 0.5
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 
 
-class BoxEncoder(ImageEncoder):
+class BoxEncoder(RowOfBoxes):
     """The best boxes of a Faster R-CNN (Ren et al. 2015) with the features of its box head.
 
     A box is a proposal, scored by its most probable class other than the background. Of two boxes that overlap by more
@@ -42,20 +42,6 @@ class BoxEncoder(ImageEncoder):
         self.network = network
         self.boxes = boxes
         self.grid_dim = self.vector_dim = int(cast(Any, network).roi_heads.box_predictor.cls_score.in_features)
-
-    def feature_map(self, image: Tensor) -> Tensor:
-        """The boxes as a map of one row: `(B, 3, H, W)` to `(B, C, 1, R)`; absent boxes are zero."""
-        return self.regions(image)[0].transpose(1, 2).unsqueeze(2)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """Mean over the boxes: `(B, C, 1, R)` to `(B, C)`."""
-        real = features.ne(0).any(dim=1, keepdim=True)
-        return (features * real).sum(dim=(2, 3)) / real.sum(dim=(2, 3)).clamp(min=1)
-
-    def grid_shape(self, image_size: int) -> tuple[int, int]:
-        """One row of R boxes, whatever the size of the image."""
-        del image_size
-        return 1, self.boxes
 
     def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the best boxes, best first.

@@ -9,19 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.encoders.base import ImageEncoder
+from networks.encoders.boxes import RowOfBoxes
 
 
-class PictureEncoder(ImageEncoder):
+class PictureEncoder(RowOfBoxes):
     """A frozen encoder of whole pictures that normalises them itself. Its regions are boxes: one row of R.
 
     Attributes:
         sides: pixels of a picture's shorter side, and most pixels of its longer one, see `scaled`.
-        boxes: R.
     """
 
     sides: tuple[int, int]
-    boxes: int
 
     @abstractmethod
     def picture_regions(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,20 +37,6 @@ class PictureEncoder(ImageEncoder):
     def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The same of pictures of one size: `(B, 3, H, W)`, RGB, 0 to 255."""
         return self.picture_regions(image, torch.tensor(image.shape[-2:]).expand(len(image), 2))
-
-    def feature_map(self, image: Tensor) -> Tensor:
-        """The regions as a map of one row: `(B, 3, H, W)` to `(B, C, 1, R)`; absent ones are zero."""
-        return self.regions(image)[0].transpose(1, 2).unsqueeze(2)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """Mean over the real regions: `(B, C, 1, R)` to `(B, C)`."""
-        real = features.ne(0).any(dim=1, keepdim=True)
-        return (features * real).sum(dim=(2, 3)) / real.sum(dim=(2, 3)).clamp(min=1)
-
-    def grid_shape(self, image_size: int) -> tuple[int, int]:
-        """One row of R regions, whatever the size of the picture."""
-        del image_size
-        return 1, self.boxes
 
     def train(self, mode: bool = True) -> "PictureEncoder":
         """Stays in evaluation mode: it is frozen."""

@@ -32,7 +32,7 @@ class House:
         os.environ["CAPTION_CACHE"] = str(folder / "cache")
 
     def dice(self, case: str) -> random.Random:
-        """Random numbers of a case; the same in every session with this seed."""
+        """Random numbers of a case; the same in every process with this seed."""
         return random.Random(f"{self.seed} {case}")
 
     def start(self, words: list[str], folder: Path, fault: Fault | None = None, name: str = "process") -> Child:

@@ -8,7 +8,7 @@ import torch
 
 from lightning_modules import METHODS
 from tests.flag_table import as_documented
-from tests.twins import cases, make_data
+from tests.twins import batch_maker, cases
 
 CASES = [case for case in cases() if case.variant in ("", "stored", "no-text_lr_factor", "no-head_only")]
 RECOMPUTED = [case for case in CASES if case.options.get("architecture") != "text"]
@@ -56,18 +56,7 @@ ALL = list(with_variants())
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Data module and a training batch of a case."""
-    known = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPTION_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-        def make(case):
-            key = str(case.data)
-            if key not in known:
-                data = make_data(case.data, captions_per_image=2)
-                data.prepare_data()
-                known[key] = data, next(iter(data.train_dataloader()))
-            return known[key]
-
+    with batch_maker(tmp_path_factory.mktemp("cache"), captions_per_image=2) as make:
         yield make
 
 

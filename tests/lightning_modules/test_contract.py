@@ -23,7 +23,16 @@ from lightning_modules.parts.tokens import TokenOptions
 from metrics.names import METRICS
 from networks.layers.sequences import select_rows, target_mask
 from tests.conftest import ROOT
-from tests.twins import cases, fitting_twins, freezing, make_data, predicts, saved_and_loaded, with_padding, write_twins
+from tests.twins import (
+    batch_maker,
+    cases,
+    fitting_twins,
+    freezing,
+    predicts,
+    saved_and_loaded,
+    with_padding,
+    write_twins,
+)
 
 CASES = cases()
 LEARNING = [case for case in CASES if case.variant in ("", "stored")]
@@ -33,18 +42,7 @@ STEPS = 30
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Data module and a training batch of a case, made once for all that have the same data."""
-    known = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPTION_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-        def make(case):
-            key = str(case.data)
-            if key not in known:
-                data = make_data(case.data, captions_per_image=1)
-                data.prepare_data()
-                known[key] = data, next(iter(data.train_dataloader()))
-            return known[key]
-
+    with batch_maker(tmp_path_factory.mktemp("cache"), captions_per_image=1) as make:
         yield make
 
 

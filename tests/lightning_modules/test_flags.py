@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.flag_table import FLAGS, as_documented, cells, row_of
 from tests.flags import TOLERANCE, Steps, fit, losses_in, needed, of_options
 from tests.twins import cases as all_cases
-from tests.twins import make_data
+from tests.twins import data_maker
 
 CASES = [case for case in all_cases() if not case.variant]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -19,16 +19,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The data module of a case."""
-    known = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAPTION_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-        def make(case):
-            key = str(case.data)
-            if key not in known:
-                known[key] = make_data(case.data, captions_per_image=2)
-            return known[key]
-
+    with data_maker(tmp_path_factory.mktemp("cache"), captions_per_image=2) as make:
         yield make
 
 
