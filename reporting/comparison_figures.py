@@ -150,7 +150,7 @@ def tidy(axis: Axes, title: str) -> None:
 
 def _legend(figure: Figure, handles: Mapping[str, Artist], count: int) -> None:
     """One legend for all panels, below them; left to choose, matplotlib would leave out names that begin with _."""
-    if handles:
+    if any(handles):  # one curve without a name needs none
         columns = min(count, 4) or 1
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
