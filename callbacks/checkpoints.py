@@ -17,7 +17,7 @@ from callbacks.stop_signals import StopSignals
 from core.checkpoints import load_values, way_on
 from core.errors import Interrupted, UserError
 from core.files import replacing
-from datamodules.loading.resume import epoch_ends, pending_row, validation_follows
+from datamodules.loading.resume import begin_next_epoch, epoch_ends, pending_row, validation_follows
 from metrics.names import metric
 from reporting.loggers import CSVFile
 
@@ -110,6 +110,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; tells the file of figures where the run stands, and the trainer whether it had stopped."""
         del pl_module
+        begin_next_epoch(trainer)
         self._seen_step, self._saved_at = trainer.global_step, time.monotonic()
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile):

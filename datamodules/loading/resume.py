@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.loops.fit_loop import RestartStage
 from torch.utils.data import DataLoader
 
 
@@ -44,6 +45,20 @@ def epoch_ends(trainer: Trainer) -> bool:
     do not tell a run that ends within an epoch, hence the internal.
     """
     return bool(trainer.fit_loop.epoch_loop._is_training_done)
+
+
+def begin_next_epoch(trainer: Trainer) -> None:
+    """Lets a run with `max_steps` that resumes behind the end of an epoch begin the next one.
+
+    Lightning enters the finished epoch once more when steps and not epochs are limited, and from then on logs every
+    figure one step late. This is what it does itself when epochs are limited; hence the internals.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop._restart_stage = RestartStage.RESUMED_ON_EPOCH_END
+        loop.epoch_progress.increment_completed()
+        loop._restarting = False  # the public attribute refuses this when steps are limited
+        loop.epoch_loop.restarting = False
 
 
 def pending_row(trainer: Trainer) -> tuple[int, dict[str, float]] | None:

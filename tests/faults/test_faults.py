@@ -29,6 +29,11 @@ CHAINS = {
         ("emotion_transfer", "early stopping"),
         [Fault("epoch end, behind all", 2, "SIGINT")],
     ),
+    # Lightning enters a finished epoch once more when steps are limited
+    "death between two epochs of a run of so many steps": (
+        (SMALL, "max steps"),
+        [Fault("epoch start", 2, "SIGKILL")],
+    ),
     "half-written files of a beginning": (
         (SMALL, "plain"),
         [Fault("open config.yaml.tmp", 1, "SIGKILL"), Fault("write best.ckpt.tmp", 3, "SIGKILL")],
@@ -61,7 +66,8 @@ def test_a_run_ends_as_if_it_had_been_left_alone(house, name):
     assert result.faults == len(faults), result
 
 
-@pytest.mark.parametrize("group", ["evaluation", "pair"])
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["evaluation", "pair", "damage"])
 def test_one_of_each_kind(house, group):
     variant = "fit+resume" if group == "pair" else "file"
     result = cases.run_case(house, f"{group}:{SMALL}:{variant}:1")
