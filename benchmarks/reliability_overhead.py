@@ -28,7 +28,6 @@ from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from core.locks import FolderLock
 from reporting.loggers import CSVFile
 
-
 CALLS = 50
 
 
@@ -78,12 +77,12 @@ def compare_steps(step: Callable[[], Tensor], after: Callable[[Tensor], object],
         more.append((time.perf_counter() - between) / CALLS)
     one, other = (1e3 * statistics.median(found[1:]) for found in (steps, more))  # the first round warms up
     print(
-        f"{'training step':<24} {one:9.2f} ms, checks {other:.3f} ms: {100 * other / one:+.2f} % (medians of {rounds})"
+        f"{'training step':<24} {one:9.2f} ms, checks {other:.3f} ms: {100 * other / one:+.3f} % (medians of {rounds})"
     )
 
 
 def compare_files(plain: Callable[[], object], safe: Callable[[], object], rounds: int) -> None:
-    """Lets both take turns and prints the median of their quotients."""
+    """Lets both take turns and prints their medians."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for place in (0, 1) if number % 2 else (1, 0):
@@ -91,8 +90,9 @@ def compare_files(plain: Callable[[], object], safe: Callable[[], object], round
             if number:  # the first round warms up
                 times[place].append(seconds)
     one, other = (1e3 * statistics.median(found) for found in times)
-    more = statistics.median(b / a for a, b in zip(*times, strict=True)) - 1
-    print(f"{'checkpoint':<24} {one:9.2f} ms, safe {other:.2f} ms: {100 * more:+.2f} % (median of {rounds} pairs)")
+    print(
+        f"{'checkpoint':<24} {one:9.2f} ms, safe {other:.2f} ms: {100 * (other / one - 1):+.2f} % (medians of {rounds})"
+    )
 
 
 def save_plain(content: dict[str, Any], path: Path) -> None:
