@@ -1,14 +1,17 @@
 """Which faults are tried: groups of cases with names, from which everything else is drawn."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.faults.chains import Result, chain
 from tests.faults.damage import damage
 from tests.faults.evaluations import evaluation, recipe
 from tests.faults.house import House
+from tests.faults.labels import TWIN, labels
 from tests.faults.methods import SETTINGS, TRAINED
 from tests.faults.pairs import PAIRS, pair
+from tests.faults.readers import KINDS, NAMES, reading
+from tests.faults.strangers import PLANTS, stranger
 
 GROUPS = {
     "phase": "deaths and signals at phases of a run",
@@ -17,12 +20,17 @@ GROUPS = {
     "ranks": "deaths and signals in one of two processes",
     "evaluation": "tests and predictions",
     "recipe": "recipes",
+    "labels": "pseudo-labels",
     "pair": "two commands at once in one folder",
-    "damage": "damaged files",
+    "damage": "damaged files of a run",
+    "reader": "damaged files in every reader",
+    "stranger": "code of strangers",
 }
 CHAINS = ("phase", "file", "write")
 VARIED = ("dual_transfer", "attention_rnn", "ucm_text_autoencoder", "emotion_transfer")
 """Methods that take turns under the settings; all methods run as their twins are."""
+READINGS = 16
+"""Damaged files of a round."""
 SINGLE = [name for name in SETTINGS if name not in ("plain", "two processes")]
 
 
@@ -38,18 +46,26 @@ def names(groups: list[str]) -> Iterator[str]:
 
 def variants(group: str, number: int) -> list[tuple[str, str]]:
     """Methods and variants of a group in a round."""
-    turn = [VARIED[(k + number) % len(VARIED)] for k in range(max(len(SINGLE), len(PAIRS)))]
+    turn = [VARIED[(k + number) % len(VARIED)] for k in range(len(SINGLE))]
     if group in CHAINS:
-        return [(twin, "plain") for twin in TRAINED] + list(zip(turn, SINGLE, strict=False))
+        return [(twin, "plain") for twin in TRAINED] + list(zip(turn, SINGLE, strict=True))
     if group == "ranks":
         return [(turn[0], "two processes")]
-    if group == "pair":
-        return list(zip(turn, PAIRS, strict=False))
     if group == "recipe":
         return [("two stages", CHAINS[number % 3])]
-    if group == "evaluation":
-        return [(turn[k], CHAINS[k]) for k in range(3)]
-    return [(turn[k], "plain") for k in range(3)]
+    if group == "labels":
+        return [(TWIN, what) for what in CHAINS]
+    if group == "reader":
+        kinds = _turn(KINDS, READINGS, number)
+        return list(zip(_turn(NAMES, READINGS, number), kinds, strict=True))
+    kinds = {"pair": PAIRS, "evaluation": CHAINS, "damage": ("plain",) * 3, "stranger": _turn(PLANTS, 4, number)}[group]
+    return list(zip(_turn(TRAINED, len(kinds), number), kinds, strict=True))
+
+
+def _turn(names: Iterable[str], count: int, number: int) -> list[str]:
+    """The names of a round, so that all of them have their turn."""
+    known = list(names)
+    return [known[(number * count + k) % len(known)] for k in range(count)]
 
 
 def run_case(house: House, name: str) -> Result:
@@ -62,6 +78,8 @@ def run_case(house: House, name: str) -> Result:
         return chain(house, name, twin, variant, house.faults(name, "phase", twin, variant, 2, ranks=2))
     if group == "evaluation":
         return evaluation(house, name, variant, twin)
-    if group == "recipe":
-        return recipe(house, name, variant)
+    if group in ("recipe", "labels"):
+        return recipe(house, name, variant) if group == "recipe" else labels(house, name, variant)
+    if group in ("reader", "stranger"):
+        return (reading if group == "reader" else stranger)(house, name, twin, variant)
     return pair(house, name, twin) if group == "pair" else damage(house, name, twin)

@@ -71,7 +71,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def leftovers(folder: Path) -> list[str]:
     """Files of processes that are no more."""
-    marks = (".tmp", ".lock", ".owner")
+    marks = (".tmp", ".lock", ".owner", ".partial")
     return sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if any(mark in path.name for mark in marks)
     )

@@ -16,6 +16,11 @@ _EARLY = {
     "init_args": {"monitor": "val/loss", "patience": 1, "mode": "min"},
 }
 _AVERAGING = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.8}}
+# several files of several groups of rows
+_LABELS = {
+    "class_path": "callbacks.pseudo_labels.PseudoLabelWriter",
+    "init_args": {"rows_per_file": 6, "rows_per_group": 4},
+}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -48,7 +53,11 @@ def write_config(folder: Path, twin: str, setting: str = "plain") -> Path:
     options = config["model"]["init_args"]
     options |= {name: 0.2 for name, value in options.items() if name.endswith("dropout") and value == 0.0}
     trainer = config["trainer"]
-    trainer["callbacks"] = [name for name in trainer["callbacks"] if name != _SAMPLES["class_path"]]
+    trainer["callbacks"] = [
+        _LABELS if name == _LABELS["class_path"] else name
+        for name in trainer["callbacks"]
+        if name != _SAMPLES["class_path"]
+    ]
     trainer["callbacks"] += changes.pop("callbacks", [])
     trainer |= {"max_epochs": EPOCHS, **changes}
     path.write_text(json.dumps(config))  # JSON is YAML

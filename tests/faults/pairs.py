@@ -11,8 +11,20 @@ from tests.faults.evaluations import _recipe, results
 from tests.faults.house import House
 from tests.faults.injection import Fault
 from tests.faults.processes import Child, Ended
+from tests.twins import method_of, predicts, read
 
-PAIRS = ("fit+fit", "fit+resume", "resume+resume", "fit+test", "test+test", "recipe+recipe", "recipe+resume")
+PAIRS = (
+    "fit+fit",
+    "fit+resume",
+    "resume+resume",
+    "fit+test",
+    "fit+report",
+    "test+test",
+    "predict+predict",
+    "recipe+recipe",
+    "recipe+resume",
+)
+TRAINING = ("fit", "resume", "recipe")
 REFUSALS = (
     "is in use by",
     "holds a run already",
@@ -33,17 +45,19 @@ def pair(house: House, name: str, twin: str) -> Result:
     """
     result, dice = Result(name), house.dice(name)
     kinds = name.split(":")[2].split("+")
+    if kinds[0] == "predict" and not predicts(method_of(read(twin))):
+        kinds = ["validate", "validate"]
     run, alone = house.fresh(name), house.alone(twin)
     words = _words(house, kinds, run, twin)
     if kinds[0] == "resume":
         house.run([*house.words(twin, "plain"), "--run_dir", str(run)], run, Fault("batch end", 5, "SIGKILL"))
-    if kinds[0] == "test":
+    if kinds[0] not in TRAINING:
         shutil.copytree(alone, run)
     place, count = dice.choice(
         [("setup", 1), ("train start", 1), ("batch end", dice.randint(1, 6)), ("rename last.ckpt.tmp", 1)]
     )
-    if kinds[0] == "test":
-        place, count = "test start", 1
+    if kinds[0] not in TRAINING:
+        place, count = {"validate": "validation"}.get(kinds[0], kinds[0]) + " start", 1
     kill = dice.random() < 0.3 and kinds[0] in ("fit", "resume")
     fault = Fault("validation end", 2, "SIGKILL") if kill else None
     first = house.start(words[0], run, fault, "first")
@@ -69,8 +83,10 @@ def _words(house: House, kinds: list[str], run: Path, twin: str) -> list[list[st
     known = {
         "fit": [*house.words(twin, "plain"), "--run_dir", str(run)],
         "resume": ["resume", str(run)],
-        "test": ["test", "--ckpt_path", str(run), "--trainer.enable_progress_bar=false"],
+        "report": ["report", str(run)],
     }
+    for command in ("test", "predict", "validate"):
+        known[command] = [command, "--ckpt_path", str(run), "--trainer.enable_progress_bar=false"]
     if kinds[0] == "recipe":
         known |= {
             "recipe": ["recipe", str(_recipe(house)), "--run-dir", str(run)],
@@ -87,8 +103,9 @@ def reached(child: Child, place: str, count: int) -> None:
 
 def _both(kinds: list[str], ends: list[Ended]) -> list[str]:
     """Whether both said that they did the work of one."""
-    works = [kind for kind, ended in zip(kinds, ends, strict=True) if ended.code == 0 and kind != "test"]
-    trained = [ended for kind, ended in zip(kinds, ends, strict=True) if kind != "test" and "batch end" in ended.places]
+    runs = [ended for kind, ended in zip(kinds, ends, strict=True) if kind in TRAINING]
+    works = [ended for ended in runs if ended.code == 0]
+    trained = [ended for ended in runs if "batch end" in ended.places]
     if kinds[0] != "recipe" and len(trained) > 1 and len(works) > 1:
         return ["both trained to the end"]
     return []
@@ -103,7 +120,7 @@ def _finish(house: House, result: Result, kinds: list[str], run: Path, alone: Pa
         text = house.alone("ucm_text_autoencoder")
         result.wrong += compare(text, run / "text")
         return
-    if kinds[0] == "test":
+    if kinds[0] not in TRAINING:
         folders = list((run / "eval").iterdir())
         found = {tuple(sorted(results(folder).items())) for folder in folders}
         result.wrong += (
