@@ -35,21 +35,26 @@ class FolderLock:
     def __init__(self, folder: Path, made: Path | None = None) -> None:
         self.folder = folder
         self._made = made or _missing(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / LOCK).exists():
-            open_regular(folder / LOCK, "the lock of a run folder", UserError).close()
-        self._file: IO[str] | None = (folder / LOCK).open("a")
-        until = time.monotonic() + _WAIT
-        while not _locked(self._file):
-            owner = read_owner(folder)
-            if _lives(owner) or time.monotonic() > until:
-                self._file.close()
-                raise UserError(
-                    f"folder '{folder}' is in use by {_described(owner)}: wait for its end, or choose another --run_dir"
-                )
-            time.sleep(0.1)
+        self._file: IO[str] | None = self._take()
         with contextlib.suppress(OSError):
             write_json(folder / OWNER, _this_process())
+
+    def _take(self) -> IO[str]:
+        """Opens and locks the file; raises `UserError` when somebody else has it."""
+        until = time.monotonic() + _WAIT
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # an owner that ends removes what it has made
+                file = _opened(self.folder)
+                if _locked(file) and _is_named(file, self.folder / LOCK):
+                    return file
+                file.close()
+            owner = read_owner(self.folder)
+            if _lives(owner) or time.monotonic() > until:
+                raise UserError(
+                    f"folder '{self.folder}' is in use by {_described(owner)}: wait for its end, or choose another "
+                    "--run_dir"
+                )
+            time.sleep(0.1)
 
     def release(self) -> None:
         """Gives the folder up; folders that were made for the lock and are still empty go."""
@@ -103,9 +108,28 @@ def read_owner(folder: Path) -> dict[str, Any]:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether a process of this machine that is no more has left its mark in a folder."""
+    """Whether a process of this machine that is no more has left its mark in a folder, as far as its files tell.
+
+    One that had the lock and has not noted itself may live: who takes the lock will know.
+    """
     owner = read_owner(folder)
-    return bool(owner) and not _lives(owner)
+    return not _lives(owner) if owner else (folder / LOCK).exists()
+
+
+def _opened(folder: Path) -> IO[str]:
+    """The open lock file of a folder; both are made when they do not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK).exists():
+        open_regular(folder / LOCK, "the lock of a run folder", UserError).close()
+    return (folder / LOCK).open("a")
+
+
+def _is_named(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has its name: an owner that ends removes it, and the next one makes another."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _this_process() -> dict[str, Any]:

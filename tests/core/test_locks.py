@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import core.locks
 from core.errors import UserError
-from core.locks import FolderLock, is_abandoned, make_new_folder, read_owner
+from core.locks import LOCK, FolderLock, is_abandoned, make_new_folder, read_owner
 from tests.conftest import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from core.locks import FolderLock
+import core.locks
+from core.locks import LOCK, FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("mine", flush=True)
 sys.stdin.read()
@@ -51,6 +53,35 @@ def test_only_what_a_dead_process_has_left_is_abandoned(tmp_path):
         process.kill()
         process.wait()
         assert is_abandoned(run)
+
+
+def test_a_process_that_died_before_it_noted_itself_is_abandoned(tmp_path):
+    (tmp_path / LOCK).touch()
+    assert is_abandoned(tmp_path)
+    FolderLock(tmp_path).release()
+    assert not is_abandoned(tmp_path)
+
+
+def test_a_lock_whose_file_was_removed_by_its_owner_is_taken_anew(tmp_path, monkeypatch):
+    """The owner ends between the moments at which another process opens the file and locks it."""
+    lock, locked = FolderLock(tmp_path), core.locks._locked
+    calls = []
+
+    def ending(file):
+        calls.append(file)
+        if len(calls) == 1:
+            lock.release()
+        return locked(file)
+
+    monkeypatch.setattr(core.locks, "_locked", ending)
+    second = FolderLock(tmp_path)
+    assert len(calls) == 2
+    monkeypatch.undo()
+    code = subprocess.run(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, input=""
+    )
+    assert "in use by process" in code.stderr
+    second.release()
 
 
 def test_nothing_is_left_of_a_lock(tmp_path):

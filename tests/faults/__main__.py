@@ -15,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from tests.faults.cases import GROUPS, names, run_case
 from tests.faults.house import House
 
+EVERY = 50
+"""Faults between two lines that say how far it is."""
+
 
 def main() -> int:
     """Runs cases until enough faults have happened; prints what is wrong and a table."""
@@ -43,7 +46,7 @@ def main() -> int:
 def run(house: House, options: argparse.Namespace) -> int:
     """Runs the cases that the options name."""
     os.environ["XDG_STATE_HOME"] = str(house.folder / "state")
-    begun, faults, failed = time.monotonic(), 0, 0
+    begun, faults, failed, told = time.monotonic(), 0, 0, 0
     table = {group: [0, 0, 0] for group in options.group or GROUPS}
     print(f"seed {house.seed}", flush=True)
     for name in options.case or names(options.group or list(GROUPS)):
@@ -58,7 +61,11 @@ def run(house: House, options: argparse.Namespace) -> int:
             print(*(f"  ! {line}" for line in result.wrong), sep="\n", flush=True)
             if result.wrong:
                 print(f"  python -m tests.faults --seed {house.seed} --case '{name}'", flush=True)
-        if not options.case and (faults >= options.faults or time.monotonic() - begun > 60 * options.minutes):
+        minutes = (time.monotonic() - begun) / 60
+        if faults // EVERY > told:
+            told = faults // EVERY
+            print(f"{faults} faults, {failed} cases failed, {minutes:.1f} minutes", flush=True)
+        if not options.case and (faults >= options.faults or minutes > options.minutes):
             break
     print(f"| {'what':<40} | cases | faults | failures |\n| --- | --- | --- | --- |")
     for group, (cases, happened, wrong) in table.items():

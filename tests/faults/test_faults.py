@@ -1,11 +1,15 @@
 """Faults that lost something once, and some of every kind; `python -m tests.faults` draws others."""
 
+import pickle
+
 import pytest
 
 from tests.faults import cases
 from tests.faults.chains import chain
 from tests.faults.house import House
 from tests.faults.injection import Fault
+from tests.faults.readers import PICKLE
+from tests.hostile_readers import Reader
 
 SMALL = "ucm_text_autoencoder"
 CHAINS = {
@@ -98,3 +102,17 @@ def test_either_of_two_processes_may_end(house, rank, kind):
     result = chain(house, name, SMALL, "two processes", [Fault("batch end", 7, kind, rank=rank)])
     assert not result.wrong, result
     assert result.faults == 1, result
+
+
+def test_executed_code_is_noticed(house, monkeypatch):
+    """The harness itself: a reader that unpickles, and a command that trusts every configuration."""
+    unpickling = Reader(
+        "x", "x", lambda folder: (folder / "x").touch(), lambda folder: pickle.load((folder / "x").open("rb"))
+    )
+    monkeypatch.setattr("tests.faults.readers.reader", lambda _: unpickling)
+    result = cases.run_case(house, f"reader:x:{PICKLE}:1")
+    assert "its code was executed" in result.wrong, result
+    monkeypatch.setattr("tests.faults.strangers.READERS", ["test"])
+    monkeypatch.setattr("commands.trainer.config_files.check_trusted", lambda *_: None)
+    result = cases.run_case(house, f"stranger:{SMALL}:callback:1")
+    assert "code of a stranger was executed" in result.wrong, result
