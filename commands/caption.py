@@ -1,19 +1,12 @@
 """``caption``: captions images with a trained captioner."""
 
-import argparse
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
 from core.text import say, say_json
-
-if TYPE_CHECKING:
-    from lightning_modules.serving import LoadedCaptioner
-    from networks.generation.search import DecodingSettings
 
 
 def build_parser() -> Parser:
@@ -50,7 +43,13 @@ def main(args: Sequence[str]) -> int:
         from reporting.attention import attending, write_attention
 
         attending(captioner.module, "--attention")  # fails now, not after the first images
-    settings = decoding_settings(captioner, options)
+    settings = captioner.decoding(
+        beams=options.beams,
+        num_captions=options.num_captions,
+        sample=options.sample,
+        top_p=options.top_p,
+        temperature=options.temperature,
+    )
     generator = torch.Generator(captioner.device).manual_seed(options.seed)
     skipped = 0
     names_used: set[str] = set()
@@ -68,21 +67,6 @@ def main(args: Sequence[str]) -> int:
             texts = [captions[0][0] if captions else "" for captions in written]
             write_attention(captioner, images, texts, folder=options.attention, names=names)
     return 1 if skipped else 0
-
-
-def decoding_settings(captioner: "LoadedCaptioner", options: argparse.Namespace) -> "DecodingSettings":
-    """The settings of the checkpoint with those of the command line over them."""
-    beams = options.beams
-    if beams is None:
-        beams = 1 if options.sample else max(captioner.settings.beams, options.num_captions)
-    return replace(
-        captioner.settings,
-        beams=beams,
-        num_captions=options.num_captions,
-        sample=options.sample,
-        top_p=options.top_p if options.sample else 1.0,
-        temperature=options.temperature if options.sample else 1.0,
-    )
 
 
 def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:

@@ -11,6 +11,8 @@ COMMANDS = {
     "resume": "continue an interrupted run exactly: resume RUN",
     "caption": "caption images: caption --ckpt RUN image.jpg folder/",
     "label": "label images: label --ckpt RUN image.jpg [--text CAPTION]",
+    "demo": "a page to try models on images: demo --ckpt RUN RUN ...",
+    "serve": "models behind an HTTP API: serve --ckpt RUN",
     "score": "score captions: score predictions.json references.json",
     "report": "one page about a run: report RUN",
     "compare": "runs side by side: compare RUN RUN ...",

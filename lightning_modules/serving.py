@@ -4,6 +4,7 @@ Letters: B images, N captions, T tokens of the longest one, C labels, V vocabula
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,38 @@ class LoadedCaptioner(LoadedModel):
         self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"])
         module.use_tokenizer(self.tokenizer)
         self.settings = DecodingSettings(**module.inference["decoding"])
+
+    def decoding(
+        self,
+        *,
+        beams: int | None = None,
+        num_captions: int = 1,
+        sample: bool = False,
+        top_p: float = 0.9,
+        temperature: float = 1.0,
+    ) -> DecodingSettings:
+        """The run's decoding settings with a reader's choices over them.
+
+        Args:
+            beams: width of the beam search; None: that of the run, or as many as there are captions.
+            num_captions: captions for each image.
+            sample: sample captions instead of searching for the most probable ones.
+            top_p: probability mass that is sampled from.
+            temperature: above 1 makes sampled captions more diverse.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if beams is None:
+            beams = 1 if sample else max(self.settings.beams, num_captions)
+        return replace(
+            self.settings,
+            beams=beams,
+            num_captions=num_captions,
+            sample=sample,
+            top_p=top_p if sample else 1.0,
+            temperature=temperature if sample else 1.0,
+        )
 
     @torch.inference_mode()
     def caption(

@@ -1,4 +1,4 @@
-"""Pages that need no other file: the comparison of runs, and the report of one run.
+"""Pages that need no other file: the comparison of runs, the report of one run, and the page of ``demo``.
 
 Tables, figures and images are inside of the page; every text is escaped.
 """
@@ -235,6 +235,18 @@ def render_report(report: Report) -> str:
         .get_template("report.html")
         .render(page=report, sections=zip(report.sections, figures, strict=True), flag=FLAG, groups=groups)
     )
+
+
+def render_demo(models: Sequence[Mapping[str, Any]], *, max_upload: int, most: int) -> str:
+    """The page that captions and labels an image of the reader; every text in it is escaped.
+
+    Args:
+        models: facts about every model, see `commands.serving.messages.ModelFacts`.
+        max_upload: bytes of an upload at most.
+        most: beams and captions at most.
+    """
+    page = {"title": "Captioners", "notes": ["Choose an image, or drop one here; it stays on this machine."]}
+    return _environment().get_template("demo.html").render(page=page, models=models, max_upload=max_upload, most=most)
 
 
 def _shown(value: Any) -> Any:
