@@ -157,11 +157,14 @@ def check(name: str, args: list[str]) -> int:
     Returns:
         1 when something has to be fixed.
     """
-    # the check finds bad images itself, so none may be skipped before
-    data, own = build_data(name, args, f"data check {name}", skip=("on_bad_image",), own=_CHECK_OPTIONS)
+    data, own = build_data(name, args, f"data check {name}", own=_CHECK_OPTIONS)
     from datamodules.audit.checks import check_data
 
+    # the check finds bad images itself, so none may be skipped before
+    skipping, data.on_bad_image = data.on_bad_image == "skip", "error"
     findings = check_data(data, None if own["json"] else _progress_of_examples)
+    if skipping:
+        findings.skip_bad_images()
     if own["json"]:
         problems = [{"kind": problem.kind, "message": problem.message} for problem in findings.problems]
         result = {"splits": findings.splits, "problems": problems, "notes": findings.notes}

@@ -11,7 +11,7 @@ from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_json import read_karpathy
 from datamodules.readers.image_refs import ImageFile, ImageRef
 from datamodules.readers.image_search import listed
-from datamodules.readers.images import find_image
+from datamodules.readers.images import SKIP, find_image
 from datamodules.readers.records import SPLITS, Example, Problem, Split, say_dropped
 from datamodules.readers.ucm_labels import LABEL_FILES, read_label_table
 from datamodules.readers.ucm_names import FOLDERS, ImageNames, image_folders, image_names, is_number
@@ -194,7 +194,7 @@ class UCMCaptions(CaptionDataModule):
             self.report(Problem("missing", message))
             return
         for record in missing:
-            way_out = "put it there, remove the record, or pass on_bad_image=skip"
+            way_out = f"put it there, remove the record, or {SKIP}"
             self.report(
                 Problem("missing", f"{record.origin}: no image file {record.image_name} in {places}; {way_out}")
             )

@@ -164,6 +164,17 @@ def test_images_that_cannot_be_read(fails, config, tmp_path):
     assert cli.main([*fit, f"--data.init_args.{re.search(r'pass (on_bad_image=skip)', fails(fit))[1]}"]) == 0
 
 
+def test_images_that_a_check_finds(capsys, tmp_path):
+    root = make_folder(tmp_path / "data", 12)
+    (root / "images" / "05.png").write_bytes(b"x")
+    (root / "images" / "06.png").unlink()
+    check = ["data", "check", "folder_captions", "--root", str(root)]
+    assert cli.main(check) == 1
+    options = set(re.findall(r"pass (on_bad_image=skip)", capsys.readouterr().out))
+    assert cli.main([*check, f"--{options.pop()}"]) == 0
+    assert "on_bad_image=skip: 2 images are skipped" in capsys.readouterr().out
+
+
 def test_captions_whose_images_are_elsewhere(fails, config, tmp_path):
     root = make_folder(tmp_path / "data", 12)
     shutil.move(root / "images", tmp_path / "pictures of mine")

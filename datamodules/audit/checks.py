@@ -9,6 +9,7 @@ from core.errors import DataError
 from datamodules.base import CaptionDataModule
 from datamodules.readers.bad_images import OpenImage, in_threads
 from datamodules.readers.image_refs import ImageRef
+from datamodules.readers.images import SKIP
 from datamodules.readers.records import SPLITS, Example, Problem
 
 
@@ -29,6 +30,13 @@ class Findings:
     def counts(self) -> dict[str, int]:
         """Number of problems of each kind."""
         return dict(Counter(problem.kind for problem in self.problems))
+
+    def skip_bad_images(self) -> None:
+        """Leaves out what ``on_bad_image=skip`` makes training do without; a note says how much that is."""
+        kept = [problem for problem in self.problems if SKIP not in problem.message]
+        if skipped := len(self.problems) - len(kept):
+            self.notes.append(f"on_bad_image=skip: {skipped} images are skipped; without it, each is listed here")
+        self.problems = kept
 
 
 def check_data(

@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus
 
 from core.text import log_of
 from datamodules.readers.image_refs import ImageFile
-from datamodules.readers.images import find_image, is_file
+from datamodules.readers.images import SKIP, find_image, is_file
 from datamodules.readers.records import Example, Problem, Report
 
 _log = log_of(__name__)
@@ -48,7 +48,7 @@ def find_images(
         if path is None:
             if not keep_missing:
                 elsewhere = f" set {option} to the folder that has it," if option else ""
-                way_out = f"put it there,{elsewhere} remove the record, or pass on_bad_image=skip"
+                way_out = f"put it there,{elsewhere} remove the record, or {SKIP}"
                 report(Problem("missing", f"{record.origin}: no image file {name} in {listed(folders)}; {way_out}"))
                 continue
             path = folders[0] / name
@@ -123,7 +123,7 @@ class ImageSearch:
             if path is None:
                 what = f"no image file {name} in {listed(self.folders)}" if name else "names no image"
                 there = f"put it there ({self.origin})" if self.origin else "put it there"
-                way_out = f"{there}, pass on_bad_image=skip, or captions_only=true for text alone"
+                way_out = f"{there}, {SKIP}, or captions_only=true for text alone"
                 report(Problem("missing", f"{record.origin}: {what}; {way_out}"))
                 continue
             examples.append(replace(record, image=ImageFile(path) if path else None))

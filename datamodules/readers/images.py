@@ -37,7 +37,9 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-WAYS_OUT = "correct the file, or remove it and its captions, or pass on_bad_image=skip"
+SKIP = "pass on_bad_image=skip"
+"""The way out of a bad or missing image, at the end of messages; it makes training do without the image."""
+WAYS_OUT = f"correct the file, or remove it and its captions, or {SKIP}"
 """What can be done about a bad image of a data set, at the end of messages."""
 
 
@@ -219,5 +221,5 @@ def _too_large(name: str) -> str:
     """The message for images that would fill the memory."""
     return (
         f"{name}: image has more than {max_pixels() / 10**6:.0f} million pixels; shrink the file, set {LIMIT} to more "
-        "(about 10 bytes of memory for each), or pass on_bad_image=skip"
+        f"(about 10 bytes of memory for each), or {SKIP}"
     )

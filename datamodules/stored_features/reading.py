@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from core.errors import DataError
 from datamodules.readers.image_refs import ImageRef
+from datamodules.readers.images import SKIP
 from datamodules.readers.records import Example
 from datamodules.readers.transforms import ImageTransform
 from datamodules.stored_features.pictures import InProportion, Pictures, stack_pictures
@@ -55,9 +56,7 @@ def stamp_of(example: Example) -> str:
         return image_of(example).stamp()
     except OSError as error:
         where = f" (for {example.origin})" if example.origin else ""
-        raise DataError(
-            f"{example.image_name}: no such image file{where}; put it there, or pass on_bad_image=skip"
-        ) from error
+        raise DataError(f"{example.image_name}: no such image file{where}; put it there, or {SKIP}") from error
 
 
 def collate(items: list[Tensor | str]) -> Pictures | str:

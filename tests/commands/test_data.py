@@ -108,7 +108,7 @@ def test_json_is_one_object(folder, capsys):
         (["prepare", "folder_captions"], "only coco can be downloaded; check the files of folder_captions with"),
         (["check", "folder_captions", "--roo", "x"], "unrecognized arguments: --roo x"),
         (["check", "folder_captions", "--image_size", "big"], "image_size"),
-        (["check", "folder_captions", "--on_bad_image", "skip"], "on_bad_image"),
+        (["check", "folder_captions", "--on_bad_image", "skp"], "on_bad_image"),
     ],
 )
 def test_wrong_words_are_one_line_and_not_zero(args, message, capsys):
