@@ -1,7 +1,7 @@
 """Looking at experiment files before they are parsed, so that a mistake is reported with file and line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from core.errors import UserError
 from core.safe_yaml import read_yaml
 from core.trust import check_trusted, is_own
 
+_PATHS = ("--config", "--run_dir", "--ckpt_path")
 _OPTION = re.compile(r"[Oo]ption '([\w.]+)'")
 
 
@@ -40,6 +41,20 @@ def check_files(files: list[str], trust: bool = False) -> None:
             raise UserError(f"{name}: {place} is not accepted, since nobody checks its keys; use init_args")
         if not trust and _comes_with_a_run(Path(name)) and not is_own(Path(name)):
             check_trusted(content, name)
+
+
+def check_words(args: Sequence[str]) -> None:
+    """Refuses values that no configuration can hold, since it is UTF-8; paths of the command itself may be anything.
+
+    Raises:
+        UserError: a value has bytes that are not UTF-8.
+    """
+    name = ""
+    for arg in args:
+        option, _, value = arg.partition("=") if arg.startswith("--") else (name, "", arg)
+        name = option
+        if name not in _PATHS and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(f"{name}: {value!r} is not UTF-8, which a configuration must be: rename it, or give a link")
 
 
 def _comes_with_a_run(path: Path) -> bool:

@@ -269,6 +269,7 @@ def main(args: Sequence[str]) -> int:
     trust = "--trust" in args
     args = runs.with_saved_config(list(args))
     config_files.check_files(runs.config_files(args), trust)
+    config_files.check_words(args)
     if any(".dict_kwargs" in arg for arg in args):
         raise UserError("dict_kwargs is not accepted, since nobody checks its keys; use init_args")
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
