@@ -40,7 +40,8 @@ class CaptionSamples(EvaluationCallback):
             return
         data = data_of(trainer)
         rows = {image_id: row for row, image_id in enumerate(batch["image_id"])}
-        captioned = list(zip(outputs["image_id"], outputs["captions"], strict=True))
+        # a text autoencoder writes captions of captions, whose ids are of no image
+        captioned = [pair for pair in zip(outputs["image_id"], outputs["captions"], strict=True) if pair[0] in rows]
         missing = math.ceil(self.count * min(1.0, (place + 1) / batches)) - len(self._images)
         for image_id, caption in spread(captioned, max(0, missing)):
             row = rows[image_id]

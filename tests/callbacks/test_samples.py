@@ -33,3 +33,14 @@ def test_pictures_are_spread(data):
 def test_what_was_not_captioned_is_made_up_for(data):
     assert shown(data, [False, False, True]) == [f"batch 2 row {row}" for row in (0, 1, 2, 3)]
     assert shown(data, [True, False, False]) == ["batch 0 row 0", "batch 0 row 2"]
+
+
+def test_captions_of_captions_show_no_picture(data):
+    """A text autoencoder's ids are of captions."""
+    samples = CaptionSamples(count=4)
+    samples.on_test_epoch_start(None, None)
+    trainer = SimpleNamespace(datamodule=data, num_test_batches=[3])
+    batch = next(iter(data.test_dataloader()))
+    outputs = {"image_id": [f"{batch['image_id'][0]}/0"], "captions": ["a dog"]}
+    samples.on_test_batch_end(trainer, None, outputs, batch, 0)
+    assert not samples._images
