@@ -1,10 +1,12 @@
 """Folders that belong to one process at a time."""
 
 import contextlib
+import errno
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +31,7 @@ class FolderLock:
         made: topmost folder that was made for this process, see `make_new_folder`.
 
     Raises:
-        UserError: another process has it; the message names it.
+        UserError: another process has it, which the message names, or it cannot be written.
     """
 
     def __init__(self, folder: Path, made: Path | None = None) -> None:
@@ -43,10 +45,10 @@ class FolderLock:
         """Opens and locks the file; raises `UserError` when somebody else has it."""
         until = time.monotonic() + _WAIT
         while True:
-            with contextlib.suppress(FileNotFoundError):  # an owner that ends removes what it has made
-                file = _opened(self.folder)
-                if _locked(file) and _is_named(file, self.folder / LOCK):
-                    return file
+            file = _opened(self.folder)
+            if file is not None and _locked(file) and _is_named(file, self.folder / LOCK):
+                return file
+            if file is not None:
                 file.close()
             owner = read_owner(self.folder)
             if _lives(owner) or time.monotonic() > until:
@@ -79,18 +81,22 @@ def make_new_folder(folder: Path) -> tuple[Path, Path]:
 
     Returns:
         The folder, and the topmost one that was made for it.
+
+    Raises:
+        UserError: it cannot be made.
     """
     candidate, number = folder, 1
     above = _missing(folder.parent)
     while True:
-        candidate.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            candidate.mkdir()
-        except FileExistsError:
-            number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}")
-        else:
-            return candidate, above or candidate
+        with _writable(candidate):
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                number += 1
+                candidate = folder.with_name(f"{folder.name}-{number}")
+            else:
+                return candidate, above or candidate
 
 
 def _missing(folder: Path) -> Path | None:
@@ -116,12 +122,28 @@ def is_abandoned(folder: Path) -> bool:
     return not _lives(owner) if owner else (folder / LOCK).exists()
 
 
-def _opened(folder: Path) -> IO[str]:
-    """The open lock file of a folder; both are made when they do not exist."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / LOCK).exists():
-        open_regular(folder / LOCK, "the lock of a run folder", UserError).close()
-    return (folder / LOCK).open("a")
+def _opened(folder: Path) -> IO[str] | None:
+    """The open lock file of a folder, both made when they do not exist; None: an owner that ends has removed them."""
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOCK).exists():
+            open_regular(folder / LOCK, "the lock of a run folder", UserError).close()
+        try:
+            return (folder / LOCK).open("a")
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Says what to do when a folder cannot be made or written; a full disk has a message of its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = "it is a file" if folder.is_file() else str(error.strerror).lower()
+        raise UserError(f"run folder '{folder}' cannot be written ({what}): choose another --run_dir") from error
 
 
 def _is_named(file: IO[str], path: Path) -> bool:

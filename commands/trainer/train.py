@@ -29,6 +29,7 @@ from commands.trainer import config_files, runs
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
 from commands.trainer.old_names import NewNames
 from commands.trainer.quiet import quieten
+from commands.trainer.refused import check_trainer
 from commands.trainer.speed import MatmulPrecision, compile_model, precision_hint, set_matmul_precision
 from core.checkpoints import way_on
 from core.errors import Interrupted, UserError
@@ -118,6 +119,8 @@ class TrainerCLI(LightningCLI):
         config = self.config[self.subcommand]
         if (config["trainer"]["accumulate_grad_batches"] or 0) < 1:
             raise UserError("trainer.accumulate_grad_batches is below 1: expected the number of batches for each step")
+        if self.subcommand == "fit":
+            check_trainer(config["trainer"])
         if "verbose" in config:
             config["verbose"] = False  # RunReport prints the table
         config["weights_only"] = True
