@@ -134,12 +134,12 @@ class CSVFile(Logger):
         self._columns = columns  # only now: the file of before has fewer
 
     def _append(self) -> None:
-        """Adds the waiting rows; after a failed write the file ends where it ended before."""
+        """Adds the waiting rows; after a write that fails, or a signal inside, the file ends where it ended before."""
         before = self.path.stat().st_size
         try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, restval="").writerows(self._rows)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 os.truncate(self.path, before)
             raise

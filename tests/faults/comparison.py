@@ -85,7 +85,11 @@ def compare(alone: Path, run: Path) -> list[str]:
         if one.is_file() != other.is_file():
             found.append(f"{name} is in one only")
         elif one.is_file():
-            first, second = _reference(one), torch.load(other, weights_only=True)
+            try:
+                first, second = _reference(one), torch.load(other, weights_only=True)
+            except Exception as error:  # a dozen types
+                found.append(f"{name} cannot be read: {error!s:.100}")
+                continue
             for part in PARTS:
                 found += differences(first.get(part), second.get(part), f"{name} {part}")[:3]
             found += differences(_callbacks(first), _callbacks(second), f"{name} callbacks")[:3]
