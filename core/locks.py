@@ -142,7 +142,8 @@ def _writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        what = "it is a file" if folder.is_file() else str(error.strerror).lower()
+        file = next((part for part in (folder, *folder.parents) if part.is_file()), None)
+        what = str(error.strerror).lower() if file is None else f"'{file}' is a file"
         raise UserError(f"run folder '{folder}' cannot be written ({what}): choose another --run_dir") from error
 
 

@@ -94,6 +94,17 @@ def test_nothing_is_left_of_a_lock(tmp_path):
     assert [file.name for file in run.iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    for take in (FolderLock, *([make_new_folder] if "/" in name else [])):
+        with pytest.raises(
+            UserError, match=rf"run folder '.*{name}' cannot be written \('.*file' is a file\): choose another"
+        ):
+            take(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "x"
+
+
 def test_everybody_gets_a_folder_of_their_own(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda _: make_new_folder(tmp_path / "runs" / "now")[0], range(64)))

@@ -67,6 +67,28 @@ def raising(*_, **__):
     raise PermissionError(13, "Permission denied")
 
 
+def test_a_signal_inside_a_write_leaves_no_row_or_a_whole_one(tmp_path, monkeypatch):
+    logger = CSVFile(tmp_path)
+    for step in range(2):
+        logger.log_metrics({"a": step + 0.25}, step)
+    before = (tmp_path / "metrics.csv").read_bytes()
+
+    class Stopping:
+        def __init__(self, file, *_, **__):
+            self.file = file
+
+        def writerows(self, _):
+            self.file.write("2,2.")
+            self.file.flush()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csv.DictWriter", Stopping)
+        with pytest.raises(KeyboardInterrupt):
+            logger.log_metrics({"a": 2.25}, 2)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
 def test_half_a_row_does_not_count(tmp_path):
     killed = CSVFile(tmp_path)
     for step in range(2):
