@@ -18,7 +18,7 @@ DDP = "lightning.pytorch.strategies.DDPStrategy"
         ([f"--trainer.strategy={DDP}", "--trainer.strategy.start_method=spawn"], "start_method spawn, whose processes"),
         (
             [f"--trainer.callbacks+={AVERAGING}", "--trainer.callbacks.swa_lrs=0.01"],
-            "use lightning.pytorch.callbacks.E",
+            "callbacks.EMAWeightAveraging",
         ),
     ],
 )
