@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands.arguments import Parser
 from commands.data_sets import build_data, data_class, data_sets, known_name, underscored
-from core.errors import UserError
+from core.errors import UserError, command
 from core.text import say, say_json
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def _download(name: str, args: list[str], address: str, archives: "Mapping[str, 
             options.root, chosen, options.base_url, keep_archives=options.keep_archives, progress=progress
         )
     say(*lines)
-    say(f"{name} is in {options.root}; check every image with: python cli.py data check {name} --root {options.root}")
+    check = command("data", "check", name, "--root", options.root)
+    say(f"{name} is in '{options.root}'; check every image with: {check}")
     return 0
 
 
@@ -117,7 +118,7 @@ def _explain(name: str, root: Path, parts: "Mapping[str, tuple[str, str]]") -> i
         say(f"{part}: {found}" if found else f"{part}: missing. {way}")
     missing = [part for part, (found, _) in parts.items() if not found]
     if not missing:
-        say(f"check every image with: python cli.py data check {name} --root {root}")
+        say(f"check every image with: {command('data', 'check', name, '--root', root)}")
     return 1 if missing else 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError
+from core.errors import DataError, command
 from datamodules.base import CaptionDataModule
 from datamodules.readers import download
 from datamodules.readers.caption_json import read_coco, read_karpathy
@@ -93,7 +93,7 @@ class COCOCaptions(CaptionDataModule):
     def _expected(self) -> str:
         """What the root must hold and how to get it."""
         tree = "train2017/, val2017/, annotations/captions_train2017.json, annotations/captions_val2017.json"
-        return f"expected {tree} there; get them with: python cli.py data prepare coco --root {self.root}"
+        return f"expected {tree} there; get them with: {command('data', 'prepare', 'coco', '--root', self.root)}"
 
 
 def _named_as_2017(record: Example, bases: list[Path], folders: set[str]) -> Example:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.errors import DataError, UserError
+from core.errors import DataError, UserError, command
 from core.inputs import parse_json, read_text
 from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_json import read_karpathy
@@ -157,8 +157,8 @@ class UCMCaptions(CaptionDataModule):
             raise DataError(f"{self.root}: {names} may all be the annotations; set captions_file to one of them")
         raise DataError(
             f"{self.root / _ANNOTATIONS[0]}: no such file; expected dataset.json (or dataset_NAME.json) of "
-            "UCM-Captions, RSICD or Sydney-Captions and a folder of images in the root; where they can be had: python "
-            f"cli.py data prepare ucm_captions --root {self.root}"
+            "UCM-Captions, RSICD or Sydney-Captions and a folder of images in the root; where they can be had: "
+            f"{command('data', 'prepare', 'ucm_captions', '--root', self.root)}"
         )
 
     def _folders(self) -> list[Path]:
@@ -228,17 +228,17 @@ class UCMCaptions(CaptionDataModule):
         return {
             "captions": (
                 captions,
-                f"Put dataset.json into {root}: it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
+                f"Put dataset.json into '{root}': it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
                 "2018), who also offer Sydney-Captions and RSICD in the same form.",
             ),
             "images": (
                 images,
-                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into {root}: "
+                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into '{root}': "
                 "UC Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
             ),
             "multi-labels": (
                 found(*LABEL_FILES),
-                f"Put LandUse_Multilabeled.txt into {root}: TU Berlin's remote sensing group offers it in "
+                f"Put LandUse_Multilabeled.txt into '{root}': TU Berlin's remote sensing group offers it in "
                 "multilabels.zip (Chaudhuri et al. 2018). Only labels need it.",
             ),
         }

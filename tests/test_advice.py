@@ -164,6 +164,17 @@ def test_images_that_cannot_be_read(fails, config, tmp_path):
     assert cli.main([*fit, f"--data.init_args.{re.search(r'pass (on_bad_image=skip)', fails(fit))[1]}"]) == 0
 
 
+def test_where_a_data_set_can_be_had(fails, tmp_path, capsys):
+    """In a folder whose name a shell takes apart."""
+    root = tmp_path / "land use"
+    root.mkdir()
+    assert cli.main(["data", "check", "ucm_captions", "--root", str(root)]) == 1
+    words = shlex.split(re.search(r"had: python cli\.py (.*)", capsys.readouterr().out)[1])
+    assert cli.main(words) == 1
+    out = capsys.readouterr().out
+    assert f"into '{root}'" in out, "what is missing is said with its folder"
+
+
 def test_images_that_a_check_finds(capsys, tmp_path):
     root = make_folder(tmp_path / "data", 12)
     (root / "images" / "05.png").write_bytes(b"x")

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from core.checkpoints import find_checkpoint, way_on
-from core.errors import Interrupted, UserError
+from core.errors import Interrupted, UserError, command
 from core.files import write_json
 from core.locks import FolderLock, is_abandoned, make_new_folder
 from core.processes import end_with_parent
@@ -90,7 +90,7 @@ def check_unused(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise UserError(
             f"run '{folder}' writes no checkpoints (trainer.enable_checkpointing=false), so it cannot be resumed: "
-            f"start a new one with python cli.py fit --config {folder / 'config.yaml'}"
+            f"start a new one with {command('fit', '--config', folder / 'config.yaml')}"
         )
 
 

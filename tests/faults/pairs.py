@@ -29,7 +29,7 @@ REFUSALS = (
     "is in use by",
     "holds a run already",
     "is not a run folder",
-    "is running in",
+    "already running in",
     "no checkpoint at",
     "was not there",
 )
