@@ -233,8 +233,8 @@ class UCMCaptions(CaptionDataModule):
             ),
             "images": (
                 images,
-                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into '{root}': "
-                "UC Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
+                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into "
+                f"'{root}': UC Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
             ),
             "multi-labels": (
                 found(*LABEL_FILES),
