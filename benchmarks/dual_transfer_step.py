@@ -79,7 +79,7 @@ def real_data(root: Path) -> tuple[Tensor, list[list[list[int]]]] | None:
     for annotation in document["annotations"]:
         captions[annotation["image_id"]].append(tokenizer.encode(" ".join(annotation["caption"].split())))
     chosen = document["images"][:IMAGES]
-    transform = ImageTransform(PIXELS)
+    transform = ImageTransform(size=PIXELS)
     pictures = [open_image(root / "coco_mini" / "train2017" / entry["file_name"]) for entry in chosen]
     image = torch.stack([transform(picture) for picture in pictures])
     return image, [captions[entry["id"]][:CAPTIONS] for entry in chosen]

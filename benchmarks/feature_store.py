@@ -53,7 +53,12 @@ def measure(images: int, folder: Path, regions: int, width: int) -> None:
             yield rows[: images - begin]
 
     before, start = memory(), time.perf_counter()
-    key = StoreSpec(EncoderSpec("stand-in"), {}, "grid", [f"{i:012d}.jpg\t1\t2" for i in range(images)]).key()
+    key = StoreSpec(
+        encoder=EncoderSpec(name="stand-in"),
+        transform={},
+        output="grid",
+        images=[f"{i:012d}.jpg\t1\t2" for i in range(images)],
+    ).key()
     keyed = time.perf_counter() - start
     store = write_store(folder / key, (images, regions, width), {}, batches)
     seconds = time.perf_counter() - start
@@ -81,8 +86,10 @@ def compute(images: int, folder: Path, encoder: EncoderSpec) -> None:
         path = folder / "pictures" / f"{index:012d}.jpg"
         pixels = np.random.default_rng(index).integers(0, 256, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((640, 480)).save(path)
-        examples.append(Example(index, ImageFile(str(path))))
-    frozen = FrozenFeatures(encoder, ImageTransform(224), "grid", folder / "stores")
+        examples.append(Example(image_id=index, image=ImageFile(str(path))))
+    frozen = FrozenFeatures(
+        encoder=encoder, transform=ImageTransform(size=224), output="grid", cache_dir=folder / "stores"
+    )
     before, start, used = memory(), time.perf_counter(), time.process_time()
     most = before
     stack = pictures.stack_pictures

@@ -119,7 +119,7 @@ def main() -> None:
     epochs = options.epochs or (12 if tuned else 40)
     encoder, weights = (None, None) if tuned else (options.encoder, options.weights)
     data = UCMCaptions(
-        options.root, num_workers=0, encoder=encoder, encoder_weights=weights, image_size=options.image_size
+        root=options.root, num_workers=0, encoder=encoder, encoder_weights=weights, image_size=options.image_size
     )
     stores = [data.features(split) for split in ("train", "val")]
     rows = None if tuned else torch.cat([store[:] for store in stores if store is not None])

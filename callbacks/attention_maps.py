@@ -24,7 +24,7 @@ class AttentionMaps(EvaluationCallback):
         count: images drawn; 0: none.
     """
 
-    def __init__(self, count: int = 4) -> None:
+    def __init__(self, *, count: int = 4) -> None:
         self.count = count
         self._figures: dict[str, Figure] = {}
 

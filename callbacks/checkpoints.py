@@ -89,6 +89,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(
         self,
         path: str | Path,
+        *,
         every_n_steps: int | None = None,
         minutes: float = 10.0,
         signals: StopSignals | None = None,
@@ -169,7 +170,7 @@ class LastCheckpoint(Checkpoint):
         """Ends a run that a signal asked to stop, on all ranks at once."""
         received = self.signals.received
         if trainer.strategy.reduce_boolean_decision(received is not None, all=False):
-            raise Interrupted(received or signal.SIGTERM, f"saved at step {trainer.global_step}")
+            raise Interrupted(received or signal.SIGTERM, message=f"saved at step {trainer.global_step}")
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -30,7 +30,7 @@ class CodeProjection(EvaluationCallback):
         examples: number of images in ``retrieval.json``.
     """
 
-    def __init__(self, examples: int = 10) -> None:
+    def __init__(self, *, examples: int = 10) -> None:
         self.examples = examples
 
     def finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:

@@ -46,7 +46,7 @@ class PseudoLabelWriter(Callback):
         UserError: a number is below 1.
     """
 
-    def __init__(self, folder: str | None = None, rows_per_file: int = 4096, rows_per_group: int = 512) -> None:
+    def __init__(self, *, folder: str | None = None, rows_per_file: int = 4096, rows_per_group: int = 512) -> None:
         for name, value in (("rows_per_file", rows_per_file), ("rows_per_group", rows_per_group)):
             if value < 1:
                 raise UserError(f"{name} is {value}: expected at least 1")

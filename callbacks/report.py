@@ -43,7 +43,7 @@ class RunReport(Callback):
         images: drawn with their labels after a test.
     """
 
-    def __init__(self, captions: int = 10, images: int = 12) -> None:
+    def __init__(self, *, captions: int = 10, images: int = 12) -> None:
         self.captions, self.images = captions, images
         self._trained = False
 

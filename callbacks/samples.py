@@ -22,7 +22,7 @@ class CaptionSamples(EvaluationCallback):
         count: images shown.
     """
 
-    def __init__(self, count: int = 8) -> None:
+    def __init__(self, *, count: int = 8) -> None:
         self.count = count
         self._images: list[ImageArray] = []
         self._captions: list[str] = []

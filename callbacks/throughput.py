@@ -18,7 +18,7 @@ class Throughput(Callback):
         every_n_steps: batches that one value covers; all of a shorter epoch.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
+    def __init__(self, *, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self._logged = False  # in this epoch
         self._reset()

@@ -9,7 +9,7 @@ from core.errors import UserError
 class Parser(argparse.ArgumentParser):
     """Reports a wrong option in one line instead of the whole usage; takes no abbreviations."""
 
-    def __init__(self, prog: str, description: str | None = None) -> None:
+    def __init__(self, prog: str, *, description: str | None = None) -> None:
         super().__init__(prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

@@ -11,7 +11,7 @@ from core.text import say, say_json
 
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
-    parser = Parser("cli.py caption", __doc__)
+    parser = Parser("cli.py caption", description=__doc__)
     add_model_options(parser, "+", "images and folders of images")
     add = parser.add_argument
     add("--beams", type=int, help="beam width; 1 is greedy search; default: that of the run")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
-    parser = Parser("cli.py compare", __doc__.split("\n\n")[1] if __doc__ else None)
+    parser = Parser("cli.py compare", description=__doc__.split("\n\n")[1] if __doc__ else None)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, evaluations (RUN/eval/test), stages of a recipe")
     add("--out", type=Path, help="folder to write; default: runs/compare/TIME")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
-    parser = Parser("cli.py label", __doc__)
+    parser = Parser("cli.py label", description=__doc__)
     add_model_options(parser, "*", "images and folders of images; none for a model that reads only text")
     add = parser.add_argument
     add("--text", action="append", default=[], help="caption, for models that read one: once per image, in order")

@@ -66,7 +66,8 @@ if TYPE_CHECKING:
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
     parser = Parser(
-        "cli.py recipe", "Runs the stages of a recipe; what is up to date is skipped. Format: docs/recipes.md"
+        "cli.py recipe",
+        description="Runs the stages of a recipe; what is up to date is skipped. Format: docs/recipes.md",
     )
     add = parser.add_argument
     add("file", type=Path, help="experiments/recipes/NAME.yaml")
@@ -99,7 +100,7 @@ def main(args: Sequence[str]) -> int:
     document = read_document(options.file)
     given = read_settings(options.set)
     base = options.run_dir or Path("runs") / recipe_name(options.file)
-    choice = Choice(split(options.stages), options.start, split(options.force))
+    choice = Choice(stages=split(options.stages), start=options.start, force=split(options.force))
     seeds = split(options.seed or [])
     for seed in seeds:
         if not seed.lstrip("-").isdigit():
@@ -133,7 +134,9 @@ def run_one(recipe: "Recipe", choice: "Choice", again: str, jobs: int, dry_run: 
     from commands.recipes.process import locked, termination_as_interrupt
 
     say(f"{recipe.path}: {len(recipe.stages)} stages in {recipe.folder}")
-    engine = Engine(recipe, choice, again, say, Digests(recipe.folder / ".digests.json"), jobs)
+    engine = Engine(
+        recipe=recipe, choice=choice, again=again, say=say, digests=Digests(recipe.folder / ".digests.json"), jobs=jobs
+    )
     if dry_run:
         engine.plan()
         return

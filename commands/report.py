@@ -21,7 +21,7 @@ IMAGES = 60
 
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
-    parser = Parser("cli.py report", __doc__.split("\n\n")[1] if __doc__ else None)
+    parser = Parser("cli.py report", description=__doc__.split("\n\n")[1] if __doc__ else None)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     add("--out", type=Path, metavar="FILE", help="file to write, for one RUN; default: RUN/report.html")

@@ -17,7 +17,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UserError: the folder holds no run that can be resumed.
     """
-    parser = Parser("cli.py resume", __doc__)
+    parser = Parser("cli.py resume", description=__doc__)
     parser.add_argument("run", help="run folder, as fit prints it last")
     known, rest = parser.parse_known_args(list(args))
     run = Path(known.run)

@@ -28,7 +28,7 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, nobody may take it 
         message: what was saved, and how to resume; may come later.
     """
 
-    def __init__(self, number: int, message: str = "") -> None:
+    def __init__(self, number: int, *, message: str = "") -> None:
         super().__init__(message)
         self.number, self.message = number, message
 

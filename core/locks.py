@@ -34,7 +34,7 @@ class FolderLock:
         UserError: another process has it, which the message names, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, made: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, made: Path | None = None) -> None:
         self.folder = folder
         self._made = made or _missing(folder)
         self._file: IO[str] | None = self._take()

@@ -34,7 +34,7 @@ class PlainTable(Table):
         options: of rich's table.
     """
 
-    def __init__(self, title: str | None = None, **options: Any) -> None:
+    def __init__(self, *, title: str | None = None, **options: Any) -> None:
         shown = None if title is None else Text(visible(title), "table.title")
         super().__init__(title=shown, title_justify="left", **options)
 

@@ -95,9 +95,11 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
         self.root = Path(root)
         self.tokenizer_name, self.min_count, self.max_tokens = tokenizer, min_count, max_tokens
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.transform = ImageTransform(image_size, normalization)
+        self.transform = ImageTransform(size=image_size, normalization=normalization)
         self.augment, self.on_bad_image = augment, on_bad_image
-        self.feature_source = FeatureSource(self.root, self.transform, encoder, encoder_weights, regions)
+        self.feature_source = FeatureSource(
+            root=self.root, transform=self.transform, encoder=encoder, encoder_weights=encoder_weights, regions=regions
+        )
         if augment:
             self.feature_source.refuse_augmentation()
         self._predicted: Callable[[], Collection[str]] | None = None
@@ -367,25 +369,27 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
 
     def _sampler(self, split: Split, shuffle: bool) -> EpochSampler:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return EpochSampler(len(self.examples(split)), shuffle, global_seed(), rank, world_size)
+        return EpochSampler(
+            len(self.examples(split)), shuffle=shuffle, seed=global_seed(), rank=rank, world_size=world_size
+        )
 
     def _loader(self, split: Split, sampler: Sampler[IndexInEpoch], *, training: bool = False) -> DataLoader[Item]:
         dataset = CaptionDataset(
-            self.examples(split),
-            self.transform,
-            self.tokenizer,
-            self.captions_per_image if training else None,
-            self.augment and training,
-            global_seed(),
-            self.features(split),
-            self.has_images,
+            examples=self.examples(split),
+            transform=self.transform,
+            tokenizer=self.tokenizer,
+            captions_per_image=self.captions_per_image if training else None,
+            augment=self.augment and training,
+            seed=global_seed(),
+            features=self.features(split),
+            images=self.has_images,
         )
         return LateLoader(
             dataset,
             batch_size=self.batch_size if training else self.eval_batch_size or self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=Collate(self.pad_id, self.average_token_ids),
+            collate_fn=Collate(pad_id=self.pad_id, average_token_ids=self.average_token_ids),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

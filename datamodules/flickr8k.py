@@ -87,7 +87,7 @@ class Flickr8k(CaptionDataModule):
                 continue
             if split == "train":
                 texts = tuple(text for text in texts if len(text.split()) >= self.min_words) or texts
-            examples.append(Example(name, ImageFile(str(folder / name)), texts, origin=origin))
+            examples.append(Example(image_id=name, image=ImageFile(str(folder / name)), captions=texts, origin=origin))
         return examples
 
     def _count_missing(self, path: Path, folder: Path, names: list[str], found: list[str]) -> None:

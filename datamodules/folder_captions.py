@@ -58,7 +58,7 @@ class FolderCaptions(CaptionDataModule):
         self.captions_file = captions_file
         self.image_folder = image_folder
         self.file_format: Format = file_format
-        self.columns = Columns(image_column, caption_column, split_column)
+        self.columns = Columns(image=image_column, caption=caption_column, split=split_column)
         self.fractions = (val_fraction, test_fraction)
         self.split_seed = split_seed
         self._splits: dict[str, list[Example]] | None = None

@@ -53,7 +53,15 @@ class FolderLabels(LabelledDataModule):
         self.labels_file = labels_file
         each = tuple(label_columns) if label_columns else None
         names = tuple(label_names) if label_names else None
-        self.columns = LabelColumns(image_column, caption_column, split_column, labels_column, each, separator, names)
+        self.columns = LabelColumns(
+            image=image_column,
+            caption=caption_column,
+            split=split_column,
+            labels=labels_column,
+            each=each,
+            separator=separator,
+            names=names,
+        )
         self._table: tuple[tuple[str, ...], list[Example]] | None = None
 
     @property

@@ -35,7 +35,7 @@ _COCO_FOLDERS = ("train2017", "val2017", "train2014", "val2014")
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
     """Names of the columns that are read.
 
@@ -239,7 +239,7 @@ class HubCaptions(CaptionDataModule):
         texts = _row_texts(values[columns.caption], columns.caption, origin, self.report)
         if not texts:
             return None
-        return Example(image_id, captions=tuple(texts), origin=origin)
+        return Example(image_id=image_id, captions=tuple(texts), origin=origin)
 
     def _image_ref(self, split: str, row: int, values: Mapping[str, Any], columns: _Columns, origin: str) -> ImageRef:
         if columns.url is not None and columns.url != columns.image:
@@ -251,7 +251,9 @@ class HubCaptions(CaptionDataModule):
         assert columns.image is not None, "one of the two is there"
         if self.streaming:
             return stored_image(values[columns.image], self._folder, origin)
-        return TableRow(self.tables[split], split, row, columns.image, origin, self._folder)
+        return TableRow(
+            table=self.tables[split], split=split, row=row, column=columns.image, origin=origin, folder=self._folder
+        )
 
     def _local_file(self, name: str) -> Path | None:
         """The file of that name in `image_folder`, its subfolders of COCO included."""
@@ -290,7 +292,7 @@ class HubCaptions(CaptionDataModule):
         if url is not None and (self.image_column is not None or not self._is_remote(image, table)):
             url = None
         folder = _FOLDER_COLUMN if url is not None and _FOLDER_COLUMN in names else None
-        return _Columns(caption, image, ids, url, folder)
+        return _Columns(caption=caption, image=image, id=ids, url=url, folder=folder)
 
     def _is_remote(self, image: str | None, table: Any) -> bool:
         """Whether the images are at addresses: they are neither embedded nor files beside a local table."""

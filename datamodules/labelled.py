@@ -81,8 +81,8 @@ class LabelledDataModule(CaptionDataModule):
             DataError: a folder or file is missing, a record is broken, or the split has no image.
         """
         search = ImageSearch(
-            image_folders(self.root, self.image_folder),
-            self.captions_only if self.feature_source.encoder is None else False,
+            folders=image_folders(self.root, self.image_folder),
+            captions_only=self.captions_only if self.feature_source.encoder is None else False,
             keep_missing=self.on_bad_image == "skip",
             needs_none=self.feature_source.regions is not None,
             origin=self.images_origin,

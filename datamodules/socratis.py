@@ -117,7 +117,15 @@ class Socratis(LabelledDataModule):
             name = item.image_name
             emotions = merge_synonyms(item.emotions) if self.merge_synonyms else item.emotions
             labels = tuple(float(label in emotions) for label in self.label_names)
-            records.append(Example(name, ImageFile(name), (item.caption,), labels, origin=f"{path}, {name}"))
+            records.append(
+                Example(
+                    image_id=name,
+                    image=ImageFile(name),
+                    captions=(item.caption,),
+                    labels=labels,
+                    origin=f"{path}, {name}",
+                )
+            )
         return records
 
     def annotations(self) -> Path:

@@ -225,7 +225,11 @@ class BaseModule(LightningModule):
         learning = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
         new = [parameter for parameter in learning if id(parameter) not in pretrained]
         old = [parameter for parameter in learning if id(parameter) in pretrained]
-        return [ParameterGroup("new", new, self.lr), ParameterGroup("pretrained", old, self.lr_pretrained), *own]
+        return [
+            ParameterGroup(name="new", parameters=new, lr=self.lr),
+            ParameterGroup(name="pretrained", parameters=old, lr=self.lr_pretrained),
+            *own,
+        ]
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW, which is Adam when `weight_decay` is 0.

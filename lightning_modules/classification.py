@@ -146,7 +146,10 @@ class ClassificationModule(BaseModule):
         """Loss, and figures on the labels of the whole split."""
         threshold = None if stage == "val" and self._chooses_threshold() else self.threshold.item()
         # made anew: it is cheap, and prior and threshold may have been loaded since
-        return {"loss": loss_metric(), "": LabelMetrics(self.targets(split), threshold, self.label_prior.tolist())}
+        return {
+            "loss": loss_metric(),
+            "": LabelMetrics(self.targets(split), threshold=threshold, prior=self.label_prior.tolist()),
+        }
 
     def end_evaluation(self, stage: Stage) -> dict[str, Any]:
         """Logs the figures; while training, keeps the threshold chosen on the validation split."""

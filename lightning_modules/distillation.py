@@ -174,7 +174,7 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
     def own_groups(self) -> list[ParameterGroup]:
         """The text encoder."""
         text = list(self.text.parameters()) if self.text_lr_factor else []
-        return [*super().own_groups(), ParameterGroup("text", text, self.text_lr_factor * self.lr)]
+        return [*super().own_groups(), ParameterGroup(name="text", parameters=text, lr=self.text_lr_factor * self.lr)]
 
     # steps
 

@@ -141,7 +141,10 @@ class MultiLabel(ImageEncoderOptions, ClassificationModule):
             "pretrained": lambda step: self.rate_factor(step, end) if step < end else 0.0,
         }
         groups = super().parameter_groups()
-        return [ParameterGroup(group.name, group.parameters, group.lr, factors[group.name]) for group in groups]
+        return [
+            ParameterGroup(name=group.name, parameters=group.parameters, lr=group.lr, factor=factors[group.name])
+            for group in groups
+        ]
 
     def _head_factor(self, step: int, end: int, total: int) -> float:
         """Learning rate of the head as a share of `lr`."""

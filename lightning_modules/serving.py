@@ -48,7 +48,7 @@ class LoadedModel:
         UserError: it was trained on features that came in files, so that it cannot take an image.
     """
 
-    def __init__(self, module: BaseModule, device: str | torch.device = "cpu", reads_images: bool = True) -> None:
+    def __init__(self, module: BaseModule, *, device: str | torch.device = "cpu", reads_images: bool = True) -> None:
         if reads_images:
             check_reads_images(module.inference)
         self.module = module.to(device).eval()
@@ -78,8 +78,8 @@ class LoadedCaptioner(LoadedModel):
 
     module: CaptioningModule
 
-    def __init__(self, module: CaptioningModule, device: str | torch.device = "cpu") -> None:
-        super().__init__(module, device)
+    def __init__(self, module: CaptioningModule, *, device: str | torch.device = "cpu") -> None:
+        super().__init__(module, device=device)
         self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"])
         module.use_tokenizer(self.tokenizer)
         self.settings = DecodingSettings(**module.inference["decoding"])
@@ -218,7 +218,7 @@ class LoadedClassifier(LoadedModel):
         reads_text: it needs captions.
     """
 
-    def __init__(self, module: BaseModule, device: str | torch.device = "cpu") -> None:
+    def __init__(self, module: BaseModule, *, device: str | torch.device = "cpu") -> None:
         self.label_names: tuple[str, ...] = tuple(module.inference.get("label_names", ()))
         if isinstance(module, ClassificationModule):
             classifier: Classifier | None = module.classifier
@@ -230,7 +230,7 @@ class LoadedClassifier(LoadedModel):
             way_out = "; python cli.py caption captions images with it" if isinstance(module, CaptioningModule) else ""
             way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else way_out
             raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
-        super().__init__(module, device, self.reads_images)
+        super().__init__(module, device=device, reads_images=self.reads_images)
         self.classifier = classifier
         self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"]) if self.reads_text else None
 
@@ -294,7 +294,7 @@ def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> Load
             f"{command('label', '--ckpt', path)}"
         )
     with damage(path, "a captioner", "give another run", causes=WRONG_VALUES):
-        return LoadedCaptioner(module, device)
+        return LoadedCaptioner(module, device=device)
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> LoadedClassifier:
@@ -308,7 +308,7 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Loa
     """
     module = load_module(path)
     with damage(path, "a classifier", "give another run", causes=WRONG_VALUES):
-        return LoadedClassifier(module, device)
+        return LoadedClassifier(module, device=device)
 
 
 def as_images(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

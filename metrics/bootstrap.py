@@ -1,6 +1,6 @@
 """Is one captioner better than another? Paired bootstrap over images (Koehn 2004)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from metrics.caption_rows import Rows
 from metrics.captions import SCORES, ImageScores, scores_of_sums
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One score of two systems on the same images.
 
@@ -32,7 +32,7 @@ class Comparison:
     p: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two named runs compared score by score, `b` minus `a`."""
 
@@ -73,10 +73,27 @@ def paired_bootstrap(
     true_a, true_b = scores_of_sums(a.rows.sum(axis=0), one), scores_of_sums(rows_b.sum(axis=0), one)
     differences = np.concatenate([_differences(both, weights) for weights in _draws(count, samples, seed)])
     low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return comparisons(SCORES, (true_a, true_b), (low, high), differences)
+
+
+def comparisons(
+    names: Sequence[str], scores: tuple[Rows, Rows], interval: tuple[Rows, Rows], differences: Rows
+) -> dict[str, Comparison]:
+    """Puts what a bootstrap found into words, score by score.
+
+    Args:
+        names: the scores.
+        scores: those of the first and of the second system, (K,) each.
+        interval: lower and upper end of the interval of the difference, (K,) each.
+        differences: the difference in each resample, (S, K).
+    """
     tail = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-    p = np.minimum(1.0, 2 * (tail + 1) / (samples + 1))
-    columns = np.stack([true_a, true_b, true_b - true_a, low, high, p], axis=1)
-    return {name: Comparison(*values) for name, values in zip(SCORES, columns.tolist(), strict=True)}
+    p = np.minimum(1.0, 2 * (tail + 1) / (len(differences) + 1))
+    columns = np.stack([*scores, scores[1] - scores[0], *interval, p], axis=1)
+    return {
+        name: Comparison(a=a, b=b, difference=difference, low=low, high=high, p=p)
+        for name, (a, b, difference, low, high, p) in zip(names, columns.tolist(), strict=True)
+    }
 
 
 def _aligned(a: ImageScores, b: ImageScores) -> Rows:

@@ -41,7 +41,7 @@ _BETA = 1.2
 _SIGMA = 6.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Pairs:
     """Captions and the references that each is compared with.
 
@@ -67,7 +67,7 @@ class _Pairs:
         counts = first_reference[images + 1] - start
         caption, reference = spans(start, counts)
         first = np.cumsum(counts) - counts
-        return cls(images, first, counts, first - start, caption, reference)
+        return cls(images=images, first=first, counts=counts, shift=first - start, caption=caption, reference=reference)
 
     def find(self, lookup: Lookup, keys: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Looks items of captions up among those of their images' references.
@@ -100,9 +100,9 @@ def statistics(tables: ReferenceTables, images: Ints, texts: Sequence[str]) -> R
     Returns:
         ``(B, S)``, float64.
     """
-    words = WordIds(tables.words)
+    words = WordIds(known=tables.words)
     shared = tables.pieces is tables.words and only_single_blanks(texts)
-    tokens, pieces = words_and_pieces(texts, words, words if shared else WordIds(tables.pieces))
+    tokens, pieces = words_and_pieces(texts, words, words if shared else WordIds(known=tables.pieces))
     pairs = _Pairs.of(images, tables.first)
     rows = np.empty((len(texts), len(STATISTICS)))
     rows[:, 0] = _closest_length(tokens.lengths, tables.lengths, pairs)

@@ -40,7 +40,7 @@ class References:
         UserError: No image, or an image without references.
     """
 
-    def __init__(self, references: Mapping[str, Sequence[str]], tokenize: Tokenizer = tokenize_caption) -> None:
+    def __init__(self, references: Mapping[str, Sequence[str]], *, tokenize: Tokenizer = tokenize_caption) -> None:
         if not references:
             raise UserError("no references: expected at least one image with one reference caption")
         for image_id, captions in references.items():
@@ -143,7 +143,7 @@ def score_images(
     tokenize: Tokenizer = tokenize_caption,
 ) -> ImageScores:
     """Score each image; see `score_captions`."""
-    return References(references, tokenize).score(predictions)
+    return References(references, tokenize=tokenize).score(predictions)
 
 
 def score_captions(

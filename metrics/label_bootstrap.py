@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import UserError
-from metrics.bootstrap import Comparison
+from metrics.bootstrap import Comparison, comparisons
 from metrics.labels import average_precisions, checked, ranking_scores, threshold_scores
 from metrics.names import paired_keys
 
@@ -67,10 +67,7 @@ def paired_label_bootstrap(
         drawn = [generator.integers(0, len(truth), len(truth)) for truth in truths] * (len(runs[0]) if alike else 1)
         differences[number] = systems[1].scores(drawn) - systems[0].scores(drawn)
     low, high = np.nanquantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    tail = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-    p = np.minimum(1.0, 2 * (tail + 1) / (samples + 1))
-    columns = np.stack([own[0], own[1], own[1] - own[0], low, high, p], axis=1)
-    return {name: Comparison(*values) for name, values in zip(SCORES, columns.tolist(), strict=True)}
+    return comparisons(SCORES, (own[0], own[1]), (low, high), differences)
 
 
 class _System:

@@ -18,7 +18,7 @@ from metrics.labels import choose_threshold, label_scores
 _NOT_SCORED = -1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoredLabels:
     """The predictions for the images scored so far.
 
@@ -57,6 +57,7 @@ class LabelMetrics(Metric):
     def __init__(
         self,
         targets: Mapping[str, Sequence[float]],
+        *,
         threshold: float | None = 0.5,
         prior: Sequence[float] | None = None,
     ) -> None:
@@ -104,4 +105,4 @@ class LabelMetrics(Metric):
         rows = self.rows.cpu().numpy().astype(np.float64)
         known = rows[:, 0] >= 0
         names = [image_id for image_id, place in self._index.items() if known[place]]
-        return ScoredLabels(names, rows[known], self._targets[known])
+        return ScoredLabels(image_ids=names, probabilities=rows[known], targets=self._targets[known])

@@ -27,7 +27,7 @@ WORD_BITS = 64
 """References of more tokens do not fit into the bit masks of `Positions`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
     """Which references of an image have an item (an n-gram, or a word).
 
@@ -42,7 +42,7 @@ class Lookup:
     references: NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NGramTable:
     """The n-grams of the orders 1 to 4, those of one order after those of the one before.
 
@@ -86,7 +86,7 @@ class Positions:
     masks: NDArray[np.uint64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceTables:
     """Everything that is kept of the references.
 
@@ -158,7 +158,7 @@ class _Layout:
         return pair, self.first[pair // size] + place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
     """The n-grams of one order: parts of an `NGramTable`, and how many references each of the pairs has."""
 
@@ -183,7 +183,15 @@ class _Order:
         weights = frequency * idf[elements % size]
         norms = np.sqrt(np.bincount(references, weights**2, minlength=len(layout.image)))
         limits = np.maximum.reduceat(frequency, starts) if len(starts) else frequency
-        return cls(pairs, counts, references.astype(np.int32), limits.astype(np.int32), weights, idf, norms)
+        return cls(
+            pairs=pairs,
+            counts=counts,
+            references=references.astype(np.int32),
+            limits=limits.astype(np.int32),
+            weights=weights,
+            idf=idf,
+            norms=norms,
+        )
 
 
 def _ngram_table(tokens: Tokens, layout: _Layout) -> NGramTable:
@@ -198,9 +206,9 @@ def _ngram_table(tokens: Tokens, layout: _Layout) -> NGramTable:
         known=known,
         offsets=offsets,
         lookup=Lookup(
-            np.concatenate(pairs),
-            np.cumsum(np.concatenate([[0], *(part.counts for part in parts)])),
-            np.concatenate([part.references for part in parts]),
+            keys=np.concatenate(pairs),
+            starts=np.cumsum(np.concatenate([[0], *(part.counts for part in parts)])),
+            references=np.concatenate([part.references for part in parts]),
         ),
         limits=np.concatenate([part.limits for part in parts]),
         weights=np.concatenate([part.weights for part in parts]),
@@ -220,5 +228,7 @@ def _positions(tokens: Tokens, layout: _Layout) -> Positions:
     elements, references = layout.split(keys[entry], tokens.size)
     starts, _ = runs(elements)
     masks = np.bitwise_or.reduceat(bits, entry) if len(entry) else bits
-    lookup = Lookup(elements[starts], np.append(starts, len(elements)), references.astype(np.int32))
+    lookup = Lookup(
+        keys=elements[starts], starts=np.append(starts, len(elements)), references=references.astype(np.int32)
+    )
     return Positions(lookup, masks)

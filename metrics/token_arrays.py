@@ -21,7 +21,7 @@ class WordIds(dict[str, int]):
         known: ids 0, 1, ... of words that are known already; it is not changed.
     """
 
-    def __init__(self, known: Mapping[str, int] | None = None) -> None:
+    def __init__(self, *, known: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self._known = known or {}
         self.size = len(self._known)
@@ -35,7 +35,7 @@ class WordIds(dict[str, int]):
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
     """The tokens of some captions, one caption after another.
 
@@ -68,7 +68,7 @@ class Tokens:
         lengths = np.array(counts, np.int64)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         place = np.arange(len(ids)) - (np.cumsum(lengths) - lengths)[owner]
-        return cls(ids, lengths, owner, place, words.size)
+        return cls(ids=ids, lengths=lengths, owner=owner, place=place, size=words.size)
 
     def starts(self, order: int) -> Ints:
         """The tokens at which an n-gram of an order begins."""
@@ -83,7 +83,7 @@ class Tokens:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NGramIds:
     """The n-grams of one order, in the order of the text.
 
@@ -101,14 +101,14 @@ class NGramIds:
 
 def number_ngrams(tokens: Tokens, orders: int) -> Iterator[NGramIds]:
     """Numbers the n-grams of each order from 1 to ``orders``: the id of an n-gram is its place among the keys."""
-    yield NGramIds(tokens.owner, tokens.ids, np.arange(tokens.size))
+    yield NGramIds(owner=tokens.owner, ids=tokens.ids, keys=np.arange(tokens.size))
     ids = tokens.ids
     for order in range(2, orders + 1):
         start = tokens.starts(order)
         keys, found = np.unique(ids[start] * tokens.size + tokens.ids[start + order - 1], return_inverse=True)
         ids = np.zeros_like(ids)
         ids[start] = found
-        yield NGramIds(tokens.owner[start], found, keys)
+        yield NGramIds(owner=tokens.owner[start], ids=found, keys=keys)
 
 
 def recognize_ngrams(tokens: Tokens, known: Sequence[Ints]) -> Iterator[tuple[Ints, Ints]]:

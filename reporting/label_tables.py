@@ -23,7 +23,7 @@ _ROOM = 10
 """Labels shown below an image."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Labels of one image.
 
@@ -58,9 +58,9 @@ def verdict(
     """
     order = sorted(range(len(names)), key=lambda place: -probabilities[place])
     return Verdict(
-        image_id,
-        tuple(name for name, label in zip(names, labels, strict=True) if label >= 0.5),
-        tuple(names[place] for place in order if probabilities[place] >= threshold),
+        image_id=image_id,
+        truth=tuple(name for name, label in zip(names, labels, strict=True) if label >= 0.5),
+        predicted=tuple(names[place] for place in order if probabilities[place] >= threshold),
     )
 
 

@@ -38,7 +38,7 @@ class CSVFile(Logger):
         flush_every: rows kept in memory at most.
     """
 
-    def __init__(self, folder: str | Path, flush_every: int = 1) -> None:
+    def __init__(self, folder: str | Path, *, flush_every: int = 1) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self.flush_every = flush_every

@@ -25,7 +25,7 @@ _SIDE = 224
 """Longer side of a thumbnail, pixels."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """A label on a card.
 

@@ -26,7 +26,7 @@ def evaluation_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Pla
         rows: name to metric to value; the first is the model.
     """
     shown = [metric(key) for key in report_keys(key for row in rows.values() for key in row)]
-    table = PlainTable(title)
+    table = PlainTable(title=title)
     table.add_column("", overflow="fold")
     for item in shown:
         table.add_column(item.title.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -60,7 +60,7 @@ def comparison_table(runs: "pd.DataFrame", baselines: "pd.DataFrame", flags: Map
 
 def label_table(rows: "Sequence[LabelRow]") -> PlainTable:
     """Precision, recall, F1 and average precision of every label."""
-    table = PlainTable("labels")
+    table = PlainTable(title="labels")
     table.add_column("", overflow="fold")
     for head in ("images", "predicted", "precision", "recall", "F1", "AP"):
         table.add_column(head, justify="right")

@@ -29,6 +29,8 @@ LAYERS = (
 RUN = 4
 """So many lines in a row that stand elsewhere, too, count as repeated."""
 MAX_ARGUMENTS = 15
+MAX_POSITIONAL = 2
+"""So many required arguments of a constructor may be given by place: the one or two that the class is about."""
 MAX_CONSTRUCTOR = 40
 MAX_FILE = 400
 
@@ -181,6 +183,32 @@ def own_arguments(node: ast.ClassDef) -> int:
     return 0
 
 
+def positional_arguments(node: ast.ClassDef) -> list[str]:
+    r"""Names of the constructor arguments that can be given by place and should be given by name.
+
+    What has a default is an option and wants its name; of the required ones `MAX_POSITIONAL` may stand by place.
+    Constructors with ``*args``, which hand on what another signature names, are not counted, and neither are named
+    tuples, whose fields have places by definition.
+
+    >>> positional_arguments(ast.parse("class A:\n def __init__(self, a, b=1, *, c=2): ...").body[0])
+    ['b']
+    >>> positional_arguments(ast.parse("@dataclass\nclass A:\n a: int\n b: int\n c: int").body[0])
+    ['c']
+    """
+    constructor = find_constructor(node)
+    if constructor is not None:
+        given = constructor.args
+        names = [item.arg for item in given.posonlyargs + given.args][1:]
+        required = len(names) - len(given.defaults)
+        return [] if given.vararg else names[min(required, MAX_POSITIONAL) :]
+    decorators = [ast.unparse(item) for item in node.decorator_list if "dataclass" in ast.unparse(item)]
+    if not decorators or "kw_only=True" in decorators[0]:
+        return []
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item)]
+    required = sum(item.value is None for item in fields)
+    return [ast.unparse(item.target) for item in fields[min(required, MAX_POSITIONAL) :]]
+
+
 def find_constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
     """The class's own ``__init__``."""
     return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
@@ -267,7 +295,7 @@ def import_measures(sources: Sequence[Source]) -> list[Measure]:
 
 def class_measures(sources: Sequence[Source]) -> list[Measure]:
     """Sizes of constructors."""
-    crowded, long = [], []
+    crowded, long, by_place = [], [], []
     for source in sources:
         for node in ast.walk(source.tree):
             if not isinstance(node, ast.ClassDef):
@@ -275,10 +303,13 @@ def class_measures(sources: Sequence[Source]) -> list[Measure]:
             place, arguments, constructor = f"{source.path}: {node.name}", own_arguments(node), find_constructor(node)
             if arguments > MAX_ARGUMENTS:
                 crowded.append(f"{place}, {arguments} arguments")
+            if names := positional_arguments(node):
+                by_place.append(f"{place}, {', '.join(names)}")
             if constructor is not None and body_lines(constructor) > MAX_CONSTRUCTOR:
                 long.append(f"{place}, {body_lines(constructor)} lines")
     return [
         count_measure(f"classes with more than {MAX_ARGUMENTS} own arguments", crowded),
+        count_measure("constructors with arguments by place", by_place),
         count_measure(f"constructor bodies over {MAX_CONSTRUCTOR} lines", long),
     ]
 

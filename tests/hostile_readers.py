@@ -147,7 +147,7 @@ def resumed(folder: Path) -> None:
 
 
 def run_predictions(folder: Path) -> object:
-    return predictions_of_run(Result("x", folder, None, "test", {}, {}))
+    return predictions_of_run(Result(name="x", folder=folder, run=None, split="test", metrics={}, baselines={}))
 
 
 def recipe(folder: Path) -> object:
@@ -171,7 +171,7 @@ def regions(path: str) -> Callable[[Path], object]:
     """The regions of an image, through a store that is made for it."""
 
     def read(folder: Path) -> object:
-        example = Example("a", ImageFile("a.png"))
+        example = Example(image_id="a", image=ImageFile("a.png"))
         return open_regions(path, folder, folder / "cache").store([example], folder / "cache")[0]
 
     return read

@@ -32,7 +32,7 @@ def callbacks_of(case):
 def trainer_of(audit, folder, callbacks):
     """A trainer on the device, the last of whose callbacks counts waits."""
     count = CountWaits(audit)
-    last = LastCheckpoint(folder / "last.ckpt", None, 10.0)
+    last = LastCheckpoint(folder / "last.ckpt", every_n_steps=None, minutes=10.0)
     trainer = Trainer(
         strategy=Audited(),
         callbacks=[*callbacks, last, count],

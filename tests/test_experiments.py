@@ -109,7 +109,7 @@ def nothing_runs(monkeypatch):
     built = []
     # the private half of `fit`: the command line reads the options of a run from the public one's signature
     monkeypatch.setattr(Trainer, "_fit_impl", lambda self, model, *rest: built.append((self, model)))
-    words = WordTokenizer(["a", "dog"], 36)
+    words = WordTokenizer(["a", "dog"], max_tokens=36)
     monkeypatch.setattr(base, "build_tokenizer", lambda *args, **kwargs: words)
     monkeypatch.setattr(base.CaptionDataModule, "examples", lambda self, split: [])
     monkeypatch.setattr(UCMCaptions, "vocabulary_captions", lambda self: [])

@@ -105,6 +105,28 @@ def test_constructors_are_measured(checkout):
     assert broken["constructor bodies over 40 lines"].found == ("core/c.py: C, 41 lines",)
 
 
+def test_constructor_arguments_by_place_are_found(checkout):
+    head = "@dataclass(frozen=True{})\nclass {}:\n    a: int\n    b: int\n    c: int\n    d: ClassVar[int] = 0\n"
+    broken = checkout(
+        {
+            "core/a.py": "class A:\n    def __init__(self, a, b=1): ...\n",
+            "core/b.py": "class B:\n    def __init__(self, a, b, c, *, d): ...\n",
+            "core/c.py": head.format("", "C"),
+            "core/d.py": "@dataclass\nclass D:\n    a: int\n    b: int = 0\n",
+            "core/fine.py": "class E:\n    def __init__(self, a, b, *, c=0, **rest): ...\n"
+            + "class F(tuple):\n    def __new__(cls, *args): ...\n"
+            + "class G(NamedTuple):\n    a: int\n    b: int\n    c: int\n"
+            + head.format(", kw_only=True", "H"),
+        }
+    )
+    assert broken["constructors with arguments by place"].found == (
+        "core/a.py: A, b",
+        "core/b.py: B, c",
+        "core/c.py: C, c",
+        "core/d.py: D, b",
+    )
+
+
 def test_copied_lines_are_found_across_blank_lines_and_comments(checkout):
     other = COPIED.replace("\n", "\n\n    # why\n    (\n    )\n", 2)
     broken = checkout(

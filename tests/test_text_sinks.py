@@ -47,7 +47,7 @@ FOUND = Comparison(a=0.1, b=0.2, difference=0.1, low=0.05, high=0.15, p=0.01)
 DRAWN = (*NASTY[:5], "[/x]", *(text for text in NASTY if _OBEYED.search(text)))
 
 
-VERDICTS = [Verdict(text, DRAWN[place::4][:10], ()) for place, text in enumerate(DRAWN[:4])]
+VERDICTS = [Verdict(image_id=text, truth=DRAWN[place::4][:10], predicted=()) for place, text in enumerate(DRAWN[:4])]
 POINTS = np.random.default_rng(0).normal(size=(len(DRAWN), 2)).astype(np.float32)
 DRAWINGS = {
     "captions": lambda: figures.caption_sheet([IMAGE] * len(DRAWN), DRAWN, DRAWN),
@@ -96,7 +96,7 @@ def test_figures_go_into_their_folder_whatever_they_are_called(tmp_path):
 def test_tables_and_lines_of_commands(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     rows = {text: {"bleu4": 0.5, "cider_d": 0.1} for text in NASTY}
-    examples = [(Example(text, None, (text,), (), "test"), text) for text in NASTY]
+    examples = [(Example(image_id=text, image=None, captions=(text,), labels=(), split="test"), text) for text in NASTY]
     # names of runs are made visible when they are read
     spread = {visible(name): {key: [value] for key, value in row.items()} for name, row in rows.items()}
     label_rows = [
@@ -110,7 +110,9 @@ def test_tables_and_lines_of_commands(capsys, monkeypatch):
         lambda: print_comparison("; ".join(NASTY), spread, spread, ["bleu4"]),
         lambda: print_table(rows),
         lambda: RunReport(captions=100)._print_captions(examples),
-        lambda: _print_findings(Findings({}, [Problem("file", text) for text in NASTY], [*NASTY]), 0),
+        lambda: _print_findings(
+            Findings(splits={}, problems=[Problem("file", text) for text in NASTY], notes=[*NASTY]), 0
+        ),
         lambda: [caption.show(Path(text), [(text, -1.0)], as_json=False) for text in NASTY],
         lambda: [caption.show(Path(text), [(text, -1.0), (text, -2.0)], as_json=False) for text in NASTY],
         lambda: [label.show(text, None, {text: 0.9}, threshold=0.5, top=None, as_json=False) for text in NASTY],
@@ -172,8 +174,11 @@ def test_the_page_shows_every_text_and_has_no_other_tags():
                 image_id=text,
                 image=None,
                 references=[text],
-                labels=[Label(text, True)],
-                entries=[Entry(run=text, caption=text), Entry(run=text, labels=[Label(text, False, 0.5)])],
+                labels=[Label(name=text, is_true=True)],
+                entries=[
+                    Entry(run=text, caption=text),
+                    Entry(run=text, labels=[Label(name=text, is_true=False, probability=0.5)]),
+                ],
             )
             for text in texts
         ]
@@ -184,7 +189,7 @@ def test_the_page_shows_every_text_and_has_no_other_tags():
             scores=comparison,
             baselines=comparison,
             flags=dict(zip(texts, texts, strict=True)),
-            pairs=[Pair(text, text, {"bleu4": FOUND}) for text in texts],
+            pairs=[Pair(a=text, b=text, scores={"bleu4": FOUND}) for text in texts],
             figures={text: figures.caption_sheet([IMAGE], ["a"], [""]) for text in texts[:1]},
             cards=cards,
             images=1,
@@ -244,7 +249,7 @@ def test_loggers_get_visible_text(monkeypatch):
 def test_tables_of_files_read_back_the_same(tmp_path):
     label_tables.write_tables(
         tmp_path,
-        [Verdict(text, (text,), (text,)) for text in NASTY],
+        [Verdict(image_id=text, truth=(text,), predicted=(text,)) for text in NASTY],
         [{"label": text, "support": 1, "predicted": 1, "precision": -0.5} for text in NASTY],
     )
     plain = {f"{number}": text for number, text in enumerate(NASTY)}

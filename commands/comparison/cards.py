@@ -90,7 +90,7 @@ def build_cards(predictions: Predictions, runs: Sequence[str], ids: Sequence[str
                 image_id=image_id,
                 image=_thumbnail(predictions, image_id),
                 references=predictions.references[image_id][:_REFERENCES],
-                labels=[Label(name, True) for name in true] if predictions.probabilities else [],
+                labels=[Label(name=name, is_true=True) for name in true] if predictions.probabilities else [],
                 entries=[entry for entry in entries if entry is not None],
                 groups=content.groups.get(image_id, ()),
                 figure=content.figures.get(image_id),
@@ -115,7 +115,7 @@ def _entry(
     if image_id not in predictions.probabilities.get(run, {}):
         return None
     likely = sorted(predictions.probabilities[run][image_id].items(), key=lambda item: -item[1])[:_LABELS]
-    labels = [Label(name, name in true, value) for name, value in likely]
+    labels = [Label(name=name, is_true=name in true, probability=value) for name, value in likely]
     return Entry(run=run, labels=labels, score=score, score_name=content.score_name)
 
 

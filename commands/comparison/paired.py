@@ -157,7 +157,7 @@ def compare_pairs(
         scored = predictions.scored_captions()
         for a, b in pairs:
             if a in scored and b in scored:
-                found.append(Pair(a, b, paired_bootstrap(scored[a], scored[b], samples)))
+                found.append(Pair(a=a, b=b, scores=paired_bootstrap(scored[a], scored[b], samples)))
     elif predictions.have_labels:
         from metrics.label_bootstrap import paired_label_bootstrap
 
@@ -167,7 +167,9 @@ def compare_pairs(
                 one, other = (matrix(predictions, name) for name in (a, b))
                 limits = (thresholds.get(a, 0.5), thresholds.get(b, 0.5))
                 found.append(
-                    Pair(a, b, paired_label_bootstrap(one, other, targets, thresholds=limits, samples=samples))
+                    Pair(
+                        a=a, b=b, scores=paired_label_bootstrap(one, other, targets, thresholds=limits, samples=samples)
+                    )
                 )
     return found
 

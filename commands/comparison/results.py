@@ -38,7 +38,7 @@ _SAME_DATA = tuple(
 """Settings of a data module that decide which images are tested, as the tokeniser, say, does not."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Result:
     """One run, or one evaluation of a run.
 
@@ -144,7 +144,7 @@ def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
             _check_trusted(run, config, words)
         section = config.get("data")
         config["data"] = evaluated_data(section if isinstance(section, dict) else {}, words)
-        return Result(name, place, run, split, own, rows, config)
+        return Result(name=name, folder=place, run=run, split=split, metrics=own, baselines=rows, config=config)
     metrics = best_validation(folder) if split == "val" else {}
     if not metrics:
         evaluate = command("test" if split == "test" else "validate", "--ckpt_path", folder)
@@ -152,7 +152,7 @@ def _read(folder: Path, name: str, split: Split, trust: bool) -> Result:
     config = read_config(folder)
     if not trust:
         _check_trusted(folder, config, ())
-    return Result(name, folder, folder, split, metrics, {}, config)
+    return Result(name=name, folder=folder, run=folder, split=split, metrics=metrics, baselines={}, config=config)
 
 
 def _check_trusted(run: Path | None, config: Mapping[str, Any], words: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ _DEPTH = 20
 """Nested references are followed up to this depth; deeper nesting is taken for a cycle."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A stage whose references are resolved.
 
@@ -51,7 +51,7 @@ class Stage:
     resumes: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What the table at the end shows.
 
@@ -66,7 +66,7 @@ class Summary:
     compare: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A recipe whose variables are filled in.
 
@@ -103,11 +103,20 @@ def resolve(document: Mapping[str, Any], path: Path, given: Mapping[str, str], b
     places = {name: folder / name for name in bodies}
     keys = {name: Path("RECIPE") / name for name in bodies}  # the same wherever the recipe's folder is
     stages = {
-        name: _stage(name, body, _Scope(variables, places, path), _Scope(variables, keys, path))
+        name: _stage(
+            name,
+            body,
+            _Scope(variables=variables, places=places, path=path),
+            _Scope(variables=variables, places=keys, path=path),
+        )
         for name, body in bodies.items()
     }
     return Recipe(
-        path, folder, variables, _ordered(stages, path), _summary(document.get("summary") or {}, stages, path)
+        path=path,
+        folder=folder,
+        variables=variables,
+        stages=_ordered(stages, path),
+        summary=_summary(document.get("summary") or {}, stages, path),
     )
 
 
@@ -123,7 +132,9 @@ def _variables(section: Mapping[Any, Any], given: Mapping[str, str], path: Path)
             )
         # a variable may use those above it
         variables[str(name)] = (
-            given[name] if name in given else _Scope(variables, {}, path).fill(as_text(value), f"variable '{name}'")
+            given[name]
+            if name in given
+            else _Scope(variables=variables, places={}, path=path).fill(as_text(value), f"variable '{name}'")
         )
     return variables
 
@@ -132,12 +143,14 @@ def _expand(stages: Mapping[Any, Any], variables: Mapping[str, str], path: Path)
     """Expands each stage into one stage per combination of its ``for`` values."""
     bodies: dict[str, Mapping[str, Any]] = {}
     for template, body in stages.items():
-        loop = _loop(body.get("for") or {}, _Scope(variables, {}, path), f"stage '{template}': for")
+        loop = _loop(
+            body.get("for") or {}, _Scope(variables=variables, places={}, path=path), f"stage '{template}': for"
+        )
         for combination in itertools.product(*loop.values()):
             values = {str(key): as_text(value) for key, value in zip(loop, combination, strict=True)}
             name = _substitute(str(template), values)
             if "$" in name:
-                name = _Scope(variables, {}, path).fill(name, f"stage '{template}'")
+                name = _Scope(variables=variables, places={}, path=path).fill(name, f"stage '{template}'")
             if not _NAME.fullmatch(name) or name in bodies or name in variables:
                 reason = "there twice" if name in bodies else "a variable's" if name in variables else "no folder's"
                 raise UserError(f"{path}: stage '{name}': the name is {reason}: take another of letters, digits, '_+-'")
@@ -154,7 +167,7 @@ def _substitute(value: Any, values: Mapping[str, str]) -> Any:
     return _REFERENCE.sub(lambda found: values.get(found[1], found[0]), value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
     """What a reference may name: variables, and stages with their run folders."""
 
@@ -293,7 +306,7 @@ def _summary(section: Mapping[str, Any], stages: Mapping[str, Stage], path: Path
         if str(pattern) not in stages and not (pattern in rows and fnmatch.filter(stages, str(pattern))):
             raise UserError(f"{path}: summary: there is no stage '{pattern}'{near(str(pattern), stages)}")
     metrics = read_texts(section.get("metrics") or [], "summary: metrics", path)
-    return Summary(tuple(rows), tuple(metrics), tuple(pairs))
+    return Summary(rows=tuple(rows), metrics=tuple(metrics), compare=tuple(pairs))
 
 
 def _baseline_name(name: str) -> str:

@@ -41,7 +41,7 @@ class Decision:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The stages selected on the command line.
 
@@ -79,7 +79,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A stage that is running.
 
@@ -98,7 +98,7 @@ class Job:
     process: StageProcess
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Engine:
     """Runs the stages of a recipe in order.
 
@@ -252,7 +252,7 @@ class Engine:
         shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, cores() // self.jobs)
         begun = time.monotonic()
         process = StageProcess(words, stage.run / LOG, lock=lock, shown=shown, threads=threads)
-        return Job(stage, title, state, begun, process)
+        return Job(stage=stage, title=title, state=state, begun=begun, process=process)
 
     def _finish_one(self, running: list[Job]) -> None:
         """Waits for one of the running stages to end, removes it from the list and records how it ended.

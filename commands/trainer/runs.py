@@ -137,7 +137,7 @@ def _sweep_evaluations(folder: Path) -> None:
 def _own_new(folder: Path) -> Path:
     """Makes a folder of this name, or with a number behind it, and takes it."""
     own, made = make_new_folder(folder)
-    _owned.append(FolderLock(own, made))
+    _owned.append(FolderLock(own, made=made))
     return own
 
 
@@ -148,7 +148,7 @@ def interrupted(stop: Interrupted) -> Interrupted:
     if name == "SIGUSR1" and (job := cluster_job()) is not None:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         text += "; the job is queued again" if done.returncode == 0 else f"; scontrol requeue: {done.stderr.strip()}"
-    return Interrupted(stop.number, text)
+    return Interrupted(stop.number, message=text)
 
 
 def own_folder() -> Path:

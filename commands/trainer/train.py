@@ -203,7 +203,7 @@ class TrainerCLI(LightningCLI):
             assert isinstance(self.model, BaseModule)
             folder = self.run_dir / "checkpoints"
             steps, minutes = config["checkpoint_steps"], config["checkpoint_minutes"]
-            self.last = LastCheckpoint(folder / "last.ckpt", steps, minutes, self.signals)
+            self.last = LastCheckpoint(folder / "last.ckpt", every_n_steps=steps, minutes=minutes, signals=self.signals)
             own += [best_checkpoint(folder, self.model.monitor), self.last]
         if self.subcommand == "fit" and not fast:
             own.append(SaveRunConfig(self._parser(self.subcommand), self._saved_config))

@@ -13,7 +13,7 @@ from datamodules.readers.images import SKIP
 from datamodules.readers.records import SPLITS, Example, Problem
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Findings:
     """What `check_data` found.
 

@@ -33,7 +33,7 @@ class Item(TypedDict, total=False):
     scene: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CaptionDataset(Dataset[Item]):
     """Images with their captions; a pure function of (seed, epoch, index).
 
@@ -86,7 +86,7 @@ class CaptionDataset(Dataset[Item]):
         return [captions[index] for index in order.tolist()]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Collate:
     """Makes a batch of items: captions flat, padded to the longest caption of the batch.
 

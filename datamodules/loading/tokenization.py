@@ -85,7 +85,7 @@ class WordTokenizer:
 
     pad_id, bos_id, eos_id, unk_id = range(4)
 
-    def __init__(self, words: Sequence[str], max_tokens: int = 36) -> None:
+    def __init__(self, words: Sequence[str], *, max_tokens: int = 36) -> None:
         self.words = [*_SPECIAL_WORDS, *words]
         self.max_tokens = _checked_length(max_tokens)
         self.vocab_size = len(self.words)
@@ -101,7 +101,7 @@ class WordTokenizer:
                 f"no word occurs {min_count} times in the training captions ({len(counts)} different words): "
                 "lower min_count or check the captions"
             )
-        return cls(kept, max_tokens)
+        return cls(kept, max_tokens=max_tokens)
 
     def encode(self, text: str) -> list[int]:
         """Returns BOS, word ids (unknown words as `<unk>`), EOS."""
@@ -142,7 +142,7 @@ class BPETokenizer:
     unk_id: int | None = None  # every text has pieces
 
     def __init__(
-        self, tokenizer_json: str, eos: str, max_tokens: int = 36, bos: str | None = None, pad: str | None = None
+        self, tokenizer_json: str, *, eos: str, max_tokens: int = 36, bos: str | None = None, pad: str | None = None
     ) -> None:
         from tokenizers import AddedToken, Tokenizer
 
@@ -176,7 +176,7 @@ class BPETokenizer:
         bos, eos = loaded.bos_token or loaded.cls_token, loaded.eos_token or loaded.sep_token
         if len(loaded) <= len(loaded.all_special_tokens) or eos is None:
             raise UserError(f"tokenizer '{source}' has no vocabulary or no end-of-text token: choose another one")
-        return cls(described, eos, max_tokens, bos=bos, pad=loaded.pad_token)
+        return cls(described, eos=eos, max_tokens=max_tokens, bos=bos, pad=loaded.pad_token)
 
     def _id(self, token: str) -> int:
         index = self._tokenizer.token_to_id(token)
@@ -219,9 +219,11 @@ def tokenizer_from_spec(spec: Spec) -> WordTokenizer | BPETokenizer:
     """
     match spec.get("kind"):
         case "word":
-            return WordTokenizer([str(word) for word in spec["words"]], spec["max_tokens"])
+            return WordTokenizer([str(word) for word in spec["words"]], max_tokens=spec["max_tokens"])
         case "bpe":
-            return BPETokenizer(spec["tokenizer"], spec["eos"], spec["max_tokens"], spec["bos"], spec["pad"])
+            return BPETokenizer(
+                spec["tokenizer"], eos=spec["eos"], max_tokens=spec["max_tokens"], bos=spec["bos"], pad=spec["pad"]
+            )
         case other:
             raise UserError(f"unknown tokenizer kind {shown(other)}: expected 'word' or 'bpe'")
 
@@ -258,7 +260,7 @@ def build_tokenizer(
         with contextlib.suppress(UserError):  # cut off by a full disk: it is made again
             words = parse_json(read_text(path), path)
             if isinstance(words, list) and all(isinstance(word, str) for word in words):
-                return WordTokenizer(words, max_tokens)
+                return WordTokenizer(words, max_tokens=max_tokens)
     tokenizer = WordTokenizer.build(captions, min_count, max_tokens)
     write_cache(path, json.dumps(tokenizer.spec()["words"], ensure_ascii=False, indent=0))
     return tokenizer

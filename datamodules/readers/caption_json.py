@@ -52,7 +52,9 @@ def read_coco(path: Path, document: Any = None, report: Report = fail) -> list[E
     for key, (image_id, file) in images.items():
         origin = f"{path}, image {image_id} ({file})"
         if captions[key]:
-            records.append(Example(image_id, ImageFile(slashes(file)), tuple(captions[key]), origin=origin))
+            records.append(
+                Example(image_id=image_id, image=ImageFile(slashes(file)), captions=tuple(captions[key]), origin=origin)
+            )
         else:
             report(Problem("empty", f"{origin}: has no caption; add one or remove the image from the list"))
     return records
@@ -96,7 +98,9 @@ def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> li
             twice = f"image id {image_id!r}" if str(image_id) in ids else f"file name {file!r}"
             report(Problem("duplicate", f"{where}: {twice} is there twice; remove one of the two records"))
         elif texts and known:
-            records.append(Example(image_id, ImageFile(file), tuple(texts), split=split, origin=where))
+            records.append(
+                Example(image_id=image_id, image=ImageFile(file), captions=tuple(texts), split=split, origin=where)
+            )
         ids.add(str(image_id))
         files.add(file)
     return records

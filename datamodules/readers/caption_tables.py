@@ -71,7 +71,7 @@ def json_records(
     return list(_group(_json_rows(text, path, columns, report, document), report))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
     """One row of a table or one JSON line, before rows of the same image are put together."""
 
@@ -170,7 +170,7 @@ def _row(image: object, caption: object, split: object, where: str, report: Repo
         report(Problem("empty", f"{where}: the caption of {image.strip()} is empty; write one or remove the row"))
     name, known = split_name(split, where, report)
     if known:
-        yield _Row(slashes(image), [text for text in texts if text], name, where)
+        yield _Row(file=slashes(image), captions=[text for text in texts if text], split=name, origin=where)
 
 
 def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
@@ -185,7 +185,13 @@ def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
     for file, group in groups.items():
         captions = tuple(text for row in group for text in row.captions)
         if captions:  # images with nothing but empty ones were reported
-            yield Example(file, ImageFile(file), captions, split=group[0].split, origin=f"{group[0].origin} ({file})")
+            yield Example(
+                image_id=file,
+                image=ImageFile(file),
+                captions=captions,
+                split=group[0].split,
+                origin=f"{group[0].origin} ({file})",
+            )
 
 
 def _places(names: list[str], columns: Columns, where: str) -> tuple[int, int, int | None]:

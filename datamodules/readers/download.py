@@ -33,7 +33,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS)
 _MARGIN = 1 << 28  # bytes left free, for file systems need room for themselves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Archive:
     """A zip file and what it holds.
 
@@ -61,21 +61,25 @@ class Archive:
 # COCO publishes no checksums; these are what independent projects have found for the same files
 COCO_ARCHIVES = {
     "annotations": Archive(
-        "annotations/annotations_trainval2017.zip",
-        252_907_541,
-        "f4bbac642086de4f52a3fdda2de5fa2c",
-        1_100_000_000,
-        (("annotations/captions_train2017.json", 0), ("annotations/captions_val2017.json", 0)),
+        path="annotations/annotations_trainval2017.zip",
+        size=252_907_541,
+        md5="f4bbac642086de4f52a3fdda2de5fa2c",
+        unpacked=1_100_000_000,
+        contents=(("annotations/captions_train2017.json", 0), ("annotations/captions_val2017.json", 0)),
     ),
     "val": Archive(
-        "zips/val2017.zip", 815_585_330, "442b8da7639aecaf257c1dceb8ba8c80", 830_000_000, (("val2017", 5000),)
+        path="zips/val2017.zip",
+        size=815_585_330,
+        md5="442b8da7639aecaf257c1dceb8ba8c80",
+        unpacked=830_000_000,
+        contents=(("val2017", 5000),),
     ),
     "train": Archive(
-        "zips/train2017.zip",
-        19_336_861_798,
-        "cced6f7f71b7629ddf16f17bbcfab6b2",
-        19_700_000_000,
-        (("train2017", 118_287),),
+        path="zips/train2017.zip",
+        size=19_336_861_798,
+        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+        unpacked=19_700_000_000,
+        contents=(("train2017", 118_287),),
     ),
 }
 """The parts of COCO 2017 that captioning needs, smallest first."""

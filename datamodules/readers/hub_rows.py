@@ -34,7 +34,7 @@ def is_address(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("http://", "https://"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TableRow(ImageRef):
     """The image of a row of a table that lies on the disk, decoded when it is opened.
 

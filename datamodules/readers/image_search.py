@@ -61,7 +61,7 @@ def listed(folders: Iterable[Path]) -> str:
     return " or ".join(dict.fromkeys(map(str, folders)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSearch:
     """How the images of a labelled data set are found, which may have none.
 

@@ -37,7 +37,7 @@ SEPARATORS = ("|", ";", ",")
 """What may stand between labels in one cell, the first that occurs in the column."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelColumns:
     """Names of the columns or keys; None: the usual names.
 
@@ -60,7 +60,7 @@ class LabelColumns:
     names: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Roles:
     """Which column is what; None: there is none."""
 
@@ -179,7 +179,7 @@ def _roles(frame: "pd.DataFrame", columns: LabelColumns, path: Path) -> _Roles:
         )
     if image is None and caption is None:
         raise DataError(f"{path}: no column for the image and none for a caption {listed}; set image_column")
-    return _Roles(image, image_id, caption, split, labels, tuple(each or ()))
+    return _Roles(image=image, image_id=image_id, caption=caption, split=split, labels=labels, each=tuple(each or ()))
 
 
 def _column(names: list[str], given: str | None, usual: Sequence[str], role: str, path: Path) -> str | None:
@@ -294,4 +294,11 @@ def _record(
         return None
     image_id = str(given) if given not in (None, "") else file or f"row {number + 1}"
     ref = ImageFile(file) if file else None
-    return Example(image_id, ref, tuple(captions), labels, split, f"{where} ({image_id})")
+    return Example(
+        image_id=image_id,
+        image=ref,
+        captions=tuple(captions),
+        labels=labels,
+        split=split,
+        origin=f"{where} ({image_id})",
+    )

@@ -23,7 +23,7 @@ _MOST_CELLS = 1 << 30
 _AGAIN = "remove it and predict again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Probabilities:
     """What a model said of many images.
 
@@ -94,7 +94,7 @@ def read_probabilities(path: str | Path) -> Probabilities:
     places: dict[str, int] = {}
     for place, image_id in enumerate(table["image_id"].to_pylist()):
         places.setdefault(image_id, place)
-    return Probabilities(list(places), names, values[list(places.values())])
+    return Probabilities(image_ids=list(places), label_names=names, values=values[list(places.values())])
 
 
 def _read_shard(path: Path, names: Sequence[str]) -> pa.Table:

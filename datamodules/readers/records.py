@@ -61,7 +61,7 @@ def fail(problem: Problem) -> None:
     raise DataError(problem.message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One image with what is known of it, from the annotation file to the batch.
 
@@ -87,7 +87,7 @@ class Example:
         return "" if self.image is None else self.image.id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """Names of the columns of a table or keys of JSON lines; None: guessed from the usual names."""
 

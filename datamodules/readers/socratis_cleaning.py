@@ -44,7 +44,7 @@ PUBLISHED_COUNTS = {
 """What the published notebook counts in the full raw file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
     """What one annotator wrote.
 
@@ -59,7 +59,7 @@ class Annotation:
     emotions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction:
     """One image with the emotions of all its annotators.
 
@@ -90,7 +90,7 @@ def read_annotations(document: Any, path: Path, report: Report) -> list[Annotati
     for key, entries in document.items():
         for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
             if _is_row(entry):
-                rows.append(Annotation(entry[0], clean_caption(entry[1]), tuple(entry[2])))
+                rows.append(Annotation(image_name=entry[0], caption=clean_caption(entry[1]), emotions=tuple(entry[2])))
             else:
                 wanted = "expected [image name, caption, [emotions as text], ...]"
                 message = (
@@ -133,7 +133,7 @@ def read_cleaned(path: Path, report: Report) -> list[Reaction]:
             what = "has no emotion" if not emotions else "the caption is empty"
             report(Problem("empty", f"{where}: {what}; correct or remove the row"))
         else:
-            found[name] = Reaction(name, clean_caption(caption), tuple(emotions))
+            found[name] = Reaction(image_name=name, caption=clean_caption(caption), emotions=tuple(emotions))
     return list(found.values())
 
 
@@ -184,7 +184,9 @@ def merged_by_image(rows: Iterable[Annotation]) -> list[Reaction]:
         captions.setdefault(row.image_name, row.caption)
         found = emotions.setdefault(row.image_name, {})
         found.update(dict.fromkeys(emotion for emotion in row.emotions if emotion))
-    return [Reaction(name, captions[name], tuple(found)) for name, found in emotions.items()]
+    return [
+        Reaction(image_name=name, caption=captions[name], emotions=tuple(found)) for name, found in emotions.items()
+    ]
 
 
 def is_one_word(emotion: str) -> bool:
@@ -244,7 +246,11 @@ def clean(rows: Iterable[Annotation], labels: Iterable[str] = EMOTIONS) -> list[
     """
     wanted = set(labels)
     kept = [
-        Reaction(item.image_name, item.caption, tuple(e for e in cleaned(item.emotions) if e in wanted))
+        Reaction(
+            image_name=item.image_name,
+            caption=item.caption,
+            emotions=tuple(e for e in cleaned(item.emotions) if e in wanted),
+        )
         for item in _reactions(rows)
     ]
     return sorted((item for item in kept if item.emotions), key=lambda item: item.image_name)
@@ -277,7 +283,11 @@ def count_differences(found: Mapping[str, int], published: Mapping[str, int] = P
 def _reactions(rows: Iterable[Annotation]) -> list[Reaction]:
     """Lower-cased, without placeholders, by image."""
     return merged_by_image(
-        Annotation(row.image_name, row.caption, tuple(without_placeholder(lowered(item)) for item in row.emotions))
+        Annotation(
+            image_name=row.image_name,
+            caption=row.caption,
+            emotions=tuple(without_placeholder(lowered(item)) for item in row.emotions),
+        )
         for row in rows
     )
 

@@ -28,7 +28,7 @@ _STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, flo
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageTransform:
     """Turns an RGB image into a normalised square tensor.
 

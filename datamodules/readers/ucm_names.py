@@ -32,7 +32,7 @@ FOLDERS = ("imgs", *IMAGE_FOLDERS, "*_[Ii]mages", "*_imgs", "UCMerced_LandUse/Im
 _CLASS_LISTS = "txtclasses*"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageNames:
     """What else is known of an annotated file name.
 
@@ -84,7 +84,7 @@ def _index(root: Path) -> dict[str, ImageNames]:
         raise DataError(f"{path}: no column 'filename' (columns: {', '.join(frame.columns)})")
     columns = frame.reindex(columns=["filename", "image", "name", "class"], fill_value="")
     return {
-        file: ImageNames((image,) if image else (), name or None, group or None)
+        file: ImageNames(files=(image,) if image else (), label=name or None, group=group or None)
         for file, image, name, group in columns.itertuples(index=False, name=None)
     }
 
@@ -99,7 +99,7 @@ def _own_names(file: str, formula: bool, lists: dict[str, str]) -> ImageNames:
     """What a file name says by itself."""
     stem = Path(file).stem
     if formula and stem.isdecimal() and (name := ucm_name(int(stem))):
-        return ImageNames((f"{name[:-2]}/{name}.tif", f"{name}.tif"), name, name[:-2])
+        return ImageNames(files=(f"{name[:-2]}/{name}.tif", f"{name}.tif"), label=name, group=name[:-2])
     named = re.fullmatch(r"([A-Za-z]+)_\d+", stem)
     group = lists.get(Path(file).name) or (named.group(1).lower() if named else None)
-    return ImageNames((f"{group}/{file}",) if group else (), None, group)
+    return ImageNames(files=(f"{group}/{file}",) if group else (), label=None, group=group)

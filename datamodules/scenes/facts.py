@@ -33,7 +33,7 @@ _VERTICAL: dict[str, Relation] = {"above": "above", "over": "above", "below": "b
 _WORD = re.compile(r"[a-z]+")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Mention:
     """A noun with the words that describe it.
 
@@ -68,7 +68,7 @@ class Mention:
         return self.shape, frozenset(self.colours), frozenset(self.sizes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """Everything that a caption states.
 
@@ -82,7 +82,7 @@ class Statement:
     between: tuple[tuple[int, int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FactCounts:
     """Counts that fact F1 is made of.
 
@@ -145,7 +145,7 @@ def parse_caption(caption: str) -> Statement:
             relations += [(position, relation, other) for other in (position + 1, second) if other is not None]
         elif "between" in gap and second is not None:
             between.append((position, position + 1, second))
-    return Statement(tuple(mentions), tuple(relations), tuple(between))
+    return Statement(mentions=tuple(mentions), relations=tuple(relations), between=tuple(between))
 
 
 def _mentions(words: list[str]) -> list[Mention]:
@@ -162,7 +162,17 @@ def _mentions(words: list[str]) -> list[Mention]:
         else:
             if word in _NOUNS:
                 shape, plural = _NOUNS[word]
-                mentions.append(Mention(shape, plural, start, index + 1, counts, colours, sizes))
+                mentions.append(
+                    Mention(
+                        shape=shape,
+                        plural=plural,
+                        start=start,
+                        end=index + 1,
+                        counts=counts,
+                        colours=colours,
+                        sizes=sizes,
+                    )
+                )
             start, counts, colours, sizes = index + 1, set(), set(), set()
     return mentions
 
@@ -203,7 +213,7 @@ def check_caption(caption: str, scene: Scene) -> FactCounts:
     statement = parse_caption(caption)
     facts = dict(_facts(statement, scene))
     found = _stated_objects(statement, scene)
-    return FactCounts(len(facts), sum(facts.values()), len(scene.objects), found)
+    return FactCounts(stated=len(facts), true=sum(facts.values()), objects=len(scene.objects), found=found)
 
 
 def caption_fact_f1(caption: str, scene: Scene) -> float:

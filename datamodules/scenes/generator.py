@@ -16,9 +16,9 @@ Lengths are integers, `CANVAS` to the image's side, x to the right and y downwar
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from core.errors import DataError, UserError
 from datamodules.scenes.draws import Draws
@@ -53,7 +53,7 @@ _GAP = 3
 _TRAIN_PERCENT, _VAL_PERCENT = 70, 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SceneObject:
     """One object.
 
@@ -85,6 +85,11 @@ class SceneObject:
         return (x - r) * scale, (y - r) * scale, (x + r) * scale, (y + r) * scale
 
 
+def _object_of_row(row: Sequence[Any]) -> SceneObject:
+    shape, colour, size, x, y, radius = row
+    return SceneObject(shape=shape, colour=colour, size=size, x=x, y=y, radius=radius)
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What stands in one image.
@@ -111,7 +116,7 @@ class Scene:
         """
         try:
             data = json.loads(text)
-            scene = Scene(tuple(SceneObject(*row) for row in data["objects"]), data["background"])
+            scene = Scene(tuple(map(_object_of_row, data["objects"])), data["background"])
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"not a scene: {text[:60]!r} ({error}); expected what Scene.to_json writes") from error
         if not scene.objects:
@@ -128,7 +133,7 @@ class Scene:
         return int.from_bytes(hashlib.blake2b(self.to_json().encode(), digest_size=8).digest(), "big")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Objects of one shape, colour and size.
 
@@ -150,7 +155,10 @@ def groups_of(scene: Scene) -> list[Group]:
     members: dict[tuple[str, str, str], list[int]] = {}
     for index, item in enumerate(scene.objects):
         members.setdefault((item.shape, item.colour, item.size), []).append(index)
-    return [Group(*key, tuple(indices)) for key, indices in members.items()]
+    return [
+        Group(shape=shape, colour=colour, size=size, members=tuple(indices))
+        for (shape, colour, size), indices in members.items()
+    ]
 
 
 def split_of(combination: Iterable[Described]) -> Split:
@@ -224,7 +232,7 @@ def _place(draws: Draws, shape: str, colour: str, size: str, column: int, row: i
     slack = min(CELL // 2 - radius - _GAP, _MAX_SLACK)
     x = CELL // 2 + 1 + column * CELL + draws.between(-slack, slack)
     y = CELL // 2 + 1 + row * CELL + draws.between(-slack, slack)
-    return SceneObject(shape, colour, size, x, y, radius)
+    return SceneObject(shape=shape, colour=colour, size=size, x=x, y=y, radius=radius)
 
 
 def scene_labels(scene: Scene) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ GRAMMAR_WORDS: frozenset[str] = frozenset(word for phrase in _PHRASES for word i
 """Every word that a caption can hold, lower case, without the final full stop."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
     """A piece of a sentence; `group` is the position of the group that it names, or None."""
 
@@ -66,7 +66,7 @@ class _Writer:
             words.append(self.draws.choose(SIZE_WORDS[group.size]))
         plural = len(group.members) > 1
         words += [group.colour, PLURALS[group.shape] if plural else group.shape]
-        return _Part(" ".join(words), position)
+        return _Part(text=" ".join(words), group=position)
 
     def relations(self, subject: int, reference: int) -> list[Relation]:
         """Lists the true relations of one group to another."""
@@ -79,9 +79,9 @@ class _Writer:
         shared = [name for name in RELATIONS if all(name in self.relations(0, other) for other in others)]
         if not shared or not others:
             return None
-        parts = [_Part(self.draws.choose(_RELATION_WORDS[self.draws.choose(shared)]))]
+        parts = [_Part(text=self.draws.choose(_RELATION_WORDS[self.draws.choose(shared)]))]
         for other in others:
-            parts += [_Part("and"), self.noun(other)] if other > 1 else [self.noun(other)]
+            parts += [_Part(text="and"), self.noun(other)] if other > 1 else [self.noun(other)]
         return parts
 
     def beside(self, subject: int, anchor: int) -> list[_Part] | None:
@@ -95,7 +95,7 @@ class _Writer:
             place = f"on {'their' if many else 'its'} {name}"
         else:
             place = f"{name} {'them' if many else 'it'}"
-        return [self.noun(subject), _Part(place)]
+        return [self.noun(subject), _Part(text=place)]
 
     def verb(self, position: int) -> str:
         """The verb after or before a group."""
@@ -106,15 +106,15 @@ class _Writer:
         words = self.draws.choose(_FRAMES)
         if words == "there":
             words += " " + self.verb(0)
-        return [_Part(words)] if words else []
+        return [_Part(text=words)] if words else []
 
 
 def _listing(writer: _Writer) -> list[_Part]:
     """There are A and B. There are A, B and C."""
-    parts = writer.frame() or [_Part(f"there {writer.verb(0)}")]
+    parts = writer.frame() or [_Part(text=f"there {writer.verb(0)}")]
     for position in range(len(writer.groups)):
         if position:
-            parts.append(_Part("and"))
+            parts.append(_Part(text="and"))
         parts.append(writer.noun(position))
     return parts
 
@@ -128,16 +128,16 @@ def _related(writer: _Writer) -> list[_Part] | None:
 def _stated(writer: _Writer) -> list[_Part] | None:
     """A is left of B. A are above B and C."""
     rest = writer.related()
-    return None if rest is None else [writer.noun(0), _Part(writer.verb(0)), *rest]
+    return None if rest is None else [writer.noun(0), _Part(text=writer.verb(0)), *rest]
 
 
 def _accompanied(writer: _Writer) -> list[_Part] | None:
     """A with B on its left. There is A with B above it and C on its right."""
-    parts = [*writer.frame(), writer.noun(0), _Part("with")]
+    parts = [*writer.frame(), writer.noun(0), _Part(text="with")]
     places: set[str] = set()
     for position in range(1, len(writer.groups)):
         if position > 1:
-            parts.append(_Part("and"))
+            parts.append(_Part(text="and"))
         beside = writer.beside(position, 0)
         # the same place named twice in a sentence would be clumsy
         if beside is None or beside[-1].text in places:
@@ -154,7 +154,7 @@ def _between(writer: _Writer) -> list[_Part] | None:
     to_second, to_third = writer.relations(0, 1), writer.relations(2, 0)
     if not set(to_second) & set(to_third):
         return None
-    return [*writer.frame(), writer.noun(0), _Part("between"), writer.noun(1), _Part("and"), writer.noun(2)]
+    return [*writer.frame(), writer.noun(0), _Part(text="between"), writer.noun(1), _Part(text="and"), writer.noun(2)]
 
 
 _PATTERNS: tuple[Pattern, ...] = (_listing, _related, _related, _stated, _accompanied, _between)

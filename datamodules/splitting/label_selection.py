@@ -70,7 +70,7 @@ def _ranks(values: Values, axis: int) -> NDArray[np.intp]:
     return np.argsort(np.argsort(values, axis=axis, kind="stable"), axis=axis, kind="stable")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """What pseudo-labels look like, beside those of the target.
 

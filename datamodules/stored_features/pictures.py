@@ -28,7 +28,7 @@ class Pictures(NamedTuple):
     sizes: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InProportion:
     """Scales an image in its proportions and leaves its values as they are.
 
@@ -47,7 +47,7 @@ class InProportion:
 
 def preparation(encoder: ImageEncoder, transform: ImageTransform) -> ImageTransform | InProportion:
     """What turns an image into the tensor that an encoder reads: the transform, unless it has a scale of its own."""
-    return InProportion(encoder.sides) if isinstance(encoder, PictureEncoder) else transform
+    return InProportion(sides=encoder.sides) if isinstance(encoder, PictureEncoder) else transform
 
 
 def stack_pictures(images: Sequence[Tensor]) -> Pictures:

@@ -15,7 +15,7 @@ from datamodules.stored_features.regions import RegionFiles, open_regions
 from datamodules.stored_features.store import EncoderSpec, FrozenFeatures
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FeatureSource:
     """Features in place of images; none when neither an encoder nor region files are given.
 
@@ -84,7 +84,13 @@ class FeatureSource:
         if self.encoder is None:
             return None
         encoder = EncoderSpec.of(self.encoder, self.encoder_weights)
-        return FrozenFeatures(encoder, self.transform, "grid", default_cache_dir() / "features", num_workers)
+        return FrozenFeatures(
+            encoder=encoder,
+            transform=self.transform,
+            output="grid",
+            cache_dir=default_cache_dir() / "features",
+            num_workers=num_workers,
+        )
 
     def region_files(self) -> RegionFiles:
         """The region files, which must be given."""

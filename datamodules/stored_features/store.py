@@ -55,7 +55,7 @@ _SEED = 0
 _log = log_of(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
     """A frozen image encoder by name.
 
@@ -74,13 +74,13 @@ class EncoderSpec:
         """Describes an encoder; reads the files of weights, if they are some, but builds nothing."""
         files = [] if weights is None else local_files(name, weights)
         if weights is None or not files:
-            return cls(name, weights)
+            return cls(name=name, weights=weights)
         digests = []
         for path in files:
             status = path.stat()
             digests.append(_file_digest(str(path.resolve()), status.st_size, status.st_mtime_ns))
         digest = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-        return cls(name, str(Path(weights).resolve()), digest)
+        return cls(name=name, weights=str(Path(weights).resolve()), digest=digest)
 
     def build(self) -> ImageEncoder:
         """Builds the encoder: evaluation mode, no gradients, the random state untouched.
@@ -109,7 +109,7 @@ class EncoderSpec:
         return {"name": self.name, "weights": self.weights, "digest": self.digest}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSpec:
     """Everything that features depend on.
 
@@ -151,7 +151,7 @@ class StoreSpec:
         return digest.hexdigest()[:32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrozenFeatures:
     """Computes and opens the stores of one frozen image encoder.
 
@@ -174,7 +174,7 @@ class FrozenFeatures:
         if reads_whole_pictures(self.encoder.name):
             width, boxes = picture_shape(self.encoder.name, self.encoder.weights)
             return width, (1, 1 if self.output == "vector" else boxes)
-        encoder = EncoderSpec(self.encoder.name).build()
+        encoder = EncoderSpec(name=self.encoder.name).build()
         if self.output == "vector":
             return encoder.vector_dim, (1, 1)
         return encoder.grid_dim, encoder.grid_shape(self.transform.size)
@@ -234,7 +234,12 @@ class FrozenFeatures:
         transform = {**self.transform.spec(), "min_side": self.transform.min_side}
         if reads_whole_pictures(self.encoder.name):
             transform = {"picture": "in proportion"}  # its scale is part of its weights
-        return StoreSpec(self.encoder, transform, self.output, [stamp_of(example) for example in examples])
+        return StoreSpec(
+            encoder=self.encoder,
+            transform=transform,
+            output=self.output,
+            images=[stamp_of(example) for example in examples],
+        )
 
     def _once(self, folder: Path, build: Callable[[], None]) -> FeatureStore:
         """Opens a store; of several processes that ask at the same time, one builds it first."""

@@ -156,7 +156,7 @@ class UnfreezingEncoder(ImageEncoderOptions):
         if self._encoder_learns or self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch:
             return
         self.let_encoder_learn(True)
-        group = ParameterGroup("pretrained", list(self.pretrained_parameters()), self.lr_pretrained)
+        group = ParameterGroup(name="pretrained", parameters=list(self.pretrained_parameters()), lr=self.lr_pretrained)
         add_group(self.trainer.optimizers[0], [config.scheduler for config in self.trainer.lr_scheduler_configs], group)  # type: ignore[misc]  # this project's are all LambdaLR
         rank_zero_info(visible(f"epoch {self.current_epoch}: the image encoder learns from now on"))
 

@@ -14,7 +14,7 @@ Factor = Callable[[int], float]
 """Learning rate as a share of its peak, by optimiser step."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
     """Parameters that learn at one rate.
 

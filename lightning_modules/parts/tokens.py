@@ -74,5 +74,5 @@ def words_of(tokenizer: dict[str, Any]) -> dict[str, int]:
     """
     if tokenizer["kind"] != "word":
         raise UserError("word_vectors needs a vocabulary of whole words: set data.init_args.tokenizer to word")
-    words = WordTokenizer(tokenizer["words"], tokenizer["max_tokens"])
+    words = WordTokenizer(tokenizer["words"], max_tokens=tokenizer["max_tokens"])
     return {word: words.encode(word)[1] for word in tokenizer["words"]}

@@ -118,7 +118,7 @@ class CodeCaptioner(Captioner):
         logits, attention = self.decoder.score(
             memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling
         )
-        return CaptionOutput(logits, targets_of(caption_ids, caption_lengths), attention)
+        return CaptionOutput(logits=logits, targets=targets_of(caption_ids, caption_lengths), attention=attention)
 
     @property
     def attends(self) -> bool:

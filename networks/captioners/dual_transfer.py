@@ -142,4 +142,4 @@ class DualTransferCaptioner(Captioner):
         hidden = self.language.hidden(caption_ids[:, :-1], steps)
         merged = self._run(self.merging, memory["image"].index_select(0, image_index), hidden, steps)
         real = merged.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
-        return CaptionOutput(self.language.logits(real), targets_of(caption_ids, caption_lengths))
+        return CaptionOutput(logits=self.language.logits(real), targets=targets_of(caption_ids, caption_lengths))

@@ -189,4 +189,4 @@ class TextAutoencoder(Captioner):
         """
         start = self.decoder.start(memory["code"])
         logits, _ = self.decoder.score(memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling)
-        return CaptionOutput(logits, targets_of(caption_ids, caption_lengths))
+        return CaptionOutput(logits=logits, targets=targets_of(caption_ids, caption_lengths))

@@ -188,7 +188,9 @@ class TransformerCaptioner(Captioner):
         real = target_mask(caption_lengths, caption_ids.shape[1])
         scored = words.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
         logits = self.vocabulary(self.norm(scored))
-        return CaptionOutput(logits, targets_of(caption_ids, caption_lengths), attention * real.unsqueeze(2))
+        return CaptionOutput(
+            logits=logits, targets=targets_of(caption_ids, caption_lengths), attention=attention * real.unsqueeze(2)
+        )
 
     @property
     def attends(self) -> bool:

@@ -32,7 +32,7 @@ from networks.layers.sequences import (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Packing:
     """Positions of the tokens of padded captions when they are packed: step by step, longest caption first.
 
@@ -65,7 +65,9 @@ class _Packing:
         place_of[rows[rank], step] = torch.arange(len(packed), device=mask.device)
         targets = target_places(caption_lengths, max_length)
         sizes = [sum(length > t for length in steps) for t in range(max(steps))]
-        return _Packing(rows, sizes, rank, step, place_of.flatten()[targets], targets)
+        return _Packing(
+            rows=rows, sizes=sizes, rank=rank, steps=step, places=place_of.flatten()[targets], targets=targets
+        )
 
 
 class _Trace(NamedTuple):

@@ -19,7 +19,7 @@ _LONGEST = 1 << 20
 """Characters of a line that are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WordVectors:
     """Vectors of the words of a vocabulary that occur in a file.
 
@@ -74,7 +74,7 @@ def read_word_vectors(path: str, words: Mapping[str, int], width: int) -> WordVe
     found = {word: vector for word in words if (vector := exact.get(word, folded.get(word))) is not None}
     ids = torch.tensor([words[word] for word in found], dtype=torch.long)
     vectors = torch.stack(list(found.values())) if found else torch.empty(0, width)
-    return WordVectors(ids, vectors, len(found) / max(len(words), 1))
+    return WordVectors(ids=ids, vectors=vectors, share=len(found) / max(len(words), 1))
 
 
 def _lines(file: TextIO, path: str, width: int) -> Iterator[tuple[int, str, str]]:

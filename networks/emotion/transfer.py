@@ -17,7 +17,7 @@ from core.errors import UserError
 from networks.emotion.base import Block, EmotionNetwork
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TransferReport:
     """Result of a transfer; its lines are for the user.
 
@@ -84,7 +84,7 @@ def transfer(
         UserError: the target has fewer blocks.
     """
     depth = check_depth(target, depth)
-    report = TransferReport(depth, len(target.blocks()))
+    report = TransferReport(depth=depth, most=len(target.blocks()))
     same = type(source) is type(target)
     known: dict[str, Block] = {block[0]: block for block in source.blocks()} if same else {}
     for name, parts in target.blocks()[:depth]:

@@ -20,7 +20,7 @@ from networks.generation.protocol import TokenModel
 from networks.layers.sequences import Memory, State, select_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodingSettings:
     """How captions are searched for or sampled.
 
@@ -86,7 +86,7 @@ class DecodingSettings:
             )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Hypotheses:
     """Captions of B images, best first.
 
@@ -195,7 +195,7 @@ def _draw(scores: Tensor, settings: DecodingSettings, generator: torch.Generator
     return (drawn if order is None else order.gather(1, drawn)).squeeze(1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Beams:
     """Captions of the images still being searched, `(B, W)` running and `(B, beams)` finished ones.
 
@@ -259,7 +259,7 @@ class _Beams:
         return hopeless
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Candidates:
     """The best continuations of each image by one token, best first, `(B, C)`.
 
@@ -335,7 +335,7 @@ def _continuations(
     parent, last = index // vocabulary, index % vocabulary
     tokens = _take(beams.tokens, parent)
     tokens[:, :, step] = last
-    return _Candidates(tokens, log_prob, parent, last)
+    return _Candidates(tokens=tokens, log_prob=log_prob, parent=parent, last=last)
 
 
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -396,4 +396,4 @@ def _rows_of(memory: Memory) -> tuple[int, torch.device]:
 def _cropped(tokens: Tensor, log_prob: Tensor, lengths: Tensor) -> Hypotheses:
     """The result without the columns that are padding only (one column stays even if all captions are missing)."""
     longest = max(int(lengths.max()), 1) if lengths.numel() else 1
-    return Hypotheses(tokens[:, :, :longest], log_prob, lengths)
+    return Hypotheses(token_ids=tokens[:, :, :longest], log_prob=log_prob, lengths=lengths)

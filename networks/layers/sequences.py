@@ -45,7 +45,7 @@ def steps_of(caption_lengths: Tensor) -> Tensor:
     return known_on_host(caption_lengths - 1, [length - 1 for length in on_host(caption_lengths)])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CaptionOutput:
     """Result of a teacher-forced pass over N captions.
 

@@ -28,7 +28,7 @@ class Texts(CaptionDataModule):
         self.count = count
 
     def load_examples(self, split):
-        return [Example(f"i{n}", None, (f"word {n}",)) for n in range(self.count)]
+        return [Example(image_id=f"i{n}", image=None, captions=(f"word {n}",)) for n in range(self.count)]
 
 
 class Nameless(Texts):
@@ -58,7 +58,7 @@ class Scorer(LightningModule):
 
 
 def predict(folder, model=None, data=None, **options):
-    writer = PseudoLabelWriter(str(folder), rows_per_file=10, rows_per_group=4)
+    writer = PseudoLabelWriter(folder=str(folder), rows_per_file=10, rows_per_group=4)
     trainer = Trainer(
         accelerator="cpu",
         logger=False,

@@ -181,7 +181,9 @@ def small_coco(tmp_path, monkeypatch):
         content = buffer.getvalue()
         (served / path).parent.mkdir(parents=True, exist_ok=True)
         (served / path).write_bytes(content)
-        archives[part] = Archive(path, len(content), hashlib.md5(content).hexdigest(), len(content), expected)
+        archives[part] = Archive(
+            path=path, size=len(content), md5=hashlib.md5(content).hexdigest(), unpacked=len(content), contents=expected
+        )
     monkeypatch.setattr(download, "COCO_ARCHIVES", archives)
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *args: None)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

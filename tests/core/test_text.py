@@ -64,7 +64,7 @@ def test_tables_lines_and_bars_show_markup(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     for text in NASTY:
         shown = visible(text, keep="\n").split("\n")
-        table = PlainTable(text)
+        table = PlainTable(title=text)
         table.add_column(text)
         table.add_row(text)
         print_table(table)

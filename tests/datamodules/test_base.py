@@ -33,7 +33,7 @@ class Colours(CaptionDataModule):
     def load_examples(self, split):
         self.report(Problem("record", "line 3: broken"))
         refs = [ImageFile(str(self.root / f"{name}.png")) for name in ("red", "blue")]
-        return [Example(number, ref, ("a colour",)) for number, ref in enumerate([*refs, None])]
+        return [Example(image_id=number, image=ref, captions=("a colour",)) for number, ref in enumerate([*refs, None])]
 
 
 @pytest.fixture

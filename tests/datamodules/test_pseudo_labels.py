@@ -36,7 +36,10 @@ class Source(CaptionDataModule):
 
     def load_examples(self, split):
         first = 0 if split == "train" else 1000
-        return [Example(f"i{first + n}", None, (f"word {n}",), self.own, origin="here") for n in range(self.count)]
+        return [
+            Example(image_id=f"i{first + n}", image=None, captions=(f"word {n}",), labels=self.own, origin="here")
+            for n in range(self.count)
+        ]
 
 
 def write(folder, values, names=NAMES):

@@ -53,19 +53,19 @@ def write_raw(path, pictures):
 
 
 def test_lower_case_before_placeholders_so_that_a_typed_none_is_no_emotion():
-    rows = [Annotation("a.jpg", "x", ("None", "NOT ENTERED", "Happy"))]
-    assert rules.clean(rows) == [rules.Reaction("a.jpg", "x", ("happy",))]
+    rows = [Annotation(image_name="a.jpg", caption="x", emotions=("None", "NOT ENTERED", "Happy"))]
+    assert rules.clean(rows) == [rules.Reaction(image_name="a.jpg", caption="x", emotions=("happy",))]
 
 
 def test_first_caption_and_union_of_annotators():
     rows = [
-        Annotation("b.jpg", "first", ("sad", "", "")),
-        Annotation("a.jpg", "other", ("calm", "", "")),
-        Annotation("b.jpg", "second", ("angry", "sad", "")),
+        Annotation(image_name="b.jpg", caption="first", emotions=("sad", "", "")),
+        Annotation(image_name="a.jpg", caption="other", emotions=("calm", "", "")),
+        Annotation(image_name="b.jpg", caption="second", emotions=("angry", "sad", "")),
     ]
     assert rules.clean(rows) == [
-        rules.Reaction("a.jpg", "other", ("calm",)),
-        rules.Reaction("b.jpg", "first", ("sad", "angry")),
+        rules.Reaction(image_name="a.jpg", caption="other", emotions=("calm",)),
+        rules.Reaction(image_name="b.jpg", caption="first", emotions=("sad", "angry")),
     ]
 
 
@@ -94,7 +94,10 @@ def test_repeats_after_cleaning_count_once():
 
 
 def test_pictures_without_a_label_are_dropped():
-    rows = [Annotation("a.jpg", "x", ("aroused", "", "")), Annotation("b.jpg", "y", ("joy", "", ""))]
+    rows = [
+        Annotation(image_name="a.jpg", caption="x", emotions=("aroused", "", "")),
+        Annotation(image_name="b.jpg", caption="y", emotions=("joy", "", "")),
+    ]
     assert [item.image_name for item in rules.clean(rows)] == ["b.jpg"]
 
 
@@ -114,7 +117,10 @@ def test_counts_by_hand(tmp_path):
 
 
 def test_the_published_threshold_chooses_labels_by_images_not_by_annotators():
-    rows = [Annotation(f"{n}.jpg", "x", ("sad", "calm" if n < 99 else "sad", "")) for n in range(100)]
+    rows = [
+        Annotation(image_name=f"{n}.jpg", caption="x", emotions=("sad", "calm" if n < 99 else "sad", ""))
+        for n in range(100)
+    ]
     assert rules.frequent([rules.cleaned(item.emotions) for item in rules.merged_by_image(rows)]) == {"sad"}
 
 
@@ -234,7 +240,7 @@ def test_over_all_folds_every_picture_is_test_once(tmp_path):
 def test_pictures_are_found_under_both_spellings_of_escaped_names(tmp_path):
     data = Socratis(root=str(small(tmp_path)))
     assert all(example.image_name.endswith(".png") for split in SPLITS for example in data.examples(split))
-    item = Collate(0)([data.val_dataloader().dataset[0]])
+    item = Collate(pad_id=0)([data.val_dataloader().dataset[0]])
     assert item["image"].shape == (1, 3, 224, 224)
 
 

@@ -61,7 +61,7 @@ def chain(house: House, name: str, twin: str, setting: str, faults: list[Fault])
         setting: of the trainer.
         faults: in their order; those that the run does not come to do not happen.
     """
-    result, alone, run = Result(name), house.alone(twin, setting), house.fresh(name)
+    result, alone, run = Result(name=name), house.alone(twin, setting), house.fresh(name)
     first = [*house.words(twin, setting), "--run_dir", str(run)]
     for fault in [*faults, None]:
         words = ["resume", str(run)] if (run / "config.yaml").is_file() else first

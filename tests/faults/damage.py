@@ -39,7 +39,7 @@ def damage(house: House, name: str, twin: str) -> Result:
         name: of the case.
         twin: method.
     """
-    result, dice = Result(name), house.dice(name)
+    result, dice = Result(name=name), house.dice(name)
     alone, run = house.alone(twin), house.fresh(name)
     killed = house.folder / "stages" / f"killed, {twin}".replace(" ", "_")
     if not killed.exists():

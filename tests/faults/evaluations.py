@@ -26,7 +26,7 @@ def evaluation(house: House, name: str, what: str, twin: str) -> Result:
         what: kind of fault.
         twin: method.
     """
-    result, dice = Result(name), house.dice(name)
+    result, dice = Result(name=name), house.dice(name)
     run = house.fresh(name)
     shutil.copytree(house.alone(twin), run)
     has_predictions = predicts(method_of(read(twin)))
@@ -67,7 +67,7 @@ def recipe(house: House, name: str, what: str) -> Result:
         name: of the case.
         what: kind of faults.
     """
-    result, dice = Result(name), house.dice(name)
+    result, dice = Result(name=name), house.dice(name)
     file, alone = _recipe(house), house.folder / "alone" / "recipe"
     if not alone.exists():
         ended = house.run(["recipe", str(file), "--run-dir", str(alone)], alone)

@@ -21,7 +21,7 @@ def labels(house: House, name: str, what: str) -> Result:
         name: of the case.
         what: kind of faults.
     """
-    result, run = Result(name), house.fresh(name)
+    result, run = Result(name=name), house.fresh(name)
     alone, words = house.alone(TWIN), [*house.words(TWIN, "plain"), "--run_dir", str(run)]
     faults = house.faults(name, what, TWIN, "plain", house.dice(name).randint(1, 4))
     for fault in [*faults, None]:

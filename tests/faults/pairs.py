@@ -43,7 +43,7 @@ def pair(house: House, name: str, twin: str) -> Result:
         name: of the case, with a pair of `PAIRS`.
         twin: method.
     """
-    result, dice = Result(name), house.dice(name)
+    result, dice = Result(name=name), house.dice(name)
     kinds = name.split(":")[2].split("+")
     if kinds[0] == "predict" and not predicts(method_of(read(twin))):
         kinds = ["validate", "validate"]

@@ -50,7 +50,7 @@ def reading(house: House, name: str, which: str, kind: str) -> Result:
         which: name of the reader.
         kind: of the damage.
     """
-    result, folder = Result(name, faults=1), house.fresh(name)
+    result, folder = Result(name=name, faults=1), house.fresh(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     mark, said = house.folder / "executed", house.folder / "journals" / "said"

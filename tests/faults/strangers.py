@@ -88,7 +88,7 @@ def stranger(house: House, name: str, twin: str, plant: str) -> Result:
         twin: method.
         plant: one of `PLANTS`.
     """
-    result, run, dice = Result(name, faults=1), house.fresh(name), house.dice(name)
+    result, run, dice = Result(name=name, faults=1), house.fresh(name), house.dice(name)
     modules, mark = house.folder / "strangers", house.folder / "executed"
     modules.mkdir(exist_ok=True)
     (modules / f"{MODULE}.py").write_text(SOURCE.format(mark=str(mark)))

@@ -23,9 +23,9 @@ def batch(tmp_path):
     examples = []
     for number, (colour, captions) in enumerate((("red", CAPTIONS[:2]), ("blue", CAPTIONS[2:]))):
         Image.new("RGB", (40, 40), colour).save(tmp_path / f"{colour}.png")
-        examples.append(Example(number, ImageFile(str(tmp_path / f"{colour}.png")), captions))
-    data = CaptionDataset(examples, ImageTransform(32), TOKENIZER)
-    return Collate(TOKENIZER.pad_id)([data[0], data[1]])
+        examples.append(Example(image_id=number, image=ImageFile(str(tmp_path / f"{colour}.png")), captions=captions))
+    data = CaptionDataset(examples=examples, transform=ImageTransform(size=32), tokenizer=TOKENIZER)
+    return Collate(pad_id=TOKENIZER.pad_id)([data[0], data[1]])
 
 
 def make(**changes):

@@ -36,7 +36,7 @@ ODD = [
 
 
 def assert_same(predictions, references, tokenize=str):
-    prepared = References(references, tokenize)
+    prepared = References(references, tokenize=tokenize)
     rows = prepared.score(predictions).rows
     np.testing.assert_allclose(rows, plain_rows(predictions, references, tokenize), rtol=0, atol=1e-12)
     return prepared, rows
@@ -96,7 +96,7 @@ def test_lists_of_different_lengths_are_an_error():
 
 def test_scoring_keeps_nothing():
     """Epoch after epoch of captions with ever new words."""
-    prepared = References(corpus(0, images=50)[1], str)
+    prepared = References(corpus(0, images=50)[1], tokenize=str)
 
     def epoch(number):
         prepared.rows(prepared.image_ids, [f"a new{number} word{number}_{i} on grass" for i in prepared.image_ids])

@@ -13,7 +13,7 @@ PROBABILITIES = torch.rand(7, 4, generator=torch.Generator().manual_seed(1))
 
 
 def test_batches_make_no_difference():
-    metric = LabelMetrics(TARGETS, 0.4, [0.3] * 4)
+    metric = LabelMetrics(TARGETS, threshold=0.4, prior=[0.3] * 4)
     for rows in torch.arange(7).split(3):
         metric.update([f"{row}.jpg" for row in rows.tolist()], PROBABILITIES[rows])
     expected = label_scores(PROBABILITIES.numpy(), list(TARGETS.values()), 0.4, [0.3] * 4)
@@ -23,7 +23,7 @@ def test_batches_make_no_difference():
 
 
 def test_an_image_given_to_two_processes_counts_once():
-    alone, *parts = (LabelMetrics(TARGETS, None) for _ in range(3))
+    alone, *parts = (LabelMetrics(TARGETS, threshold=None) for _ in range(3))
     alone.update(list(TARGETS), PROBABILITIES)
     for part, rows in zip(parts, ([0, 2, 4, 6], [1, 3, 5, 0]), strict=True):  # the sampler fills up with the first
         part.update([f"{row}.jpg" for row in rows], PROBABILITIES[rows])
@@ -34,7 +34,7 @@ def test_an_image_given_to_two_processes_counts_once():
 
 
 def test_threshold_is_chosen_where_none_is_given():
-    metric = LabelMetrics(TARGETS, None)
+    metric = LabelMetrics(TARGETS, threshold=None)
     metric.update(list(TARGETS), PROBABILITIES)
     expected = choose_threshold(PROBABILITIES.numpy(), list(TARGETS.values()))
     assert metric.compute()["threshold"].item() == pytest.approx(expected)

@@ -25,7 +25,7 @@ NAMES = ["sea", "ship", "sand", "dock"]
 
 def test_each_label_is_in_one_place():
     item = verdict(7, [1, 0, 1, 0], [0.4, 0.9, 0.6, 0.1], NAMES, 0.5)
-    assert item == Verdict(7, ("sea", "sand"), ("ship", "sand"))
+    assert item == Verdict(image_id=7, truth=("sea", "sand"), predicted=("ship", "sand"))
     assert (item.missed, item.wrong) == (("sea",), ("ship",))
 
 
@@ -48,7 +48,7 @@ def test_table_of_labels_has_a_row_each_even_if_none_is_true():
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_sheet_shows_pictures_and_at_most_ten_labels(count):
-    many = Verdict("a", (), tuple(f"label {place}" for place in range(30)))
+    many = Verdict(image_id="a", truth=(), predicted=tuple(f"label {place}" for place in range(30)))
     figure = label_sheet([np.zeros((8, 8, 3), np.float32)] * count, [many] * count)
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert len(texts) == 10 * count

@@ -29,11 +29,14 @@ def test_every_text_is_escaped():
         image_id=NASTY,
         image=None,
         references=[NASTY],
-        labels=[Label(NASTY, True)],
-        entries=[Entry(run=NASTY, caption=NASTY), Entry(run="b", labels=[Label(NASTY, False, 0.5)])],
+        labels=[Label(name=NASTY, is_true=True)],
+        entries=[
+            Entry(run=NASTY, caption=NASTY),
+            Entry(run="b", labels=[Label(name=NASTY, is_true=False, probability=0.5)]),
+        ],
     )
     comparison = Comparison(a=0.1, b=0.2, difference=0.1, low=0.05, high=0.15, p=0.01)
-    text = page(cards=[card], images=1, pairs=[Pair(NASTY, "b", {"bleu4": comparison})])
+    text = page(cards=[card], images=1, pairs=[Pair(a=NASTY, b="b", scores={"bleu4": comparison})])
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 10
     assert not re.search(r"https?://|@import|url\(|<link|\{\{|\{%", text)
@@ -49,7 +52,7 @@ def test_the_best_value_and_a_run_below_a_baseline_are_marked():
 @pytest.mark.parametrize(("low", "high", "mark"), [(0.1, 0.3, "higher"), (-0.3, -0.1, "lower"), (-0.1, 0.1, "")])
 def test_an_interval_without_zero_is_coloured(low, high, mark):
     comparison = Comparison(a=0.0, b=0.0, difference=0.0, low=low, high=high, p=0.5)
-    text = page(pairs=[Pair("a", "b", {"bleu4": comparison})])
+    text = page(pairs=[Pair(a="a", b="b", scores={"bleu4": comparison})])
     assert re.findall(r'class="(higher|lower)"', text) == ([mark] if mark else [])
     assert f"[{low:+.3f}, {high:+.3f}]" in text
 

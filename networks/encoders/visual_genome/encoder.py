@@ -14,7 +14,7 @@ from networks.encoders.visual_genome.config import DetectorConfig
 from networks.encoders.visual_genome.network import GenomeNetwork, moved_boxes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detections:
     """The boxes of one picture, best first.
 
@@ -94,4 +94,6 @@ class GenomeEncoder(PictureEncoder):
             kept = nms(boxes.float(), scores.float(), overlap)[: self.boxes]
             if len(kept) >= min(self.boxes, self.config.heads.least_boxes):
                 break
-        return Detections(boxes[kept], rows[kept], objects[kept], scores[kept], proposals)
+        return Detections(
+            boxes=boxes[kept], features=rows[kept], objects=objects[kept], scores=scores[kept], proposals=proposals
+        )

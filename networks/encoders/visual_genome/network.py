@@ -25,7 +25,7 @@ class ConvNorm(nn.Conv2d):
     """A convolution without bias and its BatchNorm."""
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+        self, inputs: int, outputs: int, *, size: int, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> None:
         padding = dilation * (size // 2)
         super().__init__(inputs, outputs, size, stride, padding, dilation, groups, bias=False)
@@ -49,14 +49,14 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: int, stride: int, dilation: int, config: ResNetConfig
+        self, inputs: int, outputs: int, *, hidden: int, stride: int, dilation: int, config: ResNetConfig
     ) -> None:
         super().__init__()
-        self.shortcut = ConvNorm(inputs, outputs, 1, stride) if inputs != outputs else nn.Identity()
+        self.shortcut = ConvNorm(inputs, outputs, size=1, stride=stride) if inputs != outputs else nn.Identity()
         first, second = (stride, 1) if config.stride_in_first else (1, stride)
-        self.conv1 = ConvNorm(inputs, hidden, 1, first)
-        self.conv2 = ConvNorm(hidden, hidden, 3, second, dilation, config.groups)
-        self.conv3 = ConvNorm(hidden, outputs, 1)
+        self.conv1 = ConvNorm(inputs, hidden, size=1, stride=first)
+        self.conv2 = ConvNorm(hidden, hidden, size=3, stride=second, dilation=dilation, groups=config.groups)
+        self.conv3 = ConvNorm(hidden, outputs, size=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(B, inputs, h, w)` to `(B, outputs, h / stride, w / stride)`."""
@@ -69,7 +69,14 @@ def make_stage(number: int, config: ResNetConfig, stride: int, dilation: int = 1
     outputs, hidden = (size << (number - 2) for size in (config.res2_width, config.groups * config.group_width))
     inputs = config.stem_width if number == 2 else outputs // 2
     blocks = [
-        Bottleneck(outputs if place else inputs, outputs, hidden, 1 if place else stride, dilation, config)
+        Bottleneck(
+            outputs if place else inputs,
+            outputs,
+            hidden=hidden,
+            stride=1 if place else stride,
+            dilation=dilation,
+            config=config,
+        )
         for place in range(BLOCKS[config.depth][number - 2])
     ]
     return nn.Sequential(*blocks)
@@ -80,7 +87,7 @@ class Stem(nn.Module):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(3, config.stem_width, 7, stride=2)
+        self.conv1 = ConvNorm(3, config.stem_width, size=7, stride=2)
         self.caffe_pool = config.caffe_pool
 
     def forward(self, image: Tensor) -> Tensor:

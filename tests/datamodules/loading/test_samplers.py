@@ -32,15 +32,18 @@ def test_position_leaves_out_what_has_been_seen():
 
 @pytest.mark.parametrize(("size", "world"), [(10, 3), (2, 4), (9, 3), (1, 8)])
 def test_ranks_train_equally_long_and_see_everything(size, world):
-    parts = [list(EpochSampler(size, True, 1, rank, world)) for rank in range(world)]
+    parts = [list(EpochSampler(size, shuffle=True, seed=1, rank=rank, world_size=world)) for rank in range(world)]
     assert len({len(part) for part in parts}) == 1
     assert {i for part in parts for i, _ in part} == set(range(size))
-    assert all(len(EpochSampler(size, True, 1, rank, world)) == len(part) for rank, part in enumerate(parts))
+    assert all(
+        len(EpochSampler(size, shuffle=True, seed=1, rank=rank, world_size=world)) == len(part)
+        for rank, part in enumerate(parts)
+    )
 
 
 @pytest.mark.parametrize(("size", "world"), [(10, 3), (2, 4)])
 def test_evaluation_sees_each_image_exactly_once_over_all_ranks(size, world):
-    samplers = [EpochSampler(size, False, 0, rank, world) for rank in range(world)]
+    samplers = [EpochSampler(size, shuffle=False, seed=0, rank=rank, world_size=world) for rank in range(world)]
     assert sorted(i for sampler in samplers for i, _ in sampler) == list(range(size))
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
 

@@ -132,4 +132,4 @@ def test_no_usable_word_is_an_error():
     with pytest.raises(UserError, match="no word occurs 9 times"):
         WordTokenizer.build(CAPTIONS, 9, 36)
     with pytest.raises(UserError, match="max_tokens is 2"):
-        WordTokenizer(["a"], 2)
+        WordTokenizer(["a"], max_tokens=2)

@@ -17,7 +17,7 @@ def counted(tmp_path):
     for number in range(9):
         Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(folder / f"{number}.png")
     (folder / "2.png").write_bytes(b"broken")
-    examples = [Example(number, ImageFile(str(folder / f"{number}.png"))) for number in range(9)]
+    examples = [Example(image_id=number, image=ImageFile(str(folder / f"{number}.png"))) for number in range(9)]
     opened = []
 
     def read(example):

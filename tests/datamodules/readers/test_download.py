@@ -101,7 +101,8 @@ def archives(server):
         "annotations/annotations.zip": (("annotations/captions_val2017.json", 0),),
     }
     return [
-        Archive(path, len(data), hashlib.md5(data).hexdigest(), 4096, expected[path]) for path, data in contents.items()
+        Archive(path=path, size=len(data), md5=hashlib.md5(data).hexdigest(), unpacked=4096, contents=expected[path])
+        for path, data in contents.items()
     ]
 
 

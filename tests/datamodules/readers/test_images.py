@@ -161,8 +161,8 @@ def test_reduced_decoding_keeps_the_shorter_side_and_the_picture(tmp_path, photo
     large.save(tmp_path / "a.jpg", quality=95)
     reduced = open_image(tmp_path / "a.jpg", min_side=200)
     assert min(reduced.size) == 240
-    transform = ImageTransform(64, "none")
-    small = ImageTransform(64, "none")(open_image(tmp_path / "a.jpg", min_side=transform.min_side))
+    transform = ImageTransform(size=64, normalization="none")
+    small = ImageTransform(size=64, normalization="none")(open_image(tmp_path / "a.jpg", min_side=transform.min_side))
     assert torch.allclose(small, transform(open_image(tmp_path / "a.jpg")), atol=0.02)
 
 
@@ -192,14 +192,14 @@ def test_crop_is_the_usual_resize_and_centre_crop(size):
     usual = v2.Compose(
         [v2.Resize(target, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(target), v2.PILToTensor()]
     )
-    ours = ImageTransform(target, "none")(picture)
+    ours = ImageTransform(size=target, normalization="none")(picture)
     assert ours.shape == (3, target, target)
     if (max(size) - target) % 2 == 0:
         assert (ours * 255 - usual(picture)).abs().max() <= 1.5
 
 
 def test_squash_keeps_all_of_the_picture(photo):
-    ours = ImageTransform(32, "none", resize="squash")(photo)
+    ours = ImageTransform(size=32, normalization="none", resize="squash")(photo)
     usual = v2.PILToTensor()(photo.resize((32, 32), Image.Resampling.BICUBIC))
     assert torch.allclose(ours * 255, usual.float(), atol=1e-3)
 
@@ -213,7 +213,7 @@ def test_squash_keeps_all_of_the_picture(photo):
     ],
 )
 def test_normalisation_and_its_inverse(normalization, black, white):
-    transform = ImageTransform(4, normalization)
+    transform = ImageTransform(size=4, normalization=normalization)
     for colour, expected in (("black", black), ("white", white)):
         tensor = transform(Image.new("RGB", (9, 5), colour))
         assert torch.allclose(tensor[:, 0, 0], torch.tensor(expected, dtype=torch.float32), atol=1e-5)
@@ -222,7 +222,7 @@ def test_normalisation_and_its_inverse(normalization, black, white):
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 def test_augmentation_is_a_function_of_its_generator_alone(photo, resize):
-    transform = ImageTransform(16, flip=True, resize=resize)
+    transform = ImageTransform(size=16, flip=True, resize=resize)
     torch.manual_seed(1)
     first = [transform.augment(photo, torch.Generator().manual_seed(seed)) for seed in range(8)]
     state = torch.get_rng_state()
@@ -235,7 +235,7 @@ def test_augmentation_is_a_function_of_its_generator_alone(photo, resize):
 def test_augmentation_flips_only_when_asked(photo):
     # red grows to the right in the picture, so its slope tells whether it was mirrored
     def slopes(flip):
-        transform = ImageTransform(16, "none", flip=flip)
+        transform = ImageTransform(size=16, normalization="none", flip=flip)
         tensors = [transform.augment(photo, torch.Generator().manual_seed(seed)) for seed in range(40)]
         return [(tensor[0, :, -1] - tensor[0, :, 0]).mean().item() > 0 for tensor in tensors]
 
@@ -245,20 +245,20 @@ def test_augmentation_flips_only_when_asked(photo):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (64, 48)])
 def test_augmentation_never_leaves_the_picture(size):
-    transform = ImageTransform(8, min_scale=0.3)
+    transform = ImageTransform(size=8, min_scale=0.3)
     for seed in range(50):
         assert transform.augment(Image.new("RGB", size), torch.Generator().manual_seed(seed)).isfinite().all()
 
 
 def test_full_scale_without_tilt_range_keeps_most_of_the_picture(photo):
-    transform = ImageTransform(16, "none", min_scale=1.0)
+    transform = ImageTransform(size=16, normalization="none", min_scale=1.0)
     plain = transform(photo)
     augmented = transform.augment(photo, torch.Generator().manual_seed(0))
     assert (plain - augmented).abs().mean() < 0.15
 
 
 def test_spec_brings_the_same_transform_back(photo):
-    transform = ImageTransform(24, "imagenet", "squash", "bilinear")
+    transform = ImageTransform(size=24, normalization="imagenet", resize="squash", interpolation="bilinear")
     again = ImageTransform.from_spec(transform.spec())
     assert again == transform
     assert torch.equal(again(photo), transform(photo))
@@ -298,7 +298,7 @@ def test_reduced_scale_keeps_the_colours_of_other_modes(tmp_path, photo, mode):
 
 
 def test_real_pictures_at_reduced_scale_give_nearly_the_same_tensor(data_root):
-    transform = ImageTransform(64, "none")
+    transform = ImageTransform(size=64, normalization="none")
     for path in sorted((data_root / "coco_mini" / "val2017").glob("*.jpg"))[:8]:
         reduced = transform(open_image(path, min_side=transform.min_side))
         # the decoder rounds odd sizes up, which moves edges by a fraction of a pixel

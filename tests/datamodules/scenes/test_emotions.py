@@ -22,7 +22,7 @@ def test_probabilities():
 
 
 def test_a_scene_by_hand():
-    scene = Scene((SceneObject("circle", "blue", "small", 43, 43, 22),), 0)
+    scene = Scene((SceneObject(shape="circle", colour="blue", size="small", x=43, y=43, radius=22),), 0)
     # blue + circle, 2 objects fewer than 3, none large
     scores = np.array([1.5 - 0.8, 1.0, 2.0 + 1.5 + 0.8, -1.0, 0.0, 0.0, 0.0, 3.0 + 0.8])
     assert np.allclose(emotion_probabilities(scene), np.exp(scores) / np.exp(scores).sum())

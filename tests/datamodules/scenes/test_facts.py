@@ -8,10 +8,10 @@ from datamodules.scenes.generator import Scene, SceneObject
 # two small red circles in the left column; a large blue square at the right; a small green cross in between, low
 SCENE = Scene(
     (
-        SceneObject("circle", "red", "small", 43, 43, 20),
-        SceneObject("circle", "red", "small", 43, 128, 20),
-        SceneObject("square", "blue", "large", 213, 128, 36),
-        SceneObject("cross", "green", "small", 128, 213, 20),
+        SceneObject(shape="circle", colour="red", size="small", x=43, y=43, radius=20),
+        SceneObject(shape="circle", colour="red", size="small", x=43, y=128, radius=20),
+        SceneObject(shape="square", colour="blue", size="large", x=213, y=128, radius=36),
+        SceneObject(shape="cross", colour="green", size="small", x=128, y=213, radius=20),
     ),
     0,
 )

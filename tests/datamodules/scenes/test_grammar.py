@@ -76,5 +76,5 @@ def test_fresh_captions_are_true_and_not_the_references():
 
 
 def test_a_scene_with_one_object_has_captions_too():
-    scene = Scene((SceneObject("circle", "red", "small", 100, 100, 20),), 0)
+    scene = Scene((SceneObject(shape="circle", colour="red", size="small", x=100, y=100, radius=20),), 0)
     assert all(check_caption(caption, scene).f1 == 1.0 for caption in scene_captions(scene))

@@ -10,8 +10,8 @@ from datamodules.scenes.grammar import grounded_captions
 from datamodules.scenes.pointing import cells_on, named_places, normalised_entropy, pointing_credit
 
 CPU = torch.device("cpu")
-LEFT = SceneObject("circle", "red", "small", 48, 48, 22)
-RIGHT = SceneObject("square", "blue", "large", 208, 208, 34)
+LEFT = SceneObject(shape="circle", colour="red", size="small", x=48, y=48, radius=22)
+RIGHT = SceneObject(shape="square", colour="blue", size="large", x=208, y=208, radius=34)
 
 
 def test_cells_are_those_with_their_centre_in_the_box():
@@ -23,9 +23,9 @@ def test_cells_are_those_with_their_centre_in_the_box():
 
 
 def test_a_box_between_centres_marks_its_own_cell():
-    tiny = SceneObject("circle", "red", "small", 100, 30, 2)
+    tiny = SceneObject(shape="circle", colour="red", size="small", x=100, y=30, radius=2)
     assert cells_on([tiny], (2, 2), 0.0).nonzero().flatten().tolist() == [0]
-    edge = SceneObject("circle", "red", "small", CANVAS, CANVAS, 2)
+    edge = SceneObject(shape="circle", colour="red", size="small", x=CANVAS, y=CANVAS, radius=2)
     assert cells_on([edge], (2, 2), 0.0).nonzero().flatten().tolist() == [3]
 
 

@@ -12,7 +12,7 @@ from datamodules.scenes.render import render, render_array
 
 
 def _alone(shape, colour, size="large", radius=34):
-    return Scene((SceneObject(shape, colour, size, 128, 128, radius),), 5)
+    return Scene((SceneObject(shape=shape, colour=colour, size=size, x=128, y=128, radius=radius),), 5)
 
 
 def test_a_picture_depends_on_the_scene_alone():

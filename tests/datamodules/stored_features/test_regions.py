@@ -47,7 +47,10 @@ def write_npz(folder, key="x"):
 
 
 def examples(count=10):
-    return [Example(f"{index}.jpg", None, ("text",), (1.0,), origin=f"record {index}") for index in range(count)]
+    return [
+        Example(image_id=f"{index}.jpg", image=None, captions=("text",), labels=(1.0,), origin=f"record {index}")
+        for index in range(count)
+    ]
 
 
 @pytest.fixture(params=["tsv", "lxmert", "npz", "feat", "npy"])
@@ -111,7 +114,7 @@ def test_a_detectors_boxes_go_through_the_store_with_their_mask(tmp_path):
         root=str(tmp_path), encoder=encoder, image_size=64, num_workers=0, batch_size=3, val_fraction=0, test_fraction=0
     )
     dataset = [data.features("train").regions(index) for index in range(3)]
-    batch = Collate(None)([{"features": row, "references": [], "image_id": ""} for row in dataset])
+    batch = Collate(pad_id=None)([{"features": row, "references": [], "image_id": ""} for row in dataset])
     tower = data.feature_source.frozen().encoder.build()
     pictures = torch.stack([data.transform(data.open_image(example)) for example in data.examples("train")])
     expected, mask = tower.regions(pictures)
@@ -156,12 +159,12 @@ def test_coco_numbers_file_names_and_ids_with_endings_are_found(tmp_path):
     write_tsv(tmp_path / "r.tsv", names=["391895", "000000000042", "news__a", *(f"x{n}" for n in range(7))])
     files = open_regions("r.tsv", tmp_path, tmp_path)
     pictures = [
-        Example(391895, ImageFile("train2017/000000391895.jpg")),
-        Example(42, ImageFile("train2017/000000000042.jpg")),
-        Example("news__a.jpg"),
+        Example(image_id=391895, image=ImageFile("train2017/000000391895.jpg")),
+        Example(image_id=42, image=ImageFile("train2017/000000000042.jpg")),
+        Example(image_id="news__a.jpg"),
     ]
     assert [files._name(example) for example in pictures] == ["391895", "000000000042", "news__a"]
-    assert names_of(Example("0")) == ["0"]
+    assert names_of(Example(image_id="0")) == ["0"]
 
 
 def test_lines_are_found_again_without_reading_the_file_and_a_changed_file_is_read_anew(tmp_path, monkeypatch):
@@ -246,7 +249,7 @@ def test_averaged_token_ids_are_the_published_defect():
         {"caption_ids": captions, "references": ["a", "b", "c"], "image_id": "1"},
         {"caption_ids": [[101, 7, 102]], "references": ["d"], "image_id": "2"},
     ]
-    batch = Collate(0, average_token_ids=True)(items)
+    batch = Collate(pad_id=0, average_token_ids=True)(items)
     assert batch["caption_ids"].tolist() == [[101, 20, 48], [101, 7, 102]]
     assert batch["image_index"].tolist() == [0, 1]
     assert batch["caption_lengths"].tolist() == [3, 3]

@@ -27,7 +27,7 @@ def test_batches_carry_features_instead_of_pictures(tmp_path):
     assert (plain.feature_dim, plain.feature_grid, plain.features("val")) == (None, None, None)
     assert (stored.feature_dim, stored.feature_grid) == (128, (2, 2))
     with torch.no_grad():
-        expected = EncoderSpec("small-conv").build().grid(next(iter(plain.val_dataloader()))["image"])
+        expected = EncoderSpec(name="small-conv").build().grid(next(iter(plain.val_dataloader()))["image"])
     batch = next(iter(stored.val_dataloader()))
     assert "image" not in batch
     assert batch["features"].dtype == torch.float32

@@ -36,7 +36,10 @@ def make_pictures(folder: Path, count: int) -> list[Example]:
     noise = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     for index, pixels in enumerate(noise):
         Image.fromarray(pixels).save(folder / f"{index}.png")
-    return [Example(index, ImageFile(str(folder / f"{index}.png")), (f"picture {index}",)) for index in range(count)]
+    return [
+        Example(image_id=index, image=ImageFile(str(folder / f"{index}.png")), captions=(f"picture {index}",))
+        for index in range(count)
+    ]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,13 @@ def read(example: Example) -> Image.Image:
 
 
 def frozen(cache: Path, workers: int = 0) -> FrozenFeatures:
-    return FrozenFeatures(EncoderSpec.of("small-conv", None), ImageTransform(SIZE), "grid", cache, workers)
+    return FrozenFeatures(
+        encoder=EncoderSpec.of("small-conv", None),
+        transform=ImageTransform(size=SIZE),
+        output="grid",
+        cache_dir=cache,
+        num_workers=workers,
+    )
 
 
 def anonymous_memory() -> int:
@@ -125,8 +134,10 @@ def test_a_second_opening_computes_nothing(tmp_path, monkeypatch):
 def test_whatever_the_features_depend_on_changes_the_key(tmp_path):
     weights = tmp_path / "weights.pth"
     torch.save(build_encoder("small-conv", None).state_dict(), weights)
-    transform = ImageTransform(SIZE)
-    base = StoreSpec(EncoderSpec.of("small-conv", str(weights)), transform.spec(), "grid", ("a", "b"))
+    transform = ImageTransform(size=SIZE)
+    base = StoreSpec(
+        encoder=EncoderSpec.of("small-conv", str(weights)), transform=transform.spec(), output="grid", images=("a", "b")
+    )
     others = [
         replace(base, encoder=EncoderSpec.of("timm/resnet18", str(weights))),
         replace(base, encoder=EncoderSpec.of("small-conv", None)),
@@ -169,8 +180,16 @@ def test_stores_of_the_version_before_are_found(tmp_path):
     assert ImageFile(str(path)).stamp() == f"{path.absolute()}\t{status.st_size}\t{status.st_mtime_ns}"
     scene = '{"objects":[["circle","red","small",9,9,5]],"background":1}'
     assert SceneImage(scene, 64).stamp() == scene
-    transform = {**ImageTransform(32, "imagenet").spec(), "min_side": ImageTransform(32, "imagenet").min_side}
-    spec = StoreSpec(EncoderSpec("timm/resnet18", "x", "0" * 64), transform, "grid", ("/data/1.png\t10\t20", scene))
+    transform = {
+        **ImageTransform(size=32, normalization="imagenet").spec(),
+        "min_side": ImageTransform(size=32, normalization="imagenet").min_side,
+    }
+    spec = StoreSpec(
+        encoder=EncoderSpec(name="timm/resnet18", weights="x", digest="0" * 64),
+        transform=transform,
+        output="grid",
+        images=("/data/1.png\t10\t20", scene),
+    )
     assert replace(spec, encoder=replace(spec.encoder, name="small-conv")).key() == "bb5fb8fa8ca2c5cade9c921a49b7b2d8"
 
 
@@ -235,7 +254,7 @@ def test_a_broken_picture_is_named_in_one_line(tmp_path, workers):
 
 def test_a_missing_picture_is_named_before_anything_is_computed(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png: no such image file \(for record 7\)"):
-        frozen(tmp_path / "cache").store([Example(0, ImageFile("gone.png"), origin="record 7")])
+        frozen(tmp_path / "cache").store([Example(image_id=0, image=ImageFile("gone.png"), origin="record 7")])
 
 
 def test_a_picture_that_changes_meanwhile_is_an_error_and_leaves_nothing(tmp_path):
@@ -300,7 +319,12 @@ def test_coco_size_is_written_in_flat_memory(tmp_path, monkeypatch):
 
     grown: list[int] = []
     monkeypatch.setattr(feature_files, "FLUSH_ROWS", 8192)  # the disk need not be waited for so often here
-    spec = StoreSpec(EncoderSpec("small-conv"), {}, "grid", [f"/pictures/{index:012d}.jpg" for index in range(COCO)])
+    spec = StoreSpec(
+        encoder=EncoderSpec(name="small-conv"),
+        transform={},
+        output="grid",
+        images=[f"/pictures/{index:012d}.jpg" for index in range(COCO)],
+    )
     assert len(spec.key()) == 32
     store = write_store(tmp_path / "store", (COCO, 1, 2), spec.facts(), batches)
     assert store[COCO - 1].tolist() == [[(COCO - 1) // 64 * 64 % 1000] * 2]

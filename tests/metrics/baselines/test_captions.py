@@ -65,7 +65,7 @@ def test_the_rows_of_ucm_that_look_at_pictures(data_root):
     measure give slightly other values."""
     weights = next((data_root / "weights").glob("squeezenet*.pth"))
     data = UCMCaptions(
-        str(data_root / "ucm"), text="raw", encoder="torchvision/squeezenet1_0", encoder_weights=str(weights)
+        root=str(data_root / "ucm"), text="raw", encoder="torchvision/squeezenet1_0", encoder_weights=str(weights)
     )
     bounds = data.baselines("test")
     assert bounds[rows.PREDICTED_CLASS]["bleu4"] == pytest.approx(0.733, abs=0.02)

@@ -98,7 +98,9 @@ def test_steps_give_the_teacher_forced_logits(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("settings", [DecodingSettings(max_tokens=8), DecodingSettings(4, 2, 8)])
+@pytest.mark.parametrize(
+    "settings", [DecodingSettings(max_tokens=8), DecodingSettings(beams=4, num_captions=2, max_tokens=8)]
+)
 def test_decoding_reports_the_teacher_forced_log_prob(variant, settings):
     model, data = tiny(variant).eval(), batch()
     with torch.no_grad():

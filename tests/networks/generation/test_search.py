@@ -38,7 +38,7 @@ class TableCaptioner(Captioner):
         steps = torch.arange(caption_ids.shape[1] - 1)
         logits = self.table[memory["image"][image_index].unsqueeze(1), steps, caption_ids[:, :-1]]
         mask = target_mask(caption_lengths, caption_ids.shape[1])
-        return CaptionOutput(logits[mask], caption_ids[:, 1:][mask])
+        return CaptionOutput(logits=logits[mask], targets=caption_ids[:, 1:][mask])
 
 
 def table(images: int = 3, steps: int = 6, vocab: int = 6, scale: float = 1.0, seed: int = 0) -> TableCaptioner:
@@ -124,7 +124,14 @@ def test_tokens_and_scores_are_those_of_hugging_face(hugging_face, beams, length
         no_repeat_ngram_size=ngram, return_dict_in_generate=True, output_scores=True, **extra,
     )  # fmt: skip
     captioner = GPT2Captioner(hugging_face)
-    settings = DecodingSettings(beams, count, 10, length_penalty, ngram, early_stopping)
+    settings = DecodingSettings(
+        beams=beams,
+        num_captions=count,
+        max_tokens=10,
+        length_penalty=length_penalty,
+        no_repeat_ngram_size=ngram,
+        early_stopping=early_stopping,
+    )
     ours = decode(captioner, {"image": torch.arange(4)}, settings)
     check_same_tokens(ours, theirs.sequences)
     assert captioner.rows_seen[0] == 4
@@ -155,7 +162,7 @@ def test_greedy_is_beam_search_of_width_one(seed, ngram):
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_batch_of_images_is_each_image_alone(beams):
     captioner = table(images=5, scale=2.0)
-    settings = DecodingSettings(beams, beams, max_tokens=6)
+    settings = DecodingSettings(beams=beams, num_captions=beams, max_tokens=6)
     together = decode(captioner, captioner.encode({}), settings)
     for image in range(5):
         alone = decode(captioner, {"image": torch.tensor([image])}, settings)
@@ -169,8 +176,8 @@ def test_a_batch_of_images_is_each_image_alone(beams):
     "settings",
     [
         DecodingSettings(max_tokens=6),
-        DecodingSettings(4, 3, 6),
-        DecodingSettings(4, 3, 6, no_repeat_ngram_size=2),
+        DecodingSettings(beams=4, num_captions=3, max_tokens=6),
+        DecodingSettings(beams=4, num_captions=3, max_tokens=6, no_repeat_ngram_size=2),
         DecodingSettings(num_captions=4, max_tokens=6, sample=True, top_p=0.8, temperature=1.5),
     ],
 )
@@ -213,7 +220,9 @@ def test_a_wide_beam_is_exhaustive_search_and_no_width_beats_it(seed):
         everything = exhaustive(captioner, image, 4)
         memory = {"image": torch.tensor([image])}
         for beams in (1, 2, 3, 5, 8, 64):
-            settings = DecodingSettings(beams, min(beams, 4), 4, length_penalty=0.0, early_stopping=False)
+            settings = DecodingSettings(
+                beams=beams, num_captions=min(beams, 4), max_tokens=4, length_penalty=0.0, early_stopping=False
+            )
             found = beam_search(captioner, memory, settings)
             assert found.log_prob[0, 0] <= everything[0][0] + 1e-5
         for k, (log_prob, caption) in enumerate(everything[:4]):
@@ -223,7 +232,9 @@ def test_a_wide_beam_is_exhaustive_search_and_no_width_beats_it(seed):
 
 def test_more_beams_than_captions_leave_the_rest_empty():
     captioner = table(images=1, steps=2, vocab=4)  # one word: [EOS], [word EOS] or [word word]
-    found = decode(captioner, captioner.encode({}), DecodingSettings(8, 8, 2, early_stopping=False))
+    found = decode(
+        captioner, captioner.encode({}), DecodingSettings(beams=8, num_captions=8, max_tokens=2, early_stopping=False)
+    )
     assert found.lengths[0].tolist()[3:] == [0] * 5
     assert torch.isneginf(found.log_prob[0, 3:]).all()
     assert found.log_prob[0, :3].exp().sum() < 1
@@ -316,7 +327,7 @@ def test_wrong_settings_are_named(values, message):
     "settings",
     [
         DecodingSettings(max_tokens=6),
-        DecodingSettings(4, 4, 6),
+        DecodingSettings(beams=4, num_captions=4, max_tokens=6),
         DecodingSettings(num_captions=4, max_tokens=6, sample=True),
     ],
 )
