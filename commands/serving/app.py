@@ -123,8 +123,14 @@ class Service:
         if choices.attention and not captioner.module.captioner.attends:
             raise UserError(f"'{name}' has no attention to show: its method is {captioner.module.method}")
         alone = None if choices.seed is None else next(self._numbers)
-        key = Decoding(name, choices.settings(captioner), choices.attention, choices.seed, alone)
-        answer = self.batcher.submit(key, Input(self._decode(image, captioner.transform.min_side)))
+        key = Decoding(
+            model=name,
+            settings=choices.settings(captioner),
+            attention=choices.attention,
+            seed=choices.seed,
+            alone=alone,
+        )
+        answer = self.batcher.submit(key, Input(image=self._decode(image, captioner.transform.min_side)))
         assert isinstance(answer, CaptionAnswer)
         return answer
 
@@ -141,7 +147,7 @@ class Service:
             raise UserError(f"'{name}' reads captions: send one as the field 'text'")
         wanted = image if classifier.reads_images else None
         opened = None if wanted is None else self._decode(wanted, classifier.transform.min_side)
-        answer = self.batcher.submit(Labelling(name), Input(opened, text))
+        answer = self.batcher.submit(Labelling(name), Input(image=opened, text=text))
         assert isinstance(answer, LabelAnswer)
         return answer
 

@@ -18,7 +18,7 @@ class BusyError(UserError):
     """More requests wait than may."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Job(Generic[Item, Answer]):
     """A request: what to compute, its key, and where the answer goes."""
 
@@ -79,7 +79,7 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             BusyError: `max_waiting` requests wait already, or the program ends.
         """
-        job: _Job[Item, Answer] = _Job(key, item)
+        job: _Job[Item, Answer] = _Job(key=key, item=item)
         with self._changed:
             if self._closed:
                 raise BusyError("the server is stopping")

@@ -25,7 +25,7 @@ from reporting.attention import seen_image
 from reporting.page import thumbnail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """How captions of a request are decoded; requests with equal ones are decoded together.
 
@@ -51,7 +51,7 @@ class Labelling:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """What a request gives: an image, a text, or both."""
 
