@@ -22,7 +22,7 @@ def server_parser(prog: str, description: str | None, port: int) -> Parser:
         description: of the command.
         port: default of the port.
     """
-    parser = Parser(prog, description)
+    parser = Parser(prog, description=description)
     add = parser.add_argument
     add("--ckpt", required=True, nargs="+", metavar="RUN", help="run folders or checkpoints, one or several")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
