@@ -11,6 +11,7 @@ COMMANDS = {
     "resume": "continue an interrupted run exactly: resume RUN",
     "caption": "caption images: caption --ckpt RUN image.jpg folder/",
     "label": "label images: label --ckpt RUN image.jpg [--text CAPTION]",
+    "sweep": "search over settings: sweep experiments/sweeps/NAME.yaml",
     "demo": "a page to try models on images: demo --ckpt RUN RUN ...",
     "serve": "models behind an HTTP API: serve --ckpt RUN",
     "score": "score captions: score predictions.json references.json",

@@ -204,8 +204,13 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path, what: str = "recipe", option: str = "--run_dir") -> Iterator[int]:
     """Holds a folder's lock, which the processes of its stages share: it is held as long as any of them lives.
+
+    Args:
+        folder: of the recipe or sweep; made if necessary.
+        what: works in it, for the message.
+        option: that chooses another folder.
 
     Yields:
         A descriptor to pass to the stages.
@@ -226,7 +231,7 @@ def locked(folder: Path) -> Iterator[int]:
                 except OSError:
                     if time.monotonic() > until:
                         raise UserError(
-                            f"this recipe is already running in '{folder}': wait, or choose another --run_dir"
+                            f"this {what} is already running in '{folder}': wait, or choose another {option}"
                         ) from None
                     time.sleep(0.2)
         yield file.fileno()

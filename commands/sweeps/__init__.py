@@ -1,0 +1,1 @@
+"""Searches over settings: files of W&B sweeps, searched here by Optuna."""
