@@ -76,11 +76,13 @@ def _show_commands(sweep: "Sweep", seed: int, trials: int) -> None:
     """Prints the commands of some trials, as the search would choose them if all were equally good."""
     import optuna
 
-    from commands.sweeps.study import make_sampler, suggest
+    from commands.sweeps.study import grid, make_sampler, suggest
     from core.errors import command
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=make_sampler(sweep, seed))
+    for settings in grid(sweep) if sweep.method == "grid" else ():
+        study.enqueue_trial(settings)
     for _ in range(min(trials, 5)):
         trial = study.ask()
         say(command(*sweep.words(suggest(sweep, trial))))

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from commands.recipes.process import StageProcess, cores, end_all
-from commands.sweeps.document import Sweep
+from commands.sweeps.document import Sweep, Value
 from commands.sweeps.study import finish, report, suggest, unfinished, value_of
 from core.errors import UserError, command
 from core.metric_rows import read_metric_rows
@@ -76,15 +76,12 @@ class Runner:
     def _next(self, trials: int) -> Trial | None:
         if self._cut_off:
             return self._cut_off.pop(0)
-        known = self.study.get_trials(deepcopy=False)
-        if len(known) >= trials or (self.sweep.method == "grid" and self._grid_is_done(len(known))):
+        waiting = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        if len(self.study.get_trials(deepcopy=False)) - waiting >= trials or (
+            self.sweep.method == "grid" and not waiting
+        ):
             return None
         return self.study.ask()
-
-    def _grid_is_done(self, known: int) -> bool:
-        sampler = self.study.sampler
-        assert isinstance(sampler, optuna.samplers.GridSampler)
-        return sampler.is_exhausted(self.study) or known >= len(sampler._all_grids)
 
     def _start(self, trial: Trial) -> _Running:
         run = self.out / "trials" / f"{trial.number:04d}"
@@ -92,7 +89,7 @@ class Runner:
         settings = suggest(self.sweep, trial)
         begun = (run / "config.yaml").is_file()
         words = ["resume", str(run)] if begun else [*self.sweep.words(settings), f"--run_dir={run}"]
-        shown = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in settings.items())
+        shown = ", ".join(f"{name.rpartition('.')[2]} {_shown(value)}" for name, value in settings.items())
         say(f"trial {trial.number}{' (resumed)' if begun else ''}: {shown}")
         log = run.with_suffix(".log")
         threads = max(1, cores() // self.jobs) if self.jobs > 1 else None
@@ -158,3 +155,7 @@ class Runner:
 def again(path: Path, out: Path, trials: int) -> str:
     """The command that goes on with a sweep."""
     return command("sweep", path, "--out", out, "--trials", trials)
+
+
+def _shown(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """The study of a sweep: Optuna chooses settings, stops bad trials and remembers everything in one file."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def open_study(sweep: Sweep, out: Path, seed: int) -> optuna.Study:
     made_from = study.user_attrs.get(_MADE_FROM)
     if made_from is not None and made_from != sweep.fingerprint():
         raise UserError(f"{path} is the study of another sweep than the file describes now: give another --out")
-    study.set_user_attr(_MADE_FROM, sweep.fingerprint())
+    if made_from is None:
+        for settings in grid(sweep) if sweep.method == "grid" else ():
+            study.enqueue_trial(settings)
+        study.set_user_attr(_MADE_FROM, sweep.fingerprint())
     study.sampler, study.pruner = make_sampler(sweep, seed + done), _pruner(sweep)
     return study
 
@@ -135,20 +139,25 @@ def _value(one: Parameter, trial: Trial) -> Value:
 
 
 def make_sampler(sweep: Sweep, seed: int) -> optuna.samplers.BaseSampler:
-    """Chooses the settings of trials: a tree-structured Parzen estimator (Bergstra et al. 2011), chance, or a grid."""
-    if sweep.method == "grid":
-        return optuna.samplers.GridSampler({one.name: _grid(one) for one in sweep.parameters}, seed=seed)
+    """Chooses the settings of trials: a tree-structured Parzen estimator (Bergstra et al. 2011), or chance."""
     if sweep.method == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     # trials that run at the same time would choose the same settings
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True)
 
 
-def _grid(one: Parameter) -> Sequence[Value]:
+def grid(sweep: Sweep) -> list[dict[str, Value]]:
+    """All combinations of the values of a grid."""
+    names = [one.name for one in sweep.parameters]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*map(_values, sweep.parameters))]
+
+
+def _values(one: Parameter) -> Sequence[Value]:
     if one.choices is not None:
         return one.choices
     step = one.step or 1
-    return [one.low + place * step for place in range(int((one.high - one.low) / step + 1e-9) + 1)]
+    values = [one.low + place * step for place in range(int((one.high - one.low) / step + 1e-9) + 1)]
+    return [int(value) for value in values] if one.whole else values
 
 
 def _pruner(sweep: Sweep) -> optuna.pruners.BasePruner:

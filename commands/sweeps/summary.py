@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -128,7 +129,9 @@ def page_of(sweep: Sweep, study: optuna.Study, out: Path) -> Report:
 
 
 def _sections(sweep: Sweep, study: optuna.Study, out: Path, order: Sequence[FrozenTrial]) -> list[Section]:
-    sections = [Section(title="Trials", tables=[table_of(sweep, study)])]
+    table = table_of(sweep, study)
+    shown = [[_cell(cell) if isinstance(cell, float) else cell for cell in row] for row in table.rows]
+    sections = [Section(title="Trials", tables=[replace(table, rows=shown)])]
     values = {one.number: value for one in order if (value := value_of(study, one)) is not None}
     if not values:
         return sections
@@ -139,7 +142,7 @@ def _sections(sweep: Sweep, study: optuna.Study, out: Path, order: Sequence[Froz
     }
     if weights := importances(study):
         shown = {short[name]: weight for name, weight in weights.items()}
-        figures["Share of the variance that each setting explains (fANOVA)"] = importance_figure(shown)
+        figures["Importance of each setting"] = importance_figure(shown)
     settings = {
         short[one.name]: {trial.number: trial.params[one.name] for trial in order if one.name in trial.params}
         for one in sweep.parameters
