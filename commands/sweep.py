@@ -22,7 +22,7 @@ TRIALS = 20
 
 def build_parser() -> Parser:
     """Options of the command; dashes and underscores mean the same."""
-    parser = Parser("cli.py sweep", __doc__.split("\n\n")[1] if __doc__ else None)
+    parser = Parser("cli.py sweep", description=__doc__.split("\n\n")[1] if __doc__ else None)
     add = parser.add_argument
     add("file", type=Path, help="experiments/sweeps/NAME.yaml")
     add("--out", type=Path, metavar="FOLDER", help="folder of the sweep; default: runs/sweeps/NAME")
@@ -62,7 +62,7 @@ def main(args: Sequence[str]) -> int:
     with termination_as_interrupt(), locked(out, "sweep", "--out") as lock:
         study = open_study(sweep, out, options.seed)
         try:
-            Runner(sweep, study, out, lock=lock, jobs=options.jobs).run(trials)
+            Runner(sweep=sweep, study=study, out=out, lock=lock, jobs=options.jobs).run(trials)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; resume with: {again(options.file, out, trials)}") from None
         finally:

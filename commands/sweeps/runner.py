@@ -21,7 +21,7 @@ _FAILURES = 3
 """First trials that may fail before the search gives up: the command is wrong, not the settings."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Running:
     """A trial that runs."""
 
@@ -44,7 +44,7 @@ class Runner:
         jobs: trials at a time.
     """
 
-    def __init__(self, sweep: Sweep, study: optuna.Study, out: Path, *, lock: int, jobs: int = 1) -> None:
+    def __init__(self, *, sweep: Sweep, study: optuna.Study, out: Path, lock: int, jobs: int = 1) -> None:
         self.sweep, self.study, self.out, self.lock, self.jobs = sweep, study, out, lock, jobs
         self._cut_off = unfinished(study)
         self._running: list[_Running] = []
@@ -93,7 +93,8 @@ class Runner:
         say(f"trial {trial.number}{' (resumed)' if begun else ''}: {shown}")
         log = run.with_suffix(".log")
         threads = max(1, cores() // self.jobs) if self.jobs > 1 else None
-        return _Running(trial, run, StageProcess(words, log, lock=self.lock, shown=False, threads=threads))
+        process = StageProcess(words, log, lock=self.lock, shown=False, threads=threads)
+        return _Running(trial=trial, run=run, process=process)
 
     def _look_at(self, one: _Running) -> None:
         """Reads what a trial has logged, stops it if it is bad, and closes it when it has ended."""

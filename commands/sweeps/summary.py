@@ -141,8 +141,8 @@ def _sections(sweep: Sweep, study: optuna.Study, out: Path, order: Sequence[Froz
         "Value of each trial and best so far": history_figure(values, stopped, sweep.metric, sweep.maximize)
     }
     if weights := importances(study):
-        shown = {short[name]: weight for name, weight in weights.items()}
-        figures["Importance of each setting"] = importance_figure(shown)
+        shares = {short[name]: weight for name, weight in weights.items()}
+        figures["Importance of each setting"] = importance_figure(shares)
     settings = {
         short[one.name]: {trial.number: trial.params[one.name] for trial in order if one.name in trial.params}
         for one in sweep.parameters
