@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from core.batch import Batch
 from core.text import visible
+from lightning_modules.captioning import CaptioningModule
 from lightning_modules.parts.attention import AttendingModule, AttentionOptions
 from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
@@ -25,7 +26,9 @@ from networks.layers.recurrent import CellName
 from networks.layers.sequences import CaptionOutput, Memory
 
 
-class AttentionRNN(UnfreezingEncoder, SamplingOptions, AttentionOptions, AttendingModule, BagOfWordsOptions):
+class AttentionRNN(
+    UnfreezingEncoder, SamplingOptions, AttentionOptions, AttendingModule, BagOfWordsOptions, CaptioningModule
+):
     """A recurrent captioner with attention over the regions of an image.
 
     Scheduled sampling draws words from the decoder's own prediction, one by one. The bag-of-words loss asks the

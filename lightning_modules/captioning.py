@@ -17,7 +17,7 @@ from core.spread import spread
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.records import Split
 from datamodules.scenes.fact_f1 import FactF1
-from lightning_modules.base import Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
@@ -36,7 +36,7 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(TokenOptions):
+class CaptioningModule(TokenOptions, BaseModule):
     """Base of the captioners. A subclass makes `captioner`, then calls `add_retrieval`.
 
     Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the

@@ -2,11 +2,12 @@
 
 from typing import Any, ClassVar
 
-from lightning_modules.emotion import EmotionModule
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.parts.emotion import EmotionOptions
 from networks.emotion.transfer import freeze
 
 
-class EmotionLabeller(EmotionModule):
+class EmotionLabeller(EmotionOptions, ClassificationModule):
     """A network for emotions, trained as a whole or at its last layer alone.
 
     Args:

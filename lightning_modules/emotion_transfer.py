@@ -13,13 +13,13 @@ from core.errors import UserError
 from core.text import say
 from datamodules.loading.tokenization import WordTokenizer, tokenizer_from_spec
 from lightning_modules.classification import ClassificationModule
-from lightning_modules.emotion import EmotionModule
 from lightning_modules.loading import load_module
+from lightning_modules.parts.emotion import EmotionOptions
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.transfer import check_depth, freeze, transfer
 
 
-class EmotionTransfer(EmotionModule):
+class EmotionTransfer(EmotionOptions, ClassificationModule):
     """A network for emotions whose first n blocks come from another run.
 
     ======  =====================  =====================

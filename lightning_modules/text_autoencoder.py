@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from datamodules.readers.records import Split
-from lightning_modules.base import Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
@@ -31,7 +31,7 @@ class Rewritten(TypedDict):
     captions: list[str]
 
 
-class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions):
+class TextAutoencoding(SamplingOptions, SentenceCodeOptions, TokenOptions, BaseModule):
     """Learns to write captions again from a code of fixed size.
 
     Logged, all of captions written greedily from codes, each against itself as the only reference:

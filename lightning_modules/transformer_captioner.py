@@ -7,6 +7,7 @@ trained from random weights.
 from typing import Any, ClassVar
 
 from core.errors import UserError
+from lightning_modules.captioning import CaptioningModule
 from lightning_modules.parts.attention import AttendingModule
 from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
@@ -17,7 +18,7 @@ from networks.layers.attention import RegionProjection
 from networks.layers.pooling import Pooling, RegionPooling
 
 
-class TransformerCaptioner(UnfreezingEncoder, AttendingModule, BagOfWordsOptions):
+class TransformerCaptioner(UnfreezingEncoder, AttendingModule, BagOfWordsOptions, CaptioningModule):
     """A Transformer decoder with cross-attention to the regions of an image.
 
     Attention, in figures and metrics, is the cross-attention of the last layer, mean over the heads.

@@ -314,6 +314,34 @@ def class_measures(sources: Sequence[Source]) -> list[Measure]:
     ]
 
 
+def base_measures(sources: Sequence[Source]) -> list[Measure]:
+    """The most classes of ours that stand one above the other over a class that has no heirs.
+
+    Data modules may have one more: what is common to all data sets is itself put together of three concerns.
+    """
+    measures = []
+    for package, name, limit in (("lightning_modules", "modules", 2), ("datamodules", "data modules", 3)):
+        nodes = [
+            node
+            for source in sources
+            if source.path.parts[0] == package
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.ClassDef)
+        ]
+        bases = {node.name: [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases] for node in nodes}
+        heirs = set(bases) - {base for own in bases.values() for base in own}
+        levels = {heir: _levels(heir, bases) for heir in sorted(heirs)}
+        highest = max(levels.values(), default=0)
+        found = tuple(f"{heir}: {count} levels" for heir, count in levels.items() if count == highest)
+        measures.append(Measure(f"levels of bases, {name}", highest, limit, found=found))
+    return measures
+
+
+def _levels(name: str, bases: Mapping[str, Sequence[str]]) -> int:
+    """Classes of ours on the longest way up from a class, itself left aside."""
+    return max((1 + _levels(base, bases) for base in bases[name] if base in bases), default=0)
+
+
 def copy_measures(root: Path, sources: Sequence[Source]) -> list[Measure]:
     """Repeated lines of modules, data modules and experiments."""
     measures = []
@@ -366,6 +394,7 @@ def measure(root: Path = ROOT) -> list[Measure]:
     return [
         *import_measures(sources),
         *class_measures(sources),
+        *base_measures(sources),
         *copy_measures(root, sources),
         *file_measures(root, sources),
     ]

@@ -127,6 +127,16 @@ def test_constructor_arguments_by_place_are_found(checkout):
     )
 
 
+def test_towers_of_bases_are_found(checkout):
+    files = {
+        "lightning_modules/base.py": "class Base(LightningModule): ...\nclass Options(Mixin): ...\n",
+        "lightning_modules/kind.py": "class Kind(Options, base.Base): ...\nclass Fine(Options, Kind): ...\n",
+    }
+    assert checkout(files) == {}
+    broken = checkout({"lightning_modules/method.py": "class Middle(Kind[int]): ...\nclass Method(Middle): ...\n"})
+    assert broken["levels of bases, modules"].found == ("Method: 3 levels",)
+
+
 def test_copied_lines_are_found_across_blank_lines_and_comments(checkout):
     other = COPIED.replace("\n", "\n\n    # why\n    (\n    )\n", 2)
     broken = checkout(

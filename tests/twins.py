@@ -124,7 +124,7 @@ def defaults(method: type[BaseModule]) -> dict[str, Any]:
     """Defaults of all options of a method."""
     found: dict[str, Any] = {}
     for base in reversed(method.__mro__):
-        if issubclass(base, BaseModule) and "__init__" in base.__dict__:
+        if base.__module__.startswith("lightning_modules.") and "__init__" in base.__dict__:
             parameters = inspect.signature(base.__dict__["__init__"]).parameters.values()
             found |= {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
     return found

@@ -3,7 +3,7 @@
 Letters: B images, N captions, T tokens of the longest one, R regions.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
@@ -12,14 +12,20 @@ from core.batch import Batch
 from core.errors import UserError
 from datamodules.readers.records import Split
 from datamodules.scenes.pointing import Places, named_places, normalised_entropy, pointing_credit
-from lightning_modules.base import BaseModule, Stage
+from lightning_modules.base import Stage
 from lightning_modules.captioning import CaptioningModule, Generated
+from lightning_modules.parts.mixin import Mixin
 from networks.layers.attention import Attention, AttentionName, build_attention
 from networks.layers.sequences import CaptionOutput, Memory, target_mask
 from networks.losses.attention import doubly_stochastic_penalty, supervision_loss
 
+if TYPE_CHECKING:
+    CaptioningMixin = CaptioningModule
+else:
+    CaptioningMixin = object  # see `lightning_modules.parts.mixin`
 
-class AttendingModule(CaptioningModule):
+
+class AttendingModule(CaptioningMixin):
     """A captioner that attends to regions of an image at every word.
 
     Logged besides what all captioners log, both on the references under teacher forcing:
@@ -107,7 +113,7 @@ class AttendingModule(CaptioningModule):
         return named_places(batch["scene"], batch["image_index"].tolist(), texts, grid, attention.device)
 
 
-class AttentionOptions(BaseModule):
+class AttentionOptions(Mixin):
     """A module with one of the four attention networks, see `networks.layers.attention`.
 
     Args:

@@ -1,6 +1,6 @@
 """A loss on the words of an image's captions, asked of the state that the captioner starts from."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -9,8 +9,13 @@ from lightning_modules.captioning import CaptioningModule
 from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.words import word_loss, word_shares
 
+if TYPE_CHECKING:
+    CaptioningMixin = CaptioningModule
+else:
+    CaptioningMixin = object  # see `lightning_modules.parts.mixin`
 
-class BagOfWordsOptions(CaptioningModule):
+
+class BagOfWordsOptions(CaptioningMixin):
     """A captioner whose state before the first word is asked for the words of the captions.
 
     Args:

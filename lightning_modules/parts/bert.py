@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lightning_modules.base import BaseModule
+from lightning_modules.parts.mixin import Mixin
 
 
-class BertOptions(BaseModule):
+class BertOptions(Mixin):
     """A module with a BERT or VisualBERT body.
 
     Args:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from core.errors import UserError
-from lightning_modules.base import BaseModule
 from lightning_modules.parts.encoder import ImageEncoderOptions
+from lightning_modules.parts.mixin import Mixin
 from networks.captioners.text_autoencoder import CodeKind
 from networks.classifiers.base import Classifier
 from networks.classifiers.image_code import ImageCoder
@@ -14,7 +14,7 @@ from networks.layers.pooling import Pooling
 from networks.layers.recurrent import CellName
 
 
-class SentenceCodeOptions(BaseModule):
+class SentenceCodeOptions(Mixin):
     """A module that makes sentence codes, or captions of them. Stages that hand over need the same values.
 
     Args:

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.errors import UserError
 from core.text import visible
-from lightning_modules.base import BaseModule
+from lightning_modules.parts.mixin import Mixin
 from lightning_modules.parts.optimisation import ParameterGroup, add_group
 from networks.encoders.base import ImageEncoder
 from networks.encoders.build import build_encoder
@@ -16,7 +16,7 @@ from networks.encoders.freezing import parameters_of_map
 from networks.encoders.loading import load_encoder_weights
 
 
-class ImageEncoderOptions(BaseModule):
+class ImageEncoderOptions(Mixin):
     """An image encoder of the module's own, or features that the data module's frozen encoder has computed.
 
     A subclass builds the encoder with `new_encoder`, says where it is in `own_encoder` and calls `let_encoder_learn`.

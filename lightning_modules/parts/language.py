@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from lightning_modules.base import BaseModule
+from lightning_modules.parts.mixin import Mixin
 from networks.decoders.language import GPT2_SIZES, LanguageModel, build_language_model
 
 
-class LanguageModelOptions(BaseModule):
+class LanguageModelOptions(Mixin):
     """A module with a causal language model.
 
     Args:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lightning_modules.base import BaseModule
+from lightning_modules.parts.mixin import Mixin
 
 
-class SamplingOptions(BaseModule):
+class SamplingOptions(Mixin):
     """A module whose decoder reads some of its own words in training.
 
     Args:

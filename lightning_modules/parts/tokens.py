@@ -4,11 +4,11 @@ from typing import Any
 
 from core.errors import UserError
 from datamodules.loading.tokenization import CaptionTokenizer, WordTokenizer, tokenizer_from_spec
-from lightning_modules.base import BaseModule
+from lightning_modules.parts.mixin import Mixin
 from networks.captioners.base import TokenIds
 
 
-class TokenOptions(BaseModule):
+class TokenOptions(Mixin):
     """A module that writes captions token by token.
 
     Args:

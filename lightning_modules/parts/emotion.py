@@ -4,7 +4,7 @@ Letters: B images, N captions, C labels.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,8 +17,13 @@ from networks.emotion.build import Architecture, build_emotion_network, load_pub
 from networks.emotion.tfidf import TextClassifier
 from networks.encoders.base import ImageEncoder
 
+if TYPE_CHECKING:
+    ClassificationMixin = ClassificationModule
+else:
+    ClassificationMixin = object  # see `lightning_modules.parts.mixin`
 
-class EmotionModule(BertOptions, ImageEncoderOptions, ClassificationModule):
+
+class EmotionOptions(BertOptions, ImageEncoderOptions, ClassificationMixin):
     """Predicts the emotions that people feel when they see an image and its caption.
 
     Architectures: ``visual_bert`` is the teacher's and the heavy student's; ``light`` the published light student's;
