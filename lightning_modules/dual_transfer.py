@@ -15,13 +15,14 @@ from core.errors import UserError
 from datamodules.readers.records import Split
 from lightning_modules.base import Stage
 from lightning_modules.captioning import CaptioningModule, Generated
-from lightning_modules.parts.encoder import ImageEncoderOptions, check_one_encoder
+from lightning_modules.parts.encoder import ImageEncoderOptions
 from lightning_modules.parts.language import LanguageModelOptions
 from metrics.character_bleu import character_bleu
 from networks.captioners.dual_transfer import DualTransferCaptioner
 from networks.decoders.language import LanguageModel
 from networks.decoders.merging import MergingVariant
 from networks.encoders.base import ImageEncoder
+from networks.encoders.source import check_own_options
 from networks.layers.pooling import Pooling
 from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.tokens import token_loss
@@ -75,7 +76,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
             no_repeat_ngram_size=no_repeat_ngram_size,
             **kwargs,
         )
-        check_one_encoder(image_encoder, self.feature_dim, {"image_weights": image_weights is not None})
+        check_own_options(image_encoder, {"image_weights": image_weights is not None})
         if image_encoder is not None and pooling != "mean":
             raise UserError(
                 f"pooling is {pooling}, but '{image_encoder}' makes a vector of its own: set it to mean, or "

@@ -16,6 +16,7 @@ from networks.emotion.base import EmotionNetwork
 from networks.emotion.build import Architecture, build_emotion_network, load_published
 from networks.emotion.tfidf import TextClassifier
 from networks.encoders.base import ImageEncoder
+from networks.encoders.source import check_own_options
 
 if TYPE_CHECKING:
     ClassificationMixin = ClassificationModule
@@ -82,6 +83,7 @@ class EmotionOptions(BertOptions, ImageEncoderOptions, ClassificationMixin):
 
     def _build(self) -> None:
         """Makes the network; the number of labels may come with a checkpoint, see `on_load_checkpoint`."""
+        check_own_options(self.image_encoder, {"image_weights": self.image_weights is not None})
         self.classifier, self.hparams["bert_sizes"] = build_emotion_network(
             self.architecture,
             num_labels=self.num_labels or 1,

@@ -11,9 +11,9 @@ from core.text import visible
 from lightning_modules.parts.mixin import Mixin
 from lightning_modules.parts.optimisation import ParameterGroup, add_group
 from networks.encoders.base import ImageEncoder
-from networks.encoders.build import build_encoder
 from networks.encoders.freezing import parameters_of_map
 from networks.encoders.loading import load_encoder_weights
+from networks.encoders.source import own_encoder
 
 
 class ImageEncoderOptions(Mixin):
@@ -59,10 +59,9 @@ class ImageEncoderOptions(Mixin):
             UserError: neither or both of data module and module have one, or options are for one that is not there.
         """
         given = {"image_weights": self.image_weights is not None, **needs_own}
-        check_one_encoder(self.image_encoder, self.feature_dim, given)
-        if self.image_encoder is None:
-            return None
-        return build_encoder(self.image_encoder, None, gradient_checkpointing=self.gradient_checkpointing)
+        return own_encoder(
+            self.image_encoder, self.feature_dim, given, gradient_checkpointing=self.gradient_checkpointing
+        )
 
     def load_pretrained(self) -> None:
         """Loads the encoder's weights.
@@ -166,31 +165,3 @@ class UnfreezingEncoder(ImageEncoderOptions):
         states = checkpoint.get("optimizer_states") or [{"param_groups": []}]
         if any(group.get("name") == "pretrained" for group in states[0]["param_groups"]):
             self.let_encoder_learn(True)
-
-
-def check_one_encoder(encoder: str | None, feature_dim: int | None, needs_own: dict[str, bool]) -> None:
-    """Makes sure that exactly one of data module and module has an image encoder.
-
-    Args:
-        encoder: the module's, by name.
-        feature_dim: width of the data module's features, None when it gives images.
-        needs_own: options that mean something only for the module's own encoder, and whether each is given.
-
-    Raises:
-        UserError: neither or both have one, or options are for one that is not there.
-    """
-    if encoder is None and feature_dim is None:
-        raise UserError(
-            "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
-            "model.init_args.image_encoder (frozen, fine-tuned or random)"
-        )
-    if encoder is not None and feature_dim is not None:
-        raise UserError(
-            f"image_encoder is '{encoder}', but the data module has an encoder, too, so it gives features: set "
-            "data.init_args.encoder and encoder_weights, or image_encoder, to null"
-        )
-    for name in (name for name, given in needs_own.items() if given and encoder is None):
-        raise UserError(
-            f"{name} is given without an image_encoder: the data module's encoder is frozen, its features are stored; "
-            "set data.init_args.encoder to null and image_encoder here"
-        )

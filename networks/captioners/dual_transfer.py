@@ -10,13 +10,10 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from core.batch import Batch
-from core.errors import UserError
 from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.language import build_language_model
 from networks.decoders.merging import MergingVariant, build_merging
-from networks.encoders.base import ImageEncoder
-from networks.encoders.build import build_encoder
-from networks.encoders.source import image_regions, images_of
+from networks.encoders.source import image_regions, images_of, own_encoder
 from networks.layers.checkpointing import Runner
 from networks.layers.pooling import Pooling, RegionPooling
 from networks.layers.sequences import CaptionOutput, Memory, State, steps_of, target_places, targets_of
@@ -85,13 +82,13 @@ class DualTransferCaptioner(Captioner):
         **token_ids: Unpack[TokenIds],
     ) -> None:
         super().__init__(**token_ids)
-        if (image_encoder is None) == (feature_dim is None):
-            raise UserError(f"image_encoder={image_encoder!r} and feature_dim={feature_dim}: give one of the two")
-        self.encoder: ImageEncoder | None = None
-        if image_encoder is not None:
-            self.encoder = build_encoder(
-                image_encoder, image_weights, gradient_checkpointing=gradient_checkpointing, num_outputs=image_outputs
-            )
+        self.encoder = own_encoder(
+            image_encoder,
+            feature_dim,
+            weights=image_weights,
+            gradient_checkpointing=gradient_checkpointing,
+            num_outputs=image_outputs,
+        )
         self.feature_dim = feature_dim or 1
         self.pooling = RegionPooling(pooling=pooling, feature_dim=self.feature_dim)
         self.language = build_language_model(

@@ -13,9 +13,13 @@ from networks.emotion.light import LightStudent
 from networks.emotion.tfidf import TextClassifier
 from networks.emotion.visual_bert import VisualBertClassifier
 from networks.encoders.base import ImageEncoder
-from networks.encoders.build import build_encoder
+from networks.encoders.source import own_encoder
 
 Architecture = Literal["visual_bert", "light", "bert_resnet", "text"]
+_WITHOUT_ENCODER = {
+    "light": "has convolutions of its own, or reads the features of data.init_args.encoder",
+    "text": "reads captions only",
+}
 
 
 class _Common(TypedDict):
@@ -80,7 +84,7 @@ def build_emotion_network(
     Raises:
         UserError: an unknown architecture, or values that contradict each other.
     """
-    _check(architecture, use_image, image_encoder, feature_dim)
+    _check(architecture, image_encoder)
     if architecture == "text":
         return TextClassifier(num_labels=num_labels, buckets=buckets), None
     feature_dim = feature_dim if use_image else None
@@ -98,7 +102,9 @@ def build_emotion_network(
             feature_dim=feature_dim,
             gradient_checkpointing=gradient_checkpointing,
         ), None
-    encoder = _encoder(image_encoder if use_image else None, gradient_checkpointing)
+    encoder = None
+    if use_image:
+        encoder = own_encoder(image_encoder, feature_dim, gradient_checkpointing=gradient_checkpointing)
     config = bert_config(
         "visual_bert" if architecture == "visual_bert" else "bert",
         weights,
@@ -125,24 +131,17 @@ def build_emotion_network(
     return network, {name: value for name, value in config.to_diff_dict().items() if _plain(value)}
 
 
-def _check(architecture: str, use_image: bool, image_encoder: str | None, feature_dim: int | None) -> None:
-    """Refuses an unknown architecture, two sources of image features, and none where one is needed.
+def _check(architecture: str, image_encoder: str | None) -> None:
+    """Refuses an unknown architecture, and an image encoder where none is built.
 
     Raises:
         UserError: see above.
     """
     if architecture not in get_args(Architecture):
         raise UserError(f"architecture is {architecture!r}: expected one of {', '.join(get_args(Architecture))}")
-    if use_image and image_encoder is not None and feature_dim is not None:
+    if image_encoder is not None and (reads := _WITHOUT_ENCODER.get(architecture)):
         raise UserError(
-            f"image_encoder is '{image_encoder}', but the data module has an encoder, too, so it gives features: set "
-            "data.init_args.encoder or model.init_args.image_encoder to null"
-        )
-    needs_source = use_image and architecture in ("visual_bert", "bert_resnet")
-    if needs_source and image_encoder is None and feature_dim is None:
-        raise UserError(
-            "the network has neither an image encoder nor features: set model.init_args.image_encoder or "
-            "data.init_args.encoder, or use_image to false to read captions only"
+            f"image_encoder is '{image_encoder}', but architecture '{architecture}' {reads}: set it to null"
         )
 
 
@@ -166,11 +165,6 @@ def load_published(network: EmotionNetwork, weights: str | None) -> None:
         load_bert(network.body, weights)
     else:
         raise UserError(f"weights is '{weights}', but this architecture has no published weights: set it to null")
-
-
-def _encoder(name: str | None, gradient_checkpointing: bool) -> ImageEncoder | None:
-    """The image encoder of a name with random weights, or None."""
-    return None if name is None else build_encoder(name, None, gradient_checkpointing=gradient_checkpointing)
 
 
 def _plain(value: object) -> bool:

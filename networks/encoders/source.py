@@ -3,14 +3,78 @@
 Letters: B images, H x W pixels, R regions, D width of their features.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from core.batch import Batch
 from core.errors import UserError
 from networks.encoders.base import ImageEncoder
+from networks.encoders.build import build_encoder
 from networks.layers.pooling import masked_mean
 from networks.layers.sequences import on_host
+
+
+def own_encoder(
+    name: str | None,
+    feature_dim: int | None,
+    needs_own: Mapping[str, bool] | None = None,
+    *,
+    weights: str | None = None,
+    gradient_checkpointing: bool = False,
+    num_outputs: int | None = None,
+) -> ImageEncoder | None:
+    """Builds the encoder of a network that reads images; None where batches bring features.
+
+    Args:
+        name: the network's own encoder, see `networks.encoders.build.build_encoder`.
+        feature_dim: width of the data module's features, None when it gives images.
+        needs_own: options that mean something only for an encoder of the network's own, and whether each is given.
+        weights: of the encoder, as `build_encoder` takes them.
+        gradient_checkpointing: recompute blocks in the backward pass.
+        num_outputs: width of the encoder's vector; None: its usual one.
+
+    Raises:
+        UserError: see `check_one_encoder`.
+    """
+    check_one_encoder(name, feature_dim, needs_own or {})
+    if name is None:
+        return None
+    return build_encoder(name, weights, gradient_checkpointing=gradient_checkpointing, num_outputs=num_outputs)
+
+
+def check_one_encoder(name: str | None, feature_dim: int | None, needs_own: Mapping[str, bool]) -> None:
+    """Makes sure that exactly one of data module and module has an image encoder; arguments as of `own_encoder`.
+
+    Raises:
+        UserError: neither or both have one, or options are for one that is not there.
+    """
+    if name is None and feature_dim is None:
+        raise UserError(
+            "there is no image encoder: name one in data.init_args.encoder (frozen, features computed once) or in "
+            "model.init_args.image_encoder (frozen, fine-tuned or random); captions alone need none, with use_image: "
+            "false in an emotion model"
+        )
+    if name is not None and feature_dim is not None:
+        raise UserError(
+            f"image_encoder is '{name}', but the data module has an encoder, too, so it gives features: set "
+            "data.init_args.encoder and encoder_weights, or image_encoder, to null"
+        )
+    check_own_options(name, needs_own)
+
+
+def check_own_options(name: str | None, needs_own: Mapping[str, bool]) -> None:
+    """Makes sure that options of the network's own encoder have one; arguments as of `own_encoder`.
+
+    Raises:
+        UserError: there is none, and one of the options is given.
+    """
+    for option in (option for option, given in needs_own.items() if given and name is None):
+        raise UserError(
+            f"{option} is given without an image_encoder, and the data module's encoder, whose features are stored, is "
+            "frozen: set data.init_args.encoder to null and image_encoder here"
+        )
 
 
 def image_regions(

@@ -140,8 +140,16 @@ def test_missing_pictures_and_contradicting_encoders_are_named():
         build_emotion_network(
             "visual_bert", num_labels=5, vocab_size=20, pad_id=0, image_encoder="small-conv", feature_dim=7
         )
-    with pytest.raises(UserError, match="neither an image encoder nor features"):
+    with pytest.raises(UserError, match=r"there is no image encoder.*use_image: false"):
         build_emotion_network("visual_bert", num_labels=5, vocab_size=20, pad_id=0, layers=1, heads=1, bert_dim=4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reads"), [("light", "has convolutions of its own"), ("text", "reads captions only")]
+)
+def test_an_image_encoder_without_effect_is_refused(architecture, reads):
+    with pytest.raises(UserError, match=f"image_encoder is 'small-conv', but architecture '{architecture}' {reads}"):
+        make_network(architecture, image_encoder="small-conv")
 
 
 # published weights from a local folder
