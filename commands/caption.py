@@ -14,10 +14,15 @@ def build_parser() -> Parser:
     parser = Parser("cli.py caption", description=__doc__)
     add_model_options(parser, "+", "images and folders of images")
     add = parser.add_argument
-    add("--beams", type=int, help="beam width; 1 is greedy search; default: that of the run")
+    add("--beams", type=int, help="beam width; 1: greedy search; default: the one of the run")
     add("--num-captions", type=int, default=1, help="captions per image")
     add("--sample", action="store_true", help="sample captions instead of searching for the most probable ones")
-    add("--top-p", type=float, default=0.9, help="with --sample: probability mass that is sampled from")
+    add(
+        "--top-p",
+        type=float,
+        default=0.9,
+        help="with --sample: sample from the smallest set of tokens with this probability mass",
+    )
     add("--temperature", type=float, default=1.0, help="with --sample: above 1 makes captions more diverse")
     add("--seed", type=int, default=0, help="with --sample: random seed")
     add("--attention", type=Path, metavar="FOLDER", help="write a figure of the attention at each word, one per image")

@@ -33,9 +33,13 @@ def build_parser() -> Parser:
     add("runs", nargs="+", metavar="RUN", help="run folders, evaluations (RUN/eval/test), stages of a recipe")
     add("--out", type=Path, help="folder to write; default: runs/compare/TIME")
     add("--split", choices=("test", "val"), help="evaluated split; default: test if all runs have it, else val")
-    add("--metrics", type=comma_list, default=(), metavar="A,B", help="columns of the table")
+    add("--metrics", type=comma_list, default=(), metavar="A,B", help="metrics shown as columns of the table")
     add(
-        "--curves", type=comma_list, default=(), metavar="A,B", help="panels of the curves; default: losses and metrics"
+        "--curves",
+        type=comma_list,
+        default=(),
+        metavar="A,B",
+        help="metrics drawn as curves; default: losses and the main metrics",
     )
     add(
         "--over",
@@ -44,9 +48,13 @@ def build_parser() -> Parser:
     )
     add("--baseline", metavar="RUN", help="run that the others are tested against; default: the first")
     add("--samples", type=int, default=1000, help="resamples of the paired bootstrap; 0: no test")
-    add("--images", "--pictures", type=int, default=40, help="images on the page; 0: none")
+    add("--images", "--pictures", type=int, default=40, help="number of images on the page; 0: none")
     add("--different-data", action="store_true", help="show runs of different data in one table, without tests")
-    add("--trust", action="store_true", help="let the configurations of runs name classes of anybody")
+    add(
+        "--trust",
+        action="store_true",
+        help="accept classes from outside this project in the configurations of runs; their code is run",
+    )
     add("--json", action="store_true", help="print one JSON object instead of tables")
     return parser
 

@@ -25,7 +25,7 @@ def add_model_options(parser: Parser, nargs: str, images_help: str) -> None:
     add("images", nargs=nargs, help=images_help)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--batch-size", type=positive, default=16, help="images per batch")
-    add("--skip-bad", action="store_true", help="skip images that cannot be decoded, and name them")
+    add("--skip-bad", action="store_true", help="skip images that cannot be decoded, and list them")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:

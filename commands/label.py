@@ -20,7 +20,11 @@ def build_parser() -> Parser:
     add_model_options(parser, "*", "images and folders of images; none for a model that reads only text")
     add = parser.add_argument
     add("--text", action="append", default=[], help="caption, for models that read one: once per image, in order")
-    add("--threshold", type=float, help="predict labels from this probability on; default: that of the run")
+    add(
+        "--threshold",
+        type=float,
+        help="predict labels with at least this probability; default: the threshold of the run",
+    )
     add("--top", type=int, help="show this many labels, most probable first; 0: all; default: the predicted ones")
     add("--json", action="store_true", help="print one JSON object per image and line, with all labels")
     return parser

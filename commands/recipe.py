@@ -71,15 +71,39 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("file", type=Path, help="experiments/recipes/NAME.yaml")
-    add("--seed", action="append", metavar="N[,N...]", help="variable 'seed'; several: the recipe runs once for each")
+    add(
+        "--seed",
+        action="append",
+        metavar="N[,N...]",
+        help="value of the variable 'seed'; with several, the recipe runs once per value",
+    )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="another variable of the recipe")
     add("--run-dir", type=Path, help="folder of the recipe's runs; by default runs/RECIPE")
-    add("--stages", "--only", action="append", default=[], metavar="A,B", help="run only these; patterns (test_*)")
-    add("--from", dest="start", metavar="A", help="leave the stages before this one as they are")
-    add("--force", action="append", default=[], metavar="A,B", help="run these even if nothing changed; '*' for all")
-    add("--jobs", type=int, default=1, metavar="N", help="so many stages at a time; what they print is in their logs")
-    add("--dry-run", action="store_true", help="print the stages, what would run and why; change nothing")
-    add("--list", action="store_true", help="print the variables and stages")
+    add(
+        "--stages",
+        "--only",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="run only these stages; patterns such as test_* are allowed",
+    )
+    add("--from", dest="start", metavar="A", help="start at this stage and keep the results of those before it")
+    add(
+        "--force",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="run these stages even if nothing has changed; '*' for all",
+    )
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="stages to run in parallel; their output goes to their log files",
+    )
+    add("--dry-run", action="store_true", help="print which stages would run, and why, without running any")
+    add("--list", action="store_true", help="print the variables and stages of the recipe")
     return parser
 
 

@@ -25,8 +25,12 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     add("--out", type=Path, metavar="FILE", help="file to write, for one RUN; default: RUN/report.html")
-    add("--images", type=int, default=IMAGES, help="images on the page at most; 0: none")
-    add("--trust", action="store_true", help="let the configurations of runs name classes of anybody")
+    add("--images", type=int, default=IMAGES, help="maximum number of images on the page; 0: none")
+    add(
+        "--trust",
+        action="store_true",
+        help="accept classes from outside this project in the configurations of runs; their code is run",
+    )
     return parser
 
 

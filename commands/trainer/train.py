@@ -96,12 +96,21 @@ class TrainerCLI(LightningCLI):
         add("--wandb", type=WandbMode, default="auto", help="W&B: auto is offline unless an account is configured")
         add("--wandb_project", type=str, default="captioners", help="W&B project")
         add("--tensorboard", type=bool, default=False, help="also write TensorBoard files")
-        add("--checkpoint_steps", type=int | None, default=None, help="optimiser steps between last.ckpt")
-        add("--trust", action="store_true", help="let the configuration of a run name classes of anybody")
+        add("--checkpoint_steps", type=int | None, default=None, help="write last.ckpt every so many optimiser steps")
+        add(
+            "--trust",
+            action="store_true",
+            help="accept classes from outside this project in the configuration of a run; their code is run",
+        )
         add("--find_batch_size", type=bool, default=False, help="fit: find the largest batch size that fits first")
-        add("--matmul_precision", type=MatmulPrecision, default="highest", help="of float32 on a GPU; high: TF32")
+        add(
+            "--matmul_precision",
+            type=MatmulPrecision,
+            default="highest",
+            help="precision of float32 matrix products on a GPU; high: TF32",
+        )
         add("--compile", type=bool, default=False, help="fit: compile the network's blocks (torch.compile)")
-        add("--checkpoint_minutes", type=float, default=10.0, help="minutes between last.ckpt")
+        add("--checkpoint_minutes", type=float, default=10.0, help="write last.ckpt every so many minutes")
         add("--report", type=bool, default=True, help="write report.html into the run folder at the end")
         parser.set_defaults({"trainer.log_every_n_steps": 10})
         for fact in DATA_FACTS:

@@ -158,7 +158,7 @@ def split_statistics(examples: Sequence[Example]) -> dict[str, float]:
 
 
 def _digest_of(example: Example, open_image: OpenImage) -> tuple[str, str | None]:
-    """Digest of a image's pixels and why it cannot be used, or None."""
+    """Digest of an image's pixels and why it cannot be used, or None."""
     try:
         image = open_image(example)
     except DataError as error:

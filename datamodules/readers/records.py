@@ -208,7 +208,7 @@ def say_dropped(source: str, count: int, total: int, have: str) -> None:
         have: what those have, or lack.
     """
     if count:
-        _log.warning("%s: %d of %d images have %s and are left out", source, count, total, have)
+        _log.warning("%s: %d of %d images have %s and are skipped", source, count, total, have)
 
 
 def own_name(record: dict[str, Any], key: str, where: str, report: Report) -> int | str | None:

@@ -69,7 +69,7 @@ class ImageTransform:
         return math.ceil(2 * self.size / math.sqrt(self.min_scale))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Resizes and normalises a image for evaluation.
+        """Resizes and normalises an image for evaluation.
 
         Args:
             image: RGB image of any size.
@@ -124,7 +124,7 @@ class ImageTransform:
         return (tensor.float() * std + mean).clamp(0, 1)
 
     def spec(self) -> dict[str, str | int]:
-        """What is needed to treat a image alike later, as plain JSON; augmentation is left out."""
+        """What is needed to treat an image alike later, as plain JSON; augmentation is left out."""
         return {
             "size": self.size,
             "normalization": self.normalization,
