@@ -11,8 +11,8 @@ from lightning_modules.captioning import CaptioningModule
 from lightning_modules.parts.attention import AttendingModule
 from lightning_modules.parts.bag_of_words import BagOfWordsOptions
 from lightning_modules.parts.encoder import UnfreezingEncoder
-from networks.captioners.transformer import DecoderBlock
 from networks.captioners.transformer import TransformerCaptioner as TransformerNetwork
+from networks.decoders.transformer import DecoderBlock
 from networks.encoders.base import ImageEncoder
 from networks.layers.attention import RegionProjection
 from networks.layers.pooling import Pooling, RegionPooling

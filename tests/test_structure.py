@@ -28,6 +28,15 @@ def test_limit_holds(measured, name):
     assert item.value <= item.limit, "\n".join(item.found)
 
 
+def test_a_captioner_needs_at_most_300_lines_of_its_own():
+    """Every line of network, module and both YAML files counts, comments and blank ones, too; parts that others can use
+    (`networks.decoders`, `networks.layers`) and tests do not."""
+    name = "transformer_captioner"
+    files = ["networks/captioners/transformer.py", f"lightning_modules/{name}.py"]
+    files += [f"experiments/{name}.yaml", f"experiments/offline/{name}.yaml"]
+    assert sum((ROOT / file).read_text("utf-8").count("\n") for file in files) <= 300
+
+
 def test_linter_checks_the_same_layers():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")

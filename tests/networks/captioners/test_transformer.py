@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from core.batch import Batch
 from core.errors import UserError
-from networks.captioners.transformer import DecoderBlock, TransformerCaptioner
+from networks.captioners.transformer import TransformerCaptioner
+from networks.decoders.transformer import DecoderBlock
 from networks.generation.search import DecodingSettings, beam_search, decode
 from networks.layers.attention import RegionProjection
 from networks.layers.pooling import RegionPooling
