@@ -161,21 +161,19 @@ class RegionPooling(nn.Module):
             weights = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=1)
             return torch.einsum("br,brd->bd", weights, regions)
         if self.covariance is not None:
-            second, first = self.covariance(regions, mask), _mean(regions, mask)
+            second, first = self.covariance(regions, mask), masked_mean(regions, mask)
             return torch.cat([F.layer_norm(part, part.shape[1:]) for part in (second.to(first.dtype), first)], dim=1)
         parts = []
         if self.pooling in ("mean", "mean_max"):
-            parts.append(_mean(regions, mask))
+            parts.append(masked_mean(regions, mask))
         if self.pooling in ("max", "mean_max"):
             parts.append((regions if mask is None else regions.masked_fill(~mask.unsqueeze(2), -torch.inf)).amax(dim=1))
         return torch.cat(parts, dim=1)
 
 
-def masked_mean(regions: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the real regions, zero where there are none: `(B, R, D)` and `(B, R)` to `(B, D)`."""
+def masked_mean(regions: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the real regions, zero where there are none: `(B, R, D)` and `(B, R)` (None: all are) to `(B, D)`."""
+    if mask is None:
+        return regions.mean(dim=1)
     weights = mask.to(regions.dtype).unsqueeze(2)
     return (regions * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
-
-
-def _mean(regions: Tensor, mask: Tensor | None) -> Tensor:
-    return regions.mean(dim=1) if mask is None else masked_mean(regions, mask)
