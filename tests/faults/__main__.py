@@ -1,6 +1,7 @@
 """Command line of the faults."""
 
 import argparse
+import contextlib
 import gc
 import os
 import shutil
@@ -44,15 +45,24 @@ def main() -> int:
 
 
 def run(house: House, options: argparse.Namespace) -> int:
-    """Runs the cases that the options name."""
+    """Runs the cases that the options name; Ctrl-C ends it with the table of what was done."""
     os.environ["XDG_STATE_HOME"] = str(house.folder / "state")
-    begun, faults, failed, told = time.monotonic(), 0, 0, 0
-    table = {group: [0, 0, 0] for group in options.group or GROUPS}
+    begun, table = time.monotonic(), {group: [0, 0, 0] for group in options.group or GROUPS}
     print(f"seed {house.seed}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        _run_cases(house, options, table, begun)
+    print(f"| {'what':<42} | cases | faults | failures |\n| --- | --- | --- | --- |")
+    for group, (cases, happened, wrong) in table.items():
+        print(f"| {GROUPS[group]:<42} | {cases} | {happened} | {wrong} |")
+    _, faults, failed = map(sum, zip(*table.values(), strict=True))
+    print(f"{faults} faults, {failed} cases failed, seed {house.seed}, {(time.monotonic() - begun) / 60:.1f} minutes")
+    return int(failed > 0)
+
+
+def _run_cases(house: House, options: argparse.Namespace, table: dict[str, list[int]], begun: float) -> None:
+    told = 0
     for name in options.case or names(options.group or list(GROUPS)):
         result = run_case(house, name)
-        faults += result.faults
-        failed += bool(result.wrong)
         row = table.setdefault(name.split(":")[0], [0, 0, 0])
         for place, more in enumerate((1, result.faults, bool(result.wrong))):
             row[place] += more
@@ -61,17 +71,13 @@ def run(house: House, options: argparse.Namespace) -> int:
             print(*(f"  ! {line}" for line in result.wrong), sep="\n", flush=True)
             if result.wrong:
                 print(f"  python -m tests.faults --seed {house.seed} --case '{name}'", flush=True)
+        _, faults, failed = map(sum, zip(*table.values(), strict=True))
         minutes = (time.monotonic() - begun) / 60
         if faults // EVERY > told:
             told = faults // EVERY
             print(f"{faults} faults, {failed} cases failed, {minutes:.1f} minutes", flush=True)
         if not options.case and (faults >= options.faults or minutes > options.minutes):
             break
-    print(f"| {'what':<40} | cases | faults | failures |\n| --- | --- | --- | --- |")
-    for group, (cases, happened, wrong) in table.items():
-        print(f"| {GROUPS[group]:<40} | {cases} | {happened} | {wrong} |")
-    print(f"{faults} faults, {failed} cases failed, seed {house.seed}, {(time.monotonic() - begun) / 60:.1f} minutes")
-    return int(failed > 0)
 
 
 if __name__ == "__main__":
