@@ -103,6 +103,7 @@ def build_parser() -> Parser:
         help="stages to run in parallel; their output goes to their log files",
     )
     add("--dry-run", action="store_true", help="print which stages would run, and why, without running any")
+    add("--trust", action="store_true", help="let the recipe and its experiment files name classes of anybody")
     add("--list", action="store_true", help="print the variables and stages of the recipe")
     return parser
 
@@ -136,8 +137,14 @@ def main(args: Sequence[str]) -> int:
     if options.list:
         describe(recipes[0])
         return 0
+    if not options.trust:
+        from commands.recipes.trusted import check_recipe
+
+        for recipe in recipes:
+            check_recipe(recipe)
     words = [str(options.file), *itertools.chain.from_iterable(("--set", text) for text in options.set)]
     words += ["--run-dir", str(options.run_dir)] if options.run_dir else []
+    words += ["--trust"] if options.trust else []
     words += ["--jobs", str(options.jobs)] if options.jobs > 1 else []
     words += ["--seed", ",".join(seeds)] if seeds else []
     words += ["--stages", ",".join(choice.stages)] if choice.stages else []

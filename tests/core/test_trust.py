@@ -6,6 +6,9 @@ import pytest
 import yaml
 
 import cli
+from commands.recipes.document import resolve
+from commands.recipes.reading import read_document
+from commands.recipes.trusted import check_recipe
 from core.errors import UserError
 from core.trust import check_trusted
 from tests.conftest import ROOT
@@ -53,6 +56,38 @@ def test_a_strangers_run_does_not_run_its_code(tmp_path, capsys, monkeypatch):
     assert cli.main(["resume", str(run), "--trust"]) == 1
     assert mark.exists(), "trusted, it is imported"
     shutil.rmtree(run)
+
+
+@pytest.mark.parametrize(
+    "way", ["--trainer.callbacks+=stranger_module.Model", "--trainer=part.yaml", "--config=x.yaml"]
+)
+def test_a_strangers_recipe_does_not_run_its_code(tmp_path, capsys, monkeypatch, way):
+    monkeypatch.chdir(ROOT)
+    mark = tmp_path / "mark"
+    (tmp_path / "stranger_module.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Model: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    callback = {"class_path": "stranger_module.Model"}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    (tmp_path / "part.yaml").write_text(yaml.safe_dump(callback))
+    name, _, value = way.partition("=")
+    option = f"{name}={tmp_path / value}" if value.endswith(".yaml") else way
+    command = ["fit", "--config", "experiments/offline/attention_rnn.yaml", option, "--trainer.fast_dev_run=true"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"about": "x", "stages": {"one": {"command": command}}}))
+    words = ["recipe", str(recipe), "--run-dir", str(tmp_path / "runs")]
+    assert cli.main(words) == 1
+    assert "names 'stranger_module.Model', code that is not of this project" in capsys.readouterr().err
+    assert not mark.exists()
+    assert not (tmp_path / "runs").exists()
+    if name == "--config":
+        assert cli.main([*words, "--trust"]) == 1
+        assert mark.exists(), "trusted, it is imported"
+
+
+def test_recipes_of_this_project_need_no_trust():
+    for path in sorted((ROOT / "experiments" / "recipes").rglob("*.yaml")):
+        check_recipe(resolve(read_document(path), path, {}, ROOT / "runs"))
 
 
 def test_compare_does_not_run_a_strangers_code(tmp_path, capsys, monkeypatch):

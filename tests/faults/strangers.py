@@ -31,6 +31,11 @@ def _config(change: Callable[[dict], object]) -> Callable[[Path, Path], None]:
     return plant
 
 
+def _interpolated(content: dict) -> None:
+    content["wandb_project"] = MODULE
+    content["trainer"]["callbacks"].append({"class_path": "${wandb_project}.Stranger"})
+
+
 def _tagged(run: Path, mark: Path) -> None:
     with (run / "config.yaml").open("a") as file:
         file.write(
@@ -62,6 +67,7 @@ def _named_in_checkpoint(run: Path, mark: Path) -> None:
 PLANTS: dict[str, Callable[[Path, Path], None]] = {
     "callback": _config(lambda content: content["trainer"]["callbacks"].append({"class_path": CLASS})),
     "callback as a word": _config(lambda content: content["trainer"]["callbacks"].append(CLASS)),
+    "callback by interpolation": _config(_interpolated),
     "model": _config(lambda content: content["model"].update(class_path=CLASS)),
     "data": _config(lambda content: content["data"].update(class_path=CLASS)),
     "strategy": _config(lambda content: content["trainer"].update(strategy={"class_path": CLASS})),
@@ -74,7 +80,7 @@ PLANTS: dict[str, Callable[[Path, Path], None]] = {
     "named in a checkpoint": _named_in_checkpoint,
 }
 """Ways in which a folder gets code of a stranger: functions of the folder and of the mark that the code leaves."""
-REFUSED = ("callback", "callback as a word", "model", "data", "strategy", "logger", "tag")
+REFUSED = ("callback", "callback as a word", "callback by interpolation", "model", "data", "strategy", "logger", "tag")
 """Those that a command which builds what the configuration names refuses."""
 READERS = ("resume", "test", "validate", "predict", "caption", "label", "compare", "report")
 
