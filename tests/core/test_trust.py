@@ -11,6 +11,7 @@ from commands.recipes.reading import read_document
 from commands.recipes.trusted import check_recipe
 from core.errors import UserError
 from core.trust import check_trusted
+from tests.commands.recipes.test_reading import RECIPES
 from tests.conftest import ROOT
 
 OURS = {
@@ -58,9 +59,10 @@ def test_a_strangers_run_does_not_run_its_code(tmp_path, capsys, monkeypatch):
     shutil.rmtree(run)
 
 
-@pytest.mark.parametrize(
-    "way", ["--trainer.callbacks+=stranger_module.Model", "--trainer=part.yaml", "--config=x.yaml"]
-)
+WAYS = ("--trainer.callbacks+=stranger_module.Model", "--trainer=part.yaml", "--config=x.yaml")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_strangers_recipe_does_not_run_its_code(tmp_path, capsys, monkeypatch, way):
     monkeypatch.chdir(ROOT)
     mark = tmp_path / "mark"
@@ -86,7 +88,7 @@ def test_a_strangers_recipe_does_not_run_its_code(tmp_path, capsys, monkeypatch,
 
 
 def test_recipes_of_this_project_need_no_trust():
-    for path in sorted((ROOT / "experiments" / "recipes").rglob("*.yaml")):
+    for path in RECIPES:
         check_recipe(resolve(read_document(path), path, {}, ROOT / "runs"))
 
 
