@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from callbacks.evaluation import EvaluationCallback, Stage, data_of, writes_files
+from callbacks.evaluation import EvaluationCallback, Stage, data_of, step_of, writes_files
+from callbacks.pace import SHARE, Pace
 from core.batch import Batch
-from networks.layers.sequences import select_rows
-from reporting.attention import attending, draw_attention, seen_image
-from reporting.figures import save_figure
-from reporting.loggers import log_figure
+from reporting.attention import attending, batch_maps, draw_attention, seen_image
+from reporting.dashboards import log_figure
+from reporting.figures import png_of, save_figure
 
 
 class AttentionMaps(EvaluationCallback):
@@ -20,12 +19,15 @@ class AttentionMaps(EvaluationCallback):
 
     Writes ``attention/NAME.png`` into the trainer's root folder and the figures to W&B and TensorBoard.
 
+    In training it works at the first and the last validation, and in between as `callbacks.pace` allows.
+
     Args:
         count: images drawn; 0: none.
     """
 
     def __init__(self, *, count: int = 4) -> None:
         self.count = count
+        self.pace = Pace(SHARE)
         self._figures: dict[str, Figure] = {}
 
     def start(self) -> None:
@@ -45,17 +47,18 @@ class AttentionMaps(EvaluationCallback):
         ids, captions = outputs["image_id"][:missing], outputs["captions"][:missing]
         if not ids:
             return
-        rows = torch.tensor([batch["image_id"].index(image_id) for image_id in ids], device=module.device)
-        memory = select_rows(captioner.captioner.encode(batch), rows)
-        drawn = zip(ids, captioner.caption_maps(memory, captions, data.tokenizer), strict=True)
-        for image_id, (words, maps) in drawn:
+        rows = [batch["image_id"].index(image_id) for image_id in ids]
+        found = batch_maps(captioner, batch, rows, captions, data.tokenizer)
+        for image_id, (words, maps) in zip(ids, found, strict=True):
             image = seen_image(data.transform, data.image(image_id))
             self._figures[image_id] = draw_attention(image, words, maps)
 
     def finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:
         """Writes the figures."""
+        step = step_of(trainer, module)
         for number, (image_id, figure) in enumerate(self._figures.items()):
-            log_figure(trainer.loggers, f"{stage}/attention_{number}", figure, trainer.global_step, image_id)
+            drawn = png_of(figure)
+            log_figure(trainer.loggers, f"{stage}/attention_{number}", drawn, step, image_id)
             if writes_files(trainer):
-                save_figure(figure, Path(trainer.default_root_dir) / "attention", image_id)
+                save_figure(drawn, Path(trainer.default_root_dir) / "attention", image_id)
         self._figures = {}

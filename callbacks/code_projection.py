@@ -1,20 +1,24 @@
 """Codes of images and sentences in one plane."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationCallback, Stage, data_of, writes_files
+from callbacks.evaluation import EvaluationCallback, Stage, data_of, step_of, writes_files
+from callbacks.pace import SHARE, Pace
 from core.errors import UserError
 from core.files import write_json
 from core.spread import spread
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer
 from lightning_modules.distillation import Distillation
-from reporting.figures import code_sheet, save_figure
-from reporting.loggers import log_figure
+from reporting.attention import seen_image
+from reporting.dashboards import Cell, as_bytes, has_dashboard, log_figure, log_rows
+from reporting.figures import code_sheet, png_of, save_figure
 
 _RETRIEVED = 3
 """Captions per image in ``retrieval.json``."""
@@ -26,12 +30,15 @@ class CodeProjection(EvaluationCallback):
     Both are set to length 1 first, as retrieval by cosine sees them. Writes ``codes.png`` into the trainer's root
     folder and the figure to W&B and TensorBoard; and ``retrieval.json``, the captions nearest to some images.
 
+    In training it works at the first and the last validation, and in between as `callbacks.pace` allows.
+
     Args:
         examples: number of images in ``retrieval.json``.
     """
 
     def __init__(self, *, examples: int = 10) -> None:
         self.examples = examples
+        self.pace = Pace(SHARE)
 
     def finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:
         """Draws."""
@@ -48,17 +55,34 @@ class CodeProjection(EvaluationCallback):
         plane = principal_plane(F.normalize(torch.cat([images, sentences]).cpu(), dim=1)).numpy()
         points, texts = plane[: len(images)], plane[len(images) :]
         figure = code_sheet(points, texts, [groups.get(name, "") for name in names])
-        log_figure(trainer.loggers, f"{stage}/codes", figure, trainer.global_step)
+        drawn = png_of(figure)
+        log_figure(trainer.loggers, f"{stage}/codes", drawn, step_of(trainer, module))
         if writes_files(trainer):
             folder = Path(trainer.default_root_dir)
-            save_figure(figure, folder, "codes")
+            save_figure(drawn, folder, "codes")
             chosen = spread(names, self.examples)
             found = module.nearest_captions(chosen, _RETRIEVED)
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {"image_id": name, "retrieved": [_row(data.tokenizer, ids, own) for ids, own in captions]}
                 for name, captions in zip(chosen, found, strict=True)
             ]
             write_json(folder / "retrieval.json", rows)
+            self._send(trainer, rows, stage, step_of(trainer, module))
+
+    def _send(self, trainer: Trainer, rows: Sequence[Mapping[str, Any]], stage: Stage, step: int) -> None:
+        """Sends the captions that were found, each beside its image."""
+        if not has_dashboard(trainer.loggers):
+            return
+        data = data_of(trainer)
+        cells: list[list[Cell]] = []
+        for row in rows:
+            image = as_bytes(seen_image(data.transform, data.image(row["image_id"])))
+            cells += [
+                [row["image_id"], image, place + 1, found["caption"], "yes" if found["true"] else ""]
+                for place, found in enumerate(row["retrieved"])
+            ]
+        columns = ["image_id", "image", "rank", "caption", "of this image"]
+        log_rows(trainer.loggers, f"{stage}/retrieval", columns, cells, step)
 
 
 def _row(tokenizer: WordTokenizer | BPETokenizer, ids: tuple[int, ...], own: bool) -> dict[str, str | bool]:

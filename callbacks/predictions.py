@@ -67,8 +67,8 @@ class PredictionWriter(EvaluationCallback):
             # images to be labelled come without names of labels
             names: Sequence[str] = data.label_names or model_labels(module)
             write_json(path, [_labelled(e.image_id, names, row) for e, row in known(examples, self.probabilities)])
-        elif rewritten := _rewritten(examples, self.captions):
-            write_json(path.with_name("reconstructions.json"), rewritten)
+        elif rows := rewritten(examples, self.captions):
+            write_json(path.with_name("reconstructions.json"), rows)
         else:
             captions = known(examples, self.captions)
             write_json(path, [{"image_id": e.image_id, "caption": caption} for e, caption in captions])
@@ -105,7 +105,7 @@ def known(examples: Sequence[Example], values: Mapping[str, T]) -> list[tuple[Ex
     return [(e, values[str(e.image_id)]) for e in examples if str(e.image_id) in values]
 
 
-def _rewritten(examples: Sequence[Example], captions: Mapping[str, str]) -> list[dict[str, Any]]:
+def rewritten(examples: Sequence[Example], captions: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every caption beside its reconstruction; empty when images were captioned."""
     return [
         {"image_id": e.image_id, "original": text, "reconstruction": captions[f"{e.image_id}/{number}"]}

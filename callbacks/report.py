@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from callbacks.evaluation import Stage, data_of, writes_files
+from callbacks.evaluation import Stage, data_of, step_of, writes_files
 from callbacks.predictions import PredictionWriter, known
 from core.files import write_json
 from core.spread import spread
@@ -22,7 +22,8 @@ from metrics.baselines.flags import baseline_warning
 from metrics.labels import per_label
 from metrics.names import report_keys
 from reporting.attention import seen_image
-from reporting.figures import save_figure
+from reporting.dashboards import log_figure, log_scores
+from reporting.figures import png_of, save_figure
 from reporting.label_tables import label_sheet, verdicts_of, write_tables
 from reporting.loggers import add_facts
 from reporting.tables import evaluation_table, label_table
@@ -92,6 +93,8 @@ class RunReport(Callback):
             write_json(folder / "metrics.json", rows)
             if isinstance(module, CaptioningModule):
                 write_baselines(folder / "baselines", data, split)
+        name = "validate" if stage == "val" else stage  # its own: curves of the training are under val
+        log_scores(trainer.loggers, name, rows, step_of(trainer, module))
         self._print_metrics(f"{split} split, {len(data.examples(split))} images", rows)
         if warning := baseline_warning(_OWN, scores, baselines):
             say_styled(warning, "bold red")
@@ -139,7 +142,9 @@ class RunReport(Callback):
         shown = spread(pairs, self.images)
         if shown:
             images = [seen_image(data.transform, data.open_image(e)) for e, _ in shown]
-            save_figure(label_sheet(images, [item for _, item in shown]), folder, "labels")
+            drawn = png_of(label_sheet(images, [item for _, item in shown]))
+            save_figure(drawn, folder, "labels")
+            log_figure(module.trainer.loggers, "test/label_samples", drawn, module.trained_steps)
 
 
 def write_baselines(folder: Path, data: CaptionDataModule, split: Split) -> None:

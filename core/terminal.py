@@ -1,9 +1,9 @@
 """Tables, lines and bars in the terminal, by rich, which takes no text for its markup here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from rich import progress
+from rich import get_console, progress
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -13,6 +13,10 @@ from core.text import visible
 
 _WIDEST = 1000
 """Columns of the terminal that a table may take."""
+_BAR, _SHORTEST = 40, 6
+"""Columns of a bar."""
+_MARGIN = 2
+"""Columns that stay free: rich puts a blank behind every column."""
 Item = TypeVar("Item")
 
 
@@ -78,6 +82,45 @@ def with_bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     """The items, with a bar on standard error."""
     with task_bar(transient=True, count=True) as bar:
         yield from bar.track(items, total=total, description=what)
+
+
+class TaskLine(progress.ProgressColumn):
+    """A task as one line that fits into the terminal: a bar takes the room that is left, and in a narrow one parts go.
+
+    Args:
+        parts: of a task, texts and their importance: the least important ones go first, those of 0 never.
+    """
+
+    def __init__(self, parts: Callable[[progress.Task], Sequence[tuple[str, int]]]) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def render(self, task: progress.Task) -> Text:
+        """Draws the line."""
+        options = get_console().options
+        parts = [part for part in self._parts(task) if part[0]]
+        kept = fitting(parts, options.max_width - _MARGIN)
+        room = min(_BAR, options.max_width - _MARGIN - len(" ".join(kept)) - 1)
+        total = task.total or 0
+        if len(kept) < len(parts) or room < _SHORTEST or not 0 < total < float("inf"):
+            return Text(" ".join(kept))
+        done = min(room, round(room * task.completed / total))
+        full, empty = ("#", "-") if options.ascii_only else ("━", "━")
+        text = Text(f"{kept[0]} ")
+        text.append(full * done, "#6206e0").append(empty * (room - done), "grey35" if full == empty else "")
+        return text.append("".join(f" {part}" for part in kept[1:]))
+
+
+def fitting(parts: Sequence[tuple[str, int]], width: int) -> list[str]:
+    """The texts that fit into a width with a blank between them.
+
+    >>> fitting([("Epoch 1/3", 2), ("5/60", 3), ("loss 3.1", 0)], 20)
+    ['Epoch 1/3', 'loss 3.1']
+    """
+    kept = [(visible(text), weight) for text, weight in parts]
+    while len(" ".join(text for text, _ in kept)) > width and any(weight for _, weight in kept):
+        kept.remove(max(kept, key=lambda part: part[1]))
+    return [text for text, _ in kept]
 
 
 class _Description(progress.ProgressColumn):

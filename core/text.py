@@ -4,12 +4,18 @@ Whatever a command prints goes through `say`, and whatever a module logs through
 `core.terminal`, figures in `reporting.drawing`, pages in `reporting.page`, CSV files in `core.csv_files`.
 """
 
+import contextlib
 import json
 import logging
+import math
+import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import IO, Any
+
+_records: IO[str] | None = None
+"""Where records go while everything else that is said goes elsewhere."""
 
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line separators, changes of the writing direction, halves of characters (file names that are not
@@ -41,6 +47,35 @@ def say(*lines: str, err: bool = False) -> None:
     for line in lines:
         text = visible(line).encode(encoding, "backslashreplace").decode(encoding)
         print(text, file=stream, flush=True)  # the one place that prints
+
+
+@contextlib.contextmanager
+def divert(*, records: bool = False) -> Iterator[None]:
+    """Keeps standard output free for records, or of everything.
+
+    Args:
+        records: what is said goes to standard error, and `say_record` writes to standard output; false: nothing that is
+            said is shown, but for errors and warnings.
+    """
+    global _records
+    before, _records = _records, sys.stdout if records else None
+    try:
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(sys.stderr if records else nothing):  # noqa: PTH123 - no path
+            yield
+    finally:
+        _records = before
+
+
+def say_record(value: Mapping[str, Any]) -> None:
+    """Prints a JSON object as one line at once; what is no number becomes null, as JSON has none."""
+    plain = {key: _finite(item) for key, item in value.items()}
+    print(json.dumps(plain, ensure_ascii=True, allow_nan=False), file=_records or sys.stdout, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say_json(value: Any, indent: int | None = None) -> None:

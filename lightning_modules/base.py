@@ -82,6 +82,8 @@ class BaseModule(LightningModule):
         self.init_from, self.gradient_checkpointing = init_from, gradient_checkpointing
         self.inference: dict[str, Any] = {}
         """Plain values that serve an image without the data set; part of every checkpoint."""
+        self.trained_steps = 0
+        """Optimiser steps behind the weights of the checkpoint that was loaded."""
         self.metrics: dict[str, Metric] = {}
         """Metrics of the evaluation epoch that is running, see `evaluation_metrics`."""
 
@@ -363,6 +365,7 @@ class BaseModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint's tensors match and its tokens mean the same as the data module's."""
+        self.trained_steps = int(checkpoint.get("global_step", 0))
         saved = checkpoint.get("inference", {})
         weights = checkpoint.get("state_dict", {})
         self.resize_buffers(weights)

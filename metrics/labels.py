@@ -6,6 +6,7 @@ excluded from its mean, as noted below.
 Letters: n images, C labels.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -207,6 +208,34 @@ def per_label(
         }
         for place, name in enumerate(names)
     ]
+
+
+def confusions(
+    probabilities: ArrayLike, targets: ArrayLike, names: Sequence[str], threshold: float, count: int = 20
+) -> list[tuple[str, str, int]]:
+    """Pairs of a true label that was missed and a wrong label of the same image, by the number of images.
+
+    Args:
+        probabilities: `(n, C)`.
+        targets: `(n, C)` in [0, 1].
+        names: of the labels.
+        threshold: a label is predicted from this probability on.
+        count: maximum number of pairs.
+
+    >>> confusions([[0.1, 0.9], [0.2, 0.8]], [[1, 0], [1, 0]], ["sea", "ship"], 0.5)
+    [('sea', 'ship', 2)]
+    """
+    scores, truth = checked(probabilities, targets)
+    predicted = scores >= threshold
+    found: Counter[tuple[str, str]] = Counter()
+    for missed, wrong in zip(truth & ~predicted, predicted & ~truth, strict=True):
+        found.update((names[a], names[b]) for a in _places(missed) for b in _places(wrong))
+    return [(*pair, number) for pair, number in found.most_common(count)]
+
+
+def _places(chosen: NDArray[np.bool_]) -> list[int]:
+    places: list[int] = np.flatnonzero(chosen).tolist()
+    return places
 
 
 def checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Rows, Truth]:

@@ -93,6 +93,7 @@ METRICS = (
     _logged(key="example_f1", title="F1 per image", kind="labels"),
     _logged(key="threshold", title="threshold", kind="labels", direction="none"),
     _logged(key="labels_without_positives", title="labels without positives", direction="none", digits=0),
+    _logged(key="grad_norm", title="gradient norm", direction="none"),
     _logged(key="loss", title="loss", direction="min"),
     _logged(key="as_published/loss_padded", title="loss with padding", kind="captions", direction="min"),
 )

@@ -1,5 +1,6 @@
 """Figures, drawn without a display."""
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from core.errors import UserError
 from core.files import replacing
@@ -18,6 +20,8 @@ from reporting.drawing import TextFigure
 
 ImageArray = np.ndarray[Any, np.dtype[np.float32]]
 """`(H, W, 3)`, 0 to 1."""
+_TITLE = 0.5
+"""Inches above a sheet of attention."""
 _SMALL = 128
 """Rows of pixels below which an image is drawn with square pixels."""
 
@@ -74,38 +78,51 @@ def attention_sheet(
         entropies: entropy of each map relative to the uniform one, in [0, 1]; written into its corner.
     """
     columns = min(6, max(3, math.ceil(math.sqrt(1.5 * (len(words) + 1)))))
-    rows = math.ceil((len(words) + 1) / columns)
-    figure = TextFigure(figsize=(2.1 * columns, 2.35 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    smooth = interpolation_of(image)
-    axes.flat[0].imshow(image, interpolation=smooth)
     height, width = image.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    for place, (axis, word, weights) in enumerate(zip(axes.flat[1:], words, maps, strict=False)):
-        axis.imshow(grey, interpolation=smooth, extent=extent)
-        _draw_map(axis, weights, extent)
-        axis.set_title(word if len(word) <= 18 else word[:17] + "…", fontsize=12)
-        if entropies:
+    # all tiles are one picture: axes of their own take matplotlib ten times as long
+    step_x, step_y = round(1.06 * width), round(1.24 * height)
+    rows = math.ceil((len(words) + 1) / columns)
+    sheet = np.ones((rows * step_y, columns * step_x, 3), np.float32)
+    inches = 2.1 * columns * sheet.shape[0] / sheet.shape[1]
+    figure = TextFigure(figsize=(2.1 * columns, inches + _TITLE))
+    axis = figure.add_axes((0, 0, 1, inches / (inches + _TITLE)))
+    axis.axis("off")
+    grey = image.mean(axis=2, keepdims=True)
+    for place, tile in enumerate([image, *(_mixed(grey, weights) for weights in maps[: len(words)])]):
+        row, column = divmod(place, columns)
+        top, left = (row + 1) * step_y - height, column * step_x + (step_x - width) // 2
+        sheet[top : top + height, left : left + width] = tile
+        if place:
+            word, weights = words[place - 1], maps[place - 1]
+            _mark_peak(axis, weights, (left, top, width, height))
+            shown = word if len(word) <= 18 else word[:17] + "…"
+            axis.text(left + width / 2, top - 0.05 * height, shown, fontsize=12, ha="center", va="bottom")
+        if place and entropies:
             box = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 1.5}
-            number = f"{entropies[place]:.2f}"
-            axis.text(0.03, 0.04, number, transform=axis.transAxes, fontsize=7, color="white", bbox=box)
+            where = (left + 0.03 * width, top + 0.96 * height)
+            axis.text(*where, f"{entropies[place - 1]:.2f}", fontsize=7, color="white", bbox=box)
+    axis.imshow(sheet, interpolation=interpolation_of(image))
     if title:
-        figure.suptitle(wrap_text(title, 16 * columns, 3), fontsize=11)
+        figure.suptitle(wrap_text(title, 16 * columns, 3), fontsize=11, y=0.99, va="top")
     return figure
 
 
-def _draw_map(axis: Axes, weights: ImageArray, extent: tuple[float, float, float, float]) -> None:
-    """Draws attention weights `(h, w)` over an image of an extent, with a cross at the peak."""
+def _mixed(grey: ImageArray, weights: ImageArray) -> ImageArray:
+    """Attention weights `(h, w)` in colours over an image `(H, W, 1)`: `(H, W, 3)`."""
+    height, width = grey.shape[:2]
     top = max(float(weights.max()), 3 / weights.size)
-    axis.imshow(weights, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent, vmin=0, vmax=top)
+    large = Image.fromarray(np.asarray(weights / top, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    mixed: ImageArray = 0.4 * grey + 0.6 * colormaps["inferno"](np.asarray(large))[..., :3].astype(np.float32)
+    return mixed
+
+
+def _mark_peak(axis: Axes, weights: ImageArray, tile: tuple[int, int, int, int]) -> None:
+    """Draws a cross at the peak of attention weights `(h, w)` in a tile (left, top, width, height)."""
     if weights.max() > weights.min():
         row, column = np.unravel_index(int(weights.argmax()), weights.shape)
-        _, right, bottom, _ = extent
-        x = (column + 0.5) / weights.shape[1] * (right + 0.5) - 0.5
-        y = (row + 0.5) / weights.shape[0] * (bottom + 0.5) - 0.5
+        left, top, width, height = tile
+        x = left + (column + 0.5) / weights.shape[1] * width - 0.5
+        y = top + (row + 0.5) / weights.shape[0] * height - 0.5
         axis.plot(x, y, marker="+", color="cyan", markersize=9, markeredgewidth=1.5)
 
 
@@ -142,16 +159,24 @@ def figure_path(folder: Path, name: str) -> Path:
     return folder / f"{safe}.png"
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> Path:
-    """Writes a figure as ``NAME.png``, see `figure_path`.
+def png_of(figure: Figure) -> bytes:
+    """Draws a figure, which takes longer than writing it somewhere: the content of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+def save_figure(figure: Figure | bytes, folder: Path, name: str) -> Path:
+    """Writes a figure, drawn or not, as ``NAME.png``, see `figure_path`.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     path = figure_path(folder, name)
+    drawn = figure if isinstance(figure, bytes) else png_of(figure)
     try:
         with replacing(path) as file:
-            figure.savefig(file, format="png", dpi=110)
+            file.write(drawn)
     except OSError as error:
         raise UserError(f"figure {path} cannot be written ({error.strerror}); give another folder") from error
     return path

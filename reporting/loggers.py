@@ -5,26 +5,29 @@ import csv
 import os
 import secrets
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.figure import Figure
 
 from core.checkpoints import way_on
 from core.errors import UserError
 from core.files import replacing, write_json
 from core.inputs import read_object
 from core.metric_rows import read_metric_rows
-from core.text import visible
-from reporting.figures import ImageArray
+from core.text import say
+from reporting.background import Background
+from reporting.dashboards import WandbRun
 
 WandbMode = Literal["auto", "online", "offline", "off"]
+_PATIENCE = 120.0
+"""Seconds that the end of a command waits for W&B, which uploads what is left."""
 
 
 class CSVFile(Logger):
@@ -156,74 +159,97 @@ def wandb_account_configured() -> bool:
         return False
 
 
-def make_loggers(
-    run_dir: Path, wandb: WandbMode = "auto", wandb_project: str = "captioners", tensorboard: bool = False
-) -> list[Logger]:
-    """Makes the loggers of a run; all of them write into its folder and continue there after a resume.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dashboards:
+    """Which dashboards a run writes to, and how it is found there.
 
-    Args:
-        run_dir: run folder.
+    Attributes:
         wandb: "auto" is online when an account is configured and offline otherwise, without asking.
         wandb_project: project name shown by W&B.
         tensorboard: also write TensorBoard event files.
+        settings: of the run, flat; W&B filters by them.
+        group: W&B shows the runs of a group together.
+        job_type: kind of the run within its group.
+        tags: of the run.
     """
-    loggers: list[Logger] = [CSVFile(run_dir)]
-    mode = os.environ.get("WANDB_MODE", "") if wandb == "auto" else wandb
+
+    wandb: WandbMode = "auto"
+    wandb_project: str = "captioners"
+    tensorboard: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def make_loggers(run_dir: Path, dashboards: Dashboards | None = None) -> list[Logger]:
+    """Makes the loggers of a training run; all of them write into its folder and continue there after a resume.
+
+    Args:
+        run_dir: run folder.
+        dashboards: what is written beside ``metrics.csv``.
+    """
+    dashboards = dashboards or Dashboards()
+    wandb_id = str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
+    found = _dashboards(run_dir, dashboards, wandb_id, first_step=0)
+    return [CSVFile(run_dir), *(Background(logger) for logger in found)]
+
+
+def evaluation_loggers(run_dir: Path, dashboards: Dashboards) -> list[Logger]:
+    """Makes the loggers of an evaluation, which writes to the dashboards of the training run.
+
+    Args:
+        run_dir: folder of the training run; without a W&B run noted there, none is begun.
+        dashboards: of the evaluation.
+    """
+    wandb_id = read_facts(run_dir).get("wandb_id")
+    if wandb_id is None:
+        dashboards = replace(dashboards, wandb="off")
+    dashboards = replace(dashboards, settings={})  # those of the training stay
+    # W&B's own count of steps only grows; offline it begins in every process anew
+    records = len([*run_dir.glob(f"wandb/*run-*-{wandb_id}")])
+    found = _dashboards(run_dir, dashboards, str(wandb_id), first_step=_logged_steps(run_dir) + records)
+    return [Background(logger, measures=False) for logger in found]
+
+
+def _dashboards(run_dir: Path, dashboards: Dashboards, wandb_id: str, first_step: int) -> list[Logger]:
+    loggers: list[Logger] = []
+    mode = os.environ.get("WANDB_MODE", "") if dashboards.wandb == "auto" else dashboards.wandb
     if mode not in ("off", "disabled"):
         offline = mode == "offline" or (mode != "online" and not wandb_account_configured())
-        os.environ.setdefault("WANDB_SILENT", "true")  # twenty lines a run otherwise
-        run_id = f"{run_dir.parent.name}-{run_dir.name}"
-        logger = WandbLogger(
-            project=wandb_project, name=run_id, id=_wandb_id(run_dir), resume="allow", save_dir=run_dir, offline=offline
+        loggers.append(
+            WandbRun(
+                settings=dashboards.settings,
+                first_step=first_step,
+                project=dashboards.wandb_project,
+                name=f"{run_dir.parent.name}-{run_dir.name}",
+                id=wandb_id,
+                resume="allow",
+                save_dir=run_dir,
+                offline=offline,
+                group=dashboards.group,
+                job_type=dashboards.job_type,
+                tags=dashboards.tags or None,
+            )
         )
-        # Lightning passes on an argument that W&B no longer has, which costs a warning in every run
-        logger._wandb_init.pop("anonymous", None)
-        loggers.append(logger)
-    if tensorboard:
+    if dashboards.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return loggers
 
 
-def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, step: int, caption: str | None = None) -> None:
-    """Sends a figure to W&B and TensorBoard.
-
-    Args:
-        loggers: of the trainer; others are skipped.
-        key: name in the logger, such as ``val/codes``.
-        figure: drawn with matplotlib.
-        step: optimiser steps so far.
-        caption: below the figure, in W&B.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            captions = {} if caption is None else {"caption": [visible(caption)]}
-            logger.log_image(key, [figure], step, **captions)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(key, figure, step)
+def _logged_steps(run_dir: Path) -> int:
+    """One more than the last step in ``metrics.csv``; 0 without one."""
+    path = run_dir / "metrics.csv"
+    if not path.is_file() or not path.stat().st_size:
+        return 0
+    _, rows = read_metric_rows(path)
+    return 1 + max((int(row["step"]) for row in rows if row["step"]), default=-1)
 
 
-def log_captioned_images(
-    loggers: Iterable[Logger], stage: str, images: Sequence[ImageArray], captions: Sequence[str], step: int
-) -> None:
-    """Sends images with their captions to W&B and TensorBoard.
-
-    Args:
-        loggers: of the trainer; others are skipped.
-        stage: val or test; the keys are ``STAGE/samples`` and ``STAGE/captions``.
-        images: `(H, W, 3)` each, 0 to 1.
-        captions: one per image.
-        step: optimiser steps so far.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            # bytes: W&B would cut floats from 0 to 1 off to black; and no table, whose images it keeps elsewhere
-            pixels = [(image * 255).round().astype(np.uint8) for image in images]
-            logger.log_image(f"{stage}/samples", pixels, step, caption=[visible(caption) for caption in captions])
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_images(f"{stage}/samples", np.stack(images), step, dataformats="NHWC")
-            # TensorBoard reads Markdown, in which indented lines are shown as they are
-            listed = "\n".join(f"    {visible(caption)}" for caption in captions)
-            logger.experiment.add_text(f"{stage}/captions", listed, step)
+def wandb_id_of(loggers: Iterable[Logger]) -> str | None:
+    """Id of the W&B run that loggers write to; None: they write to none."""
+    inner = (logger.inner if isinstance(logger, Background) else logger for logger in loggers)
+    return next((str(logger.version) for logger in inner if isinstance(logger, WandbLogger)), None)
 
 
 @contextlib.contextmanager
@@ -242,17 +268,16 @@ def own_wandb_run() -> Iterator[None]:
     finally:
         run = _open_wandb_run()
         if run is not None and run is not before:
-            run.finish(exit_code=int(failed))
+            finish = threading.Thread(target=run.finish, kwargs={"exit_code": int(failed)}, daemon=True)
+            finish.start()
+            finish.join(_PATIENCE)
+            if finish.is_alive():
+                say(f"warning: W&B has not finished within {_PATIENCE:.0f} seconds and is left alone", err=True)
 
 
 def _open_wandb_run() -> Any:
     """W&B's run of this process; None when there is none, without importing W&B to look."""
     return getattr(sys.modules.get("wandb"), "run", None)
-
-
-def _wandb_id(run_dir: Path) -> str:
-    """The run's W&B id: noted in the folder of a resumed run, else a new one."""
-    return str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
 
 
 def add_facts(run_dir: Path, **facts: Any) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reporting.comparison_figures import COLOURS, tidy
-from reporting.drawing import TextFigure
+from reporting.drawing import TextFigure, name_ticks
 
 
 def length_figure(lengths: Mapping[str, Mapping[int, int]]) -> Figure:
@@ -48,4 +49,31 @@ def threshold_figure(curve: Mapping[str, Sequence[float]], threshold: float) -> 
     tidy(axis, "scores over the threshold")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold")
     axis.legend(handles=handles, fontsize=8, frameon=False)
+    return figure
+
+
+def confusion_figure(pairs: Sequence[tuple[str, str, int]]) -> Figure:
+    """Draws in how many images one label was missed and another one wrongly predicted.
+
+    Args:
+        pairs: (true and missed, predicted and wrong, images), see `metrics.labels.confusions`.
+    """
+    missed = list(dict.fromkeys(pair[0] for pair in pairs))
+    wrong = list(dict.fromkeys(pair[1] for pair in pairs))
+    counts = np.zeros((max(1, len(missed)), max(1, len(wrong))))
+    for true, predicted, images in pairs:
+        counts[missed.index(true), wrong.index(predicted)] = images
+    figure = TextFigure(figsize=(2.5 + 0.35 * counts.shape[1], 1.8 + 0.3 * counts.shape[0]), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(counts, cmap="Blues", vmin=0, vmax=max(1.0, counts.max()), aspect="auto")
+    for row, column in np.argwhere(counts > 0):
+        dark = counts[row, column] > 0.6 * counts.max()
+        text = f"{counts[row, column]:.0f}"
+        axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "0.2")
+    name_ticks(axis.yaxis, range(len(missed)), missed)
+    name_ticks(axis.xaxis, range(len(wrong)), wrong)
+    axis.tick_params(labelsize=7)
+    axis.tick_params(axis="x", rotation=60)
+    axis.set(xlabel="predicted, wrong", ylabel="true, missed")
+    axis.set_title("most frequent confusions (images)" if pairs else "no confusions", fontsize=9)
     return figure

@@ -83,9 +83,9 @@ RULES = {
     "W&B and TensorBoard": (
         lambda tree: [
             *imported(tree, "wandb"),
-            *lines_of(tree, "log_image", "log_text", "log_table", "add_text", "add_figure", "add_images"),
+            *lines_of(tree, "log_image", "log_text", "log_table", "add_text", "add_figure", "add_image", "add_images"),
         ],
-        {"reporting/loggers.py"},
+        {"reporting/dashboards.py"},
     ),
 }
 STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")

@@ -20,8 +20,8 @@ from commands.recipes.document import resolve
 from commands.recipes.reading import as_text, read_document, read_texts
 from commands.score_files import read_predictions, read_references
 from commands.trainer.old_names import NewNames
+from commands.trainer.parser import tidy
 from commands.trainer.runs import config_files
-from commands.trainer.train import tidy
 from core.errors import UserError
 from core.inputs import parse_json, read_text, shown
 from core.metric_rows import read_metric_rows

@@ -30,7 +30,7 @@ from datamodules.readers.records import Example, Problem
 from metrics.bootstrap import Comparison, Pair
 from metrics.captions import score_images
 from metrics.names import METRICS, metric
-from reporting import comparison_figures, figures, label_tables, loggers, tables
+from reporting import comparison_figures, dashboards, figures, label_tables, tables
 from reporting.drawing import TextFigure
 from reporting.label_tables import Verdict
 from reporting.page import Card, Entry, Label, Page, render
@@ -213,6 +213,7 @@ def test_the_page_shows_every_text_and_has_no_other_tags():
 # loggers and files
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 def test_loggers_get_visible_text(monkeypatch):
     sent = {}
 
@@ -232,17 +233,17 @@ def test_loggers_get_visible_text(monkeypatch):
             (),
             {
                 "add_images": lambda self, *args, **kwargs: None,
-                "add_figure": lambda self, *args: None,
+                "add_image": lambda self, *args, **kwargs: None,
                 "add_text": lambda self, key, text, step: sent.update(board=text),
             },
         )()
 
-    loggers.log_captioned_images([Wandb(), Board()], "val", [IMAGE] * len(NASTY), NASTY, 1)
+    dashboards.log_captioned_images([Wandb(), Board()], "val", [IMAGE] * len(NASTY), NASTY, 1)
     assert sent["wandb"] == [visible(text) for text in NASTY]
     assert sent["board"].split("\n") == [f"    {visible(text)}" for text in NASTY], "lines of code in Markdown"
     sent.clear()
     for text in NASTY:
-        loggers.log_figure([Wandb(), Board()], "x", figures.caption_sheet([IMAGE], [text], [text]), 1, text)
+        dashboards.log_figure([Wandb(), Board()], "x", figures.caption_sheet([IMAGE], [text], [text]), 1, text)
     assert sent["wandb"] == [visible(text) for text in NASTY]
 
 

@@ -251,8 +251,15 @@ class Engine:
         words = ["resume", str(stage.run)] if decision.action == "resume" else list(stage.command)
         shown, threads = self.jobs == 1, None if self.jobs == 1 else max(1, cores() // self.jobs)
         begun = time.monotonic()
-        process = StageProcess(words, stage.run / LOG, lock=lock, shown=shown, threads=threads)
+        process = StageProcess(
+            words, stage.run / LOG, lock=lock, shown=shown, threads=threads, names=self._names(stage)
+        )
         return Job(stage=stage, title=title, state=state, begun=begun, process=process)
+
+    def _names(self, stage: Stage) -> dict[str, str]:
+        """How W&B groups the stages: by recipe; a stage run with several seeds is one kind of job."""
+        recipe = self.recipe.path.stem
+        return {"WANDB_RUN_GROUP": recipe, "WANDB_JOB_TYPE": stage.name, "WANDB_TAGS": f"{recipe},{stage.name}"}
 
     def _finish_one(self, running: list[Job]) -> None:
         """Waits for one of the running stages to end, removes it from the list and records how it ended.

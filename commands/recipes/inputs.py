@@ -25,7 +25,12 @@ _ANNOTATIONS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".yaml", ".yml", ".pa
 _WITHOUT_EFFECT = (
     "--wandb",
     "--wandb_project",
+    "--wandb_group",
+    "--wandb_tags",
+    "--wandb_artifacts",
     "--tensorboard",
+    "--quiet",
+    "--json_lines",
     "--trainer.enable_progress_bar",
     "--checkpoint_steps",
     "--checkpoint_minutes",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,15 +39,25 @@ class StageProcess:
         lock: descriptor that the process holds open, see `locked`.
         shown: whether the output also goes to this process's own output.
         threads: number of compute threads unless OMP_NUM_THREADS is set; None: one per core.
+        names: environment variables that are set unless they are, such as how W&B groups the stages.
     """
 
     def __init__(
-        self, words: Sequence[str], log: Path, *, lock: int, shown: bool = True, threads: int | None = None
+        self,
+        words: Sequence[str],
+        log: Path,
+        *,
+        lock: int,
+        shown: bool = True,
+        threads: int | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
         environment["PYTHONUNBUFFERED"] = "1"
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
+        for name, value in (names or {}).items():
+            environment.setdefault(name, value)
         source, target = _channel(shown)
         self._log = log.open("ab")
         self._log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} python cli.py {shlex.join(words)}\n".encode())

@@ -27,6 +27,7 @@ from core.errors import UserError
 from metrics.baselines.flags import baseline_warning, flagged
 from metrics.names import column_keys, metric
 from reporting.comparison_figures import curve_figure
+from reporting.health_notes import read_notes
 from reporting.loggers import read_facts
 from reporting.page import Card, Evaluation, Report, Section
 
@@ -90,7 +91,12 @@ def build_report(run: Path, *, images: int, trust: bool = False, live: "LiveData
     return Report(
         title=f"{run.parent.name}/{run.name}" if run.parent.name else run.name,
         notes=[_headline(run, results)],
-        warnings=[*_lost(logged), *(item for item in (_flag(result) for result in results) if item), *warnings],
+        warnings=[
+            *_seen(run),
+            *_lost(logged),
+            *(item for item in (_flag(result) for result in results) if item),
+            *warnings,
+        ],
         facts=_facts(run),
         evaluations=[_evaluation(result) for result in results],
         sections=sections,
@@ -198,6 +204,11 @@ def _best_step(logged: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     best = metric(key).best(value for _, value in logged[f"val/{key}"])
     step = next((step for step, value in logged[f"val/{key}"] if value == best), math.nan)
     return f"Best validation: {metric(key).title} {best:.3f} after step {step:.0f}."
+
+
+def _seen(run: Path) -> list[str]:
+    """Signs of collapse that were seen while the run was training."""
+    return [f"Seen in training at step {note['step']}, {note['kind']}: {note['sign']}." for note in read_notes(run)]
 
 
 def _lost(logged: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:

@@ -1,21 +1,16 @@
 """The part of a run's report about labels: per-label figures, the threshold, what is taken for what."""
 
-from collections import Counter
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from commands.comparison.cards import CardContent, build_cards
 from commands.comparison.paired import Predictions, matrix
 from commands.comparison.results import Result
 from commands.run_report.captions import choose_images
 from metrics.label_health import signs_of_label_collapse
-from metrics.labels import average_precisions, checked, per_label, threshold_curve
+from metrics.labels import average_precisions, checked, confusions, per_label, threshold_curve
 from reporting.page import Card, Section, Table
 from reporting.report_figures import threshold_figure
 
-_CONFUSIONS = 20
 _DEFAULT_THRESHOLD = 0.5
 
 
@@ -58,27 +53,6 @@ def label_sections(result: Result, predictions: Predictions) -> tuple[list[Secti
         figures={"Scores over the threshold": threshold_figure(threshold_curve(probabilities, targets), threshold)},
     )
     return [section], signs
-
-
-def confusions(
-    probabilities: ArrayLike, targets: ArrayLike, names: Sequence[str], threshold: float, count: int = _CONFUSIONS
-) -> list[tuple[str, str, int]]:
-    """Pairs of a true label that was missed and a wrong label of the same image, by the number of images.
-
-    >>> confusions([[0.1, 0.9], [0.2, 0.8]], [[1, 0], [1, 0]], ["sea", "ship"], 0.5)
-    [('sea', 'ship', 2)]
-    """
-    scores, truth = checked(probabilities, targets)
-    predicted = scores >= threshold
-    found: Counter[tuple[str, str]] = Counter()
-    for missed, wrong in zip(truth & ~predicted, predicted & ~truth, strict=True):
-        found.update((names[a], names[b]) for a in _places(missed) for b in _places(wrong))
-    return [(*pair, number) for pair, number in found.most_common(count)]
-
-
-def _places(chosen: NDArray[np.bool_]) -> list[int]:
-    places: list[int] = np.flatnonzero(chosen).tolist()
-    return places
 
 
 def label_cards(result: Result, predictions: Predictions, count: int) -> list[Card]:

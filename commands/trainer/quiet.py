@@ -10,6 +10,7 @@ def quieten() -> None:
     """Silences remarks of the libraries that tell a user of this project nothing."""
     for message in (
         ".*does not have many workers.*",
+        r".*Glyph \d+ .*missing from font.*",  # the figure has a box in place of the letter
         ".*args parameter is intended to run from within Python.*",
         ".*The number of training batches.*smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from core.checkpoints import find_checkpoint, way_on
 from core.errors import Interrupted, UserError, command
@@ -61,7 +62,7 @@ def locate(
 
 def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list[str]) -> tuple[Path, Path | None]:
     if checkpoint is not None and checkpoint.name == "last.ckpt" and run_dir is None:
-        run_dir = str(_run_of(checkpoint) or "") or None
+        run_dir = str(run_of(checkpoint) or "") or None
     requeued = None if checkpoint is not None else _requeued(run_dir, configs)
     if run_dir or requeued:
         folder = _own(requeued or Path(str(run_dir)))
@@ -187,7 +188,7 @@ def with_saved_config(args: list[str]) -> list[str]:
         return args
     path, run_dir = _value(args, "--ckpt_path"), _value(args, "--run_dir")
     checkpoint = _checkpoint(args[0], run_dir, path)
-    run = None if checkpoint is None else _run_of(checkpoint)
+    run = None if checkpoint is None else run_of(checkpoint)
     config = run / "config.yaml" if run else None
     return [args[0], "--config", str(config), *args[1:]] if config and config.is_file() else args
 
@@ -202,13 +203,19 @@ def config_files(args: list[str]) -> list[str]:
     return files + [arg.partition("=")[2] for arg in args if arg.startswith("--config=")]
 
 
-def write_facts(folder: Path, wandb_id: str | None) -> None:
-    """Notes in ``run.json`` what is needed to believe, repeat or continue a run."""
+def write_facts(folder: Path, wandb_id: str | None, **more: Any) -> None:
+    """Notes in ``run.json`` what is needed to believe, repeat or continue a run.
+
+    Args:
+        folder: run folder.
+        wandb_id: id of its W&B run.
+        more: further entries.
+    """
     import torch
 
     facts = {
         "command": " ".join(sys.argv),
-        "commit": _commit(),
+        "commit": commit(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "torchvision", "lightning", "transformers", "timm")},
@@ -216,6 +223,7 @@ def write_facts(folder: Path, wandb_id: str | None) -> None:
         "job": cluster_job(),
         "wandb_id": wandb_id,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        **more,
     }
     write_json(folder / "run.json", facts, indent=2)
 
@@ -248,7 +256,7 @@ def _checkpoint(subcommand: str, run_dir: str | None, ckpt_path: str | None) -> 
     return last if subcommand == "fit" and last.is_file() else find_checkpoint(ckpt_path)
 
 
-def _run_of(checkpoint: Path) -> Path | None:
+def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in; None for a file somewhere else."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
 
@@ -257,10 +265,10 @@ def _new_folder(configs: list[str]) -> Path:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("under torchrun every process must know the run folder: pass --run_dir PATH")
     job = cluster_job()
-    return Path("runs") / _experiment(configs) / (f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return Path("runs") / experiment(configs) / (f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-def _experiment(configs: list[str]) -> str:
+def experiment(configs: list[str]) -> str:
     """Names an experiment by its first file: ``experiments/offline/x.yaml`` is ``offline_x``."""
     if not configs:
         return "unnamed"
@@ -277,14 +285,14 @@ def _evaluation_folder(subcommand: str, run_dir: str | None, checkpoint: Path | 
         if any((Path(run_dir) / name).exists() for name in ("predictions.json", "metrics.json")):
             raise UserError(f"--run_dir {run_dir} holds results already, which are never overwritten: choose another")
         return _own(Path(run_dir))
-    run = _run_of(checkpoint) if run_dir is None else Path(run_dir)
+    run = run_of(checkpoint) if run_dir is None else Path(run_dir)
     if run is None:
-        return _own_new(Path("runs") / _experiment(configs) / subcommand)
+        return _own_new(Path("runs") / experiment(configs) / subcommand)
     _sweep_evaluations(run / "eval")
     return _own_new(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of this checkout, with "+" when files differ from it; None outside of git."""
     try:
         run = [

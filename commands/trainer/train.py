@@ -5,67 +5,52 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import jsonargparse
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf.errors import OmegaConfBaseException
 
 import datamodules  # noqa: F401  # its classes may be named by class_path
 from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
+from callbacks.dashboard import Dashboard
+from callbacks.health import HealthWatch
 from callbacks.predictions import PredictionWriter
-from callbacks.progress import ProgressBar
+from callbacks.progress import JsonLines, ProgressBar
 from callbacks.report import RunReport
 from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
+from commands.trainer.dashboards import add_dashboard_options, dashboards_of, labels_of
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
 from commands.trainer.old_names import NewNames
+from commands.trainer.parser import OneLineParser
 from commands.trainer.quiet import quieten
 from commands.trainer.refused import check_trainer
-from commands.trainer.speed import MatmulPrecision, compile_model, precision_hint, set_matmul_precision
+from commands.trainer.speed import MatmulPrecision, compile_model, set_matmul_precision
 from core.checkpoints import way_on
 from core.errors import Interrupted, UserError
 from core.files import write_text
-from core.text import say
+from core.text import divert, say, say_record
 from core.trust import remember
 from datamodules.base import CaptionDataModule
 from lightning_modules.base import DATA_FACTS, BaseModule
-from reporting.loggers import WandbMode, make_loggers, own_wandb_run
-
-
-class OneLineParser(LightningArgumentParser):
-    """Reports a wrong option in one line, and takes no abbreviations."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """See jsonargparse, which writes a ``null`` for an object inside an object as ``None`` when it goes deeper."""
-        deeper = isinstance(args, list) and len(args) == 1 and args[0].endswith("=None")
-        return super().parse_args([args[0].removesuffix("None") + "null"] if deeper else args, *rest, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises the message as the user's error."""
-        if "the following arguments are required" in message and re.search(r"\b(model|data)\b", message):
-            raise UserError(
-                "there is no model and data to work with: train with --config experiments/NAME.yaml; test, validate "
-                "and predict find the configuration of --ckpt_path RUN, but not that of a checkpoint outside of its run"
-            ) from ex
-        if hint := precision_hint(message):
-            raise UserError(hint) from ex
-        raise UserError(f"{tidy(message)} (python cli.py COMMAND --help lists the options)") from ex
+from reporting.background import Background
+from reporting.loggers import Dashboards, evaluation_loggers, make_loggers, own_wandb_run, wandb_id_of
 
 
 class SaveRunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` and ``run.json`` into the folder of a new run; a resumed run keeps its own."""
+
+    noted: Mapping[str, Any] = {}
+    """Further entries of ``run.json``."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Saves once, on the first process."""
@@ -74,8 +59,7 @@ class SaveRunConfig(SaveConfigCallback):
         self.already_saved = True
         folder = Path(trainer.default_root_dir)
         if not (folder / "config.yaml").exists():
-            wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
-            runs.write_facts(folder, None if wandb is None else wandb.version)
+            runs.write_facts(folder, wandb_id_of(trainer.loggers), **self.noted)
             # last, since a folder with a configuration is a run that can be resumed
             write_text(folder / "config.yaml", self.parser.dump(self.config, skip_unset=False))
             remember(folder / "config.yaml")
@@ -93,9 +77,7 @@ class TrainerCLI(LightningCLI):
         """Adds the run's own options and the links from data facts to the module's arguments."""
         add = parser.add_argument
         add("--run_dir", type=str | None, default=None, help="run folder; by default runs/EXPERIMENT/TIME")
-        add("--wandb", type=WandbMode, default="auto", help="W&B: auto is offline unless an account is configured")
-        add("--wandb_project", type=str, default="captioners", help="W&B project")
-        add("--tensorboard", type=bool, default=False, help="also write TensorBoard files")
+        add_dashboard_options(parser)
         add("--checkpoint_steps", type=int | None, default=None, help="write last.ckpt every so many optimiser steps")
         add(
             "--trust",
@@ -117,6 +99,8 @@ class TrainerCLI(LightningCLI):
             parser.link_arguments("data", f"model.init_args.{fact}", compute_fn=_reader(fact), apply_on="instantiate")
 
     signals: ClassVar[StopSignals]
+    output: ClassVar[contextlib.ExitStack]
+    """Ended before the last lines are printed."""
     last: LastCheckpoint | None = None
 
     def _parse_ckpt_path(self) -> None:
@@ -130,6 +114,8 @@ class TrainerCLI(LightningCLI):
             raise UserError("trainer.accumulate_grad_batches is below 1: expected the number of batches for each step")
         if self.subcommand == "fit":
             check_trainer(config["trainer"])
+        if config["quiet"] or config["json_lines"]:
+            self.output.enter_context(divert(records=config["json_lines"]))
         if "verbose" in config:
             config["verbose"] = False  # RunReport prints the table
         config["weights_only"] = True
@@ -145,6 +131,7 @@ class TrainerCLI(LightningCLI):
         config["trust"] = False
         config["ckpt_path"] = None if checkpoint is None else str(checkpoint)
         self._saved_config = config.clone()
+        self._trained_in = self.run_dir if checkpoint is None else runs.run_of(checkpoint)
         self._saved_config["ckpt_path"] = None
         self._saved_config["find_batch_size"] = False  # config.yaml has the size that is found
 
@@ -205,8 +192,7 @@ class TrainerCLI(LightningCLI):
         fast = bool(settings.get("fast_dev_run"))
         given = _as_list(settings["callbacks"])
         own: list[Callback] = [PredictionWriter(), RunReport(), self.signals]
-        if settings.get("enable_progress_bar") is not False and not any(isinstance(c, AnyProgressBar) for c in given):
-            own.insert(0, ProgressBar())  # it lets go of the terminal before the report
+        own[:0] = self._progress(settings, given)  # a bar lets go of the terminal before the report
         saves = self.subcommand == "fit" and not fast and settings.get("enable_checkpointing") is not False
         if saves:
             assert isinstance(self.model, BaseModule)
@@ -215,10 +201,14 @@ class TrainerCLI(LightningCLI):
             self.last = LastCheckpoint(folder / "last.ckpt", every_n_steps=steps, minutes=minutes, signals=self.signals)
             own += [best_checkpoint(folder, self.model.monitor), self.last]
         if self.subcommand == "fit" and not fast:
-            own.append(SaveRunConfig(self._parser(self.subcommand), self._saved_config))
+            saving = SaveRunConfig(self._parser(self.subcommand), self._saved_config)
+            own.append(saving)
             settings["logger"] = self._loggers(settings.get("logger"))
+            saving.noted = {"dashboard": labels_of(self._dashboards(self.run_dir))}
         elif self.subcommand != "fit":
-            settings["logger"] = False
+            settings["logger"] = self._evaluation_loggers(settings.get("logger")) or False
+        if not fast:
+            own += self._watchers(given)
         settings["callbacks"] = [*given, *own]
         settings["enable_checkpointing"] = saves
         settings["enable_model_summary"] = bool(settings.get("enable_model_summary"))  # RunReport has one line
@@ -228,33 +218,43 @@ class TrainerCLI(LightningCLI):
         except (ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
 
+    def _progress(self, settings: dict[str, Any], given: Sequence[Callback]) -> list[Callback]:
+        """What shows how far a run is."""
+        config = self.config[str(self.subcommand)]
+        if config["quiet"] or config["json_lines"]:
+            settings["enable_progress_bar"] = False
+            return [JsonLines()] if config["json_lines"] else []
+        shown = settings.get("enable_progress_bar") is not False
+        return [ProgressBar()] if shown and not any(isinstance(item, AnyProgressBar) for item in given) else []
+
+    def _watchers(self, given: Sequence[Callback]) -> list[Callback]:
+        """What describes a run beside its results."""
+        if self.subcommand == "predict":
+            return [HealthWatch()]
+        found: list[Callback] = [
+            HealthWatch(),
+            Dashboard(artifacts=self.config[str(self.subcommand)]["wandb_artifacts"]),
+        ]
+        if self.subcommand == "fit" and not any(isinstance(item, LearningRateMonitor) for item in given):
+            found.append(LearningRateMonitor())
+        return found
+
     def _loggers(self, given: Logger | Sequence[Logger] | bool | None) -> list[Logger]:
         """The CSV file always; loggers named in the configuration replace W&B and TensorBoard."""
-        config = self.config[str(self.subcommand)]
         named = [logger for logger in _as_list(given) if isinstance(logger, Logger)]
-        wandb: WandbMode = "off" if named or given is False else config["wandb"]
-        return [*make_loggers(self.run_dir, wandb, config["wandb_project"], config["tensorboard"]), *named]
+        dashboards = self._dashboards(self.run_dir, off=bool(named) or given is False)
+        return [*make_loggers(self.run_dir, dashboards), *(Background(logger) for logger in named)]
 
+    def _evaluation_loggers(self, given: Logger | Sequence[Logger] | bool | None) -> list[Logger]:
+        """Those of the training run, which gets the figures of its evaluations."""
+        fast = self.config[str(self.subcommand)]["trainer"]["fast_dev_run"]
+        if self.subcommand == "predict" or fast or given not in (None, True) or self._trained_in is None:
+            return []
+        return evaluation_loggers(self._trained_in, self._dashboards(self._trained_in))
 
-_LITERAL = re.compile(r"Expected a typing\.Literal\[(.*?)\]")
-_CLASS = re.compile(r"Expected a <class '(\w+)'>")
-_UNION = re.compile(r"(\S+): Does not validate against any of the Union subtypes .*?Errors: - (.*)")
-
-
-def tidy(message: str) -> str:
-    """Cuts jsonargparse's report of every alternative that it tried down to the one that was meant.
-
-    >>> tidy('Parser key "model": Does not validate against any of the Union subtypes Subtypes: [...] Errors: '
-    ...      "- Option 'lrr' is not accepted - Expected a <class 'NoneType'> Given value type: ...")
-    "model: Option 'lrr' is not accepted"
-    """
-    message = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(message.split()))
-    message = message.replace("(python cli.py COMMAND --help lists the options)", "").strip()
-    found = _UNION.match(message)
-    if found:
-        reasons = [reason for reason in found[2].split(" - ") if not reason.startswith("Expected a <class 'NoneType'>")]
-        message = f"{found[1]}: {reasons[0] if reasons else found[2]}".strip()
-    return _CLASS.sub(r"expected \1", _LITERAL.sub(r"expected one of \1", message))
+    def _dashboards(self, run: Path, *, off: bool = False) -> Dashboards:
+        config = self.config[str(self.subcommand)].as_dict()
+        return dashboards_of(config, run, runs.config_files(self._args), off=off)
 
 
 def _reader(fact: str) -> Any:
@@ -288,33 +288,50 @@ def main(args: Sequence[str]) -> int:
     signals = StopSignals()
     with signals.installed():
         try:
-            with runs.ownership(), NewNames() as names, own_wandb_run(), _told_by(names):
-                cli = _run(names.arguments(args), signals)
+            with (
+                runs.ownership(),
+                NewNames() as names,
+                contextlib.ExitStack() as output,
+                own_wandb_run(),
+                _told_by(names),
+            ):
+                cli = _run(names.arguments(args), signals, output)
         except Interrupted as stop:
             raise runs.interrupted(stop) from None
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
-        say(f"run folder: {cli.run_dir}")
-        if cli.config[str(cli.subcommand)]["report"]:
-            _write_report(cli)
+        _conclude(cli, cli.config[str(cli.subcommand)])
     if cli.last is not None and (diverged := cli.last.losses.diverged):
         raise UserError(diverged)
     return 0
 
 
-def _write_report(cli: TrainerCLI) -> None:
+def _conclude(cli: TrainerCLI, config: Mapping[str, Any]) -> None:
+    """Says where the run is and writes its report."""
+    machine = bool(config["json_lines"])
+    if not machine:
+        say(f"run folder: {cli.run_dir}")
+    report = _write_report(cli) if config["report"] else None
+    if machine:
+        say_record({"event": "end", "run": str(cli.run_dir), "report": None if report is None else str(report)})
+    elif report is not None:
+        say(f"report: {report}")
+
+
+def _write_report(cli: TrainerCLI) -> Path | None:
     """Writes the report of the run; what fails costs a line, not the run."""
     run = cli.run_dir.parent.parent if cli.run_dir.parent.name == "eval" else cli.run_dir
     if not (run / "config.yaml").is_file() or os.environ.get("CAPTION_REPORT") == "off":
-        return
+        return None
     from commands.report import write_report
     from commands.run_report.content import LiveData
 
     try:
-        say(f"report: {write_report(run, live=LiveData(cli.run_dir, cli.datamodule))}")
+        return write_report(run, live=LiveData(cli.run_dir, cli.datamodule))
     except Exception as error:  # results are written; a page about them is no reason to fail
         if os.environ.get("CAPTION_DEBUG"):
             raise
         say(f"warning: no report was written ({' '.join(str(error).split())})", err=True)
+        return None
 
 
 @contextlib.contextmanager
@@ -328,10 +345,10 @@ def _told_by(names: NewNames) -> Iterator[None]:
         raise UserError(text) from error
 
 
-def _run(args: list[str], signals: StopSignals) -> TrainerCLI:
+def _run(args: list[str], signals: StopSignals, output: contextlib.ExitStack) -> TrainerCLI:
     """Builds everything and runs the subcommand; what is the user's mistake becomes a ``UserError``."""
     try:
-        run: type[TrainerCLI] = type("RunCLI", (TrainerCLI,), {"signals": signals})
+        run: type[TrainerCLI] = type("RunCLI", (TrainerCLI,), {"signals": signals, "output": output})
         return run(
             BaseModule,
             LightningDataModule,

@@ -21,8 +21,8 @@ def shown(data, captioned):
         ids = batch["image_id"] if captioned[number] else []
         outputs = {"image_id": ids, "captions": [f"batch {number} row {row}" for row in range(len(ids))]}
         samples.on_test_batch_end(trainer, None, outputs, batch, number)
-    assert len(samples._images) == len(samples._references) == len(samples._captions)
-    return samples._captions
+    assert all(sample.references == data.references("test")[sample.image_id] for sample in samples.samples)
+    return [sample.caption for sample in samples.samples]
 
 
 def test_pictures_are_spread(data):
@@ -43,4 +43,4 @@ def test_captions_of_captions_show_no_picture(data):
     batch = next(iter(data.test_dataloader()))
     outputs = {"image_id": [f"{batch['image_id'][0]}/0"], "captions": ["a dog"]}
     samples.on_test_batch_end(trainer, None, outputs, batch, 0)
-    assert not samples._images
+    assert not samples.samples

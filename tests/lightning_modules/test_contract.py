@@ -10,6 +10,7 @@ import re
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,6 +24,7 @@ from lightning_modules.parts.tokens import TokenOptions
 from metrics.names import METRICS
 from networks.layers.sequences import select_rows, target_mask
 from tests.conftest import ROOT
+from tests.lightning_modules.boards import BOARDS, DRAWN
 from tests.twins import (
     batch_maker,
     cases,
@@ -33,6 +35,7 @@ from tests.twins import (
     with_padding,
     write_twins,
 )
+from tests.wandb_records import read_board
 
 CASES = cases()
 LEARNING = [case for case in CASES if case.variant in ("", "stored")]
@@ -184,10 +187,47 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("CAPTION_CACHE", str(folder / "cache"))
-        for line in write_twins(folder).values():
-            options = ["--wandb=off", "--trainer.accumulate_grad_batches=2"] if line[0] == "fit" else []
-            assert cli.main([one for one in [*line, *options] if "fast_dev_run" not in one]) == 0
+        patch.delenv("WANDB_MODE")
+        for name, line in write_twins(folder).items():
+            line = [one for one in line if "fast_dev_run" not in one and one != "--wandb=off"]
+            if line[0] == "fit":
+                line += ["--wandb=offline", "--tensorboard=true", "--trainer.accumulate_grad_batches=2"]
+                line += [f"--trainer.callbacks+={DRAWN[name]}"] if name in DRAWN else []
+            assert cli.main(line) == 0
     return folder / "runs"
+
+
+def check_dashboards(run, expected):
+    """W&B, whose records are read back, has everything of a run and its evaluations; TensorBoard has the same."""
+    board = read_board(run)
+    facts = json.loads((run / "run.json").read_text())
+    assert board.run["id"] == facts["wandb_id"]
+    settings = ("precision", "seed", "commit", "batch_size", "data_fingerprint", "method", "dataset", "experiment")
+    assert all(board.config[name] not in (None, "") for name in settings)
+    assert all(f"{part}/class_path" in board.config for part in ("model", "data"))
+    assert board.config["trainer/max_epochs"] == 1
+    images = {f"{stage}/{name}" for stage in ("val", "test") for name in expected.images}
+    if "labels" in expected.tables:
+        images.add("test/label_samples")
+    tables = {f"{stage}/{name}" for stage in ("val", "test") for name in expected.tables}
+    assert board.keys("images") == images
+    assert board.keys("table") == tables == board.tables.keys()
+    for name in tables:
+        assert board.tables[name]["columns"] == expected.tables[name.partition("/")[2]]
+    curves = {re.sub("^(label_[a-z0-9]+)/.*", r"\1/", key) for key in board.keys() - images - tables}
+    assert curves == expected.curves | {name if "/" in name else f"val/{name}" for name in expected.scores}
+    rows = json.loads((run / "eval" / "test" / "metrics.json").read_text())
+    for place, (name, row) in enumerate(rows.items()):
+        prefix = f"test/baselines/{name}" if place else "test"
+        assert {key: board.summary[f"{prefix}/{key}"] for key in row} == pytest.approx(row)
+    assert (len(rows) > 1) == expected.baselines
+    assert board.summary.keys() >= {f"best/{name}" for name in (*expected.scores, "step") if "/" not in name}
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    seen = events.Tags()
+    assert images <= set(seen["images"])
+    assert {f"{name}/text_summary" for name in tables} <= set(seen["tensors"])
+    assert {f"test/{name}" for name in expected.scores if "/" not in name} <= set(seen["scalars"])
 
 
 def metrics_of(run):
@@ -204,6 +244,7 @@ TWINS = [case for case in CASES if not case.variant]
 @pytest.mark.parametrize("case", TWINS, ids=str)
 def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("WANDB_MODE")
     module = load_module(runs / case.twin)
     assert type(module) is case.method
     assert all(value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point())
@@ -213,7 +254,8 @@ def test_a_run_is_evaluated_by_its_folder(case, runs, monkeypatch, capsys):
         capsys.readouterr()
         assert cli.main(["predict", "--ckpt_path", str(runs / case.twin)]) == 1
         assert "predicts nothing: measure the run with python cli.py test" in capsys.readouterr().err
-    own = [name for name in metrics_of(runs / case.twin) if not name.startswith("throughput/")]
+    check_dashboards(runs / case.twin, BOARDS[case.twin])
+    own = [name for name in metrics_of(runs / case.twin) if not name.startswith(("throughput/", "lr-"))]
     assert {re.sub("^(train|val|test)/", "", name) for name in own} <= {item.key for item in METRICS}
 
 

@@ -24,10 +24,16 @@ def test_the_peak_of_a_map_is_marked_and_a_uniform_one_has_none():
     figure = attention_sheet(
         IMAGE, ["dog", "runs"], [peaked, np.full((4, 4), 1 / 16, np.float32)], entropies=[0.0, 1.0]
     )
-    dog, runs = figure.axes[1:3]
-    assert [tuple(map(float, (line.get_xdata()[0], line.get_ydata()[0]))) for line in dog.lines] == [(1.5, 13.5)]
-    assert len(runs.lines) == 0
-    assert [text.get_text() for text in runs.texts] == ["1.00"]
+    (axis,) = figure.axes
+    left, top = 17, 4  # of the second tile: 17 x 20 pixels each, the picture at its bottom
+    marks = [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axis.lines]
+    assert marks == [(left + 1.5, top + 13.5)]
+    assert [text.get_text() for text in axis.texts] == ["dog", "0.00", "runs", "1.00"]
+    tiles = axis.images[0].get_array()
+    assert np.allclose(tiles[top : top + 16, :16], IMAGE), "the image itself comes first"
+    dog, runs = (tiles[top : top + 16, 17 * place : 17 * place + 16] for place in (1, 2))
+    assert dog[15, 0].sum() > runs.max() + 0.5, "the peak is bright"
+    assert np.ptp(runs.reshape(-1, 3), axis=0).max() < 1e-6, "a uniform map looks uniform"
 
 
 def test_codes_are_coloured_by_class():

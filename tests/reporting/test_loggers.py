@@ -7,7 +7,8 @@ import pytest
 import wandb
 
 from core.errors import UserError
-from reporting.loggers import CSVFile, make_loggers, own_wandb_run, wandb_account_configured
+from reporting.background import Background
+from reporting.loggers import CSVFile, Dashboards, make_loggers, own_wandb_run, wandb_account_configured
 
 
 def rows(path):
@@ -131,16 +132,15 @@ def test_account_is_found_in_environment_and_netrc(monkeypatch, tmp_path):
 def test_wandb_is_offline_without_account_and_keeps_its_run_id(tmp_path):
     run = tmp_path / "runs" / "x" / "1"
     first = make_loggers(run)
+    assert all(isinstance(logger, Background) for logger in first[1:])
     assert not run.exists()
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"wandb_id": first[1].version}))
     again = make_loggers(run)
-    assert first[1]._offline
+    assert first[1].inner._offline
     assert first[1].version == again[1].version
-    assert [type(logger).__name__ for logger in make_loggers(run, "off", tensorboard=True)] == [
-        "CSVFile",
-        "TensorBoardLogger",
-    ]
+    others = make_loggers(run, Dashboards(wandb="off", tensorboard=True))
+    assert [type(getattr(logger, "inner", logger)).__name__ for logger in others] == ["CSVFile", "TensorBoardLogger"]
 
 
 @pytest.mark.usefixtures("no_account")
@@ -148,7 +148,7 @@ def test_two_runs_of_one_process_have_a_wandb_run_each(tmp_path):
     ids = []
     for name in ("1", "2"):
         with own_wandb_run():
-            logger = make_loggers(tmp_path / name)[1]
+            logger = make_loggers(tmp_path / name)[1].inner
             ids.append(logger.experiment.id)
         assert wandb.run is None
         assert list((tmp_path / name / "wandb").glob(f"offline-run-*-{ids[-1]}"))
@@ -160,7 +160,7 @@ def test_the_callers_own_wandb_run_stays_open(tmp_path):
     own = wandb.init(mode="disabled", dir=tmp_path)
     try:
         with own_wandb_run():
-            assert make_loggers(tmp_path / "1")[1].experiment is own
+            assert make_loggers(tmp_path / "1")[1].inner.experiment is own
         assert wandb.run is own
     finally:
         own.finish()

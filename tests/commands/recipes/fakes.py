@@ -46,8 +46,10 @@ class Stages:
     def __init__(self):
         self.ran, self.words, self.codes, self.looks, self.together, self.threads = [], [], {}, {}, [], []
 
-    def __call__(self, words, log, *, lock, shown, threads):
+    def __call__(self, words, log, *, lock, shown, threads, names):
         run = log.parent
+        assert names["WANDB_JOB_TYPE"] == run.name
+        assert names["WANDB_TAGS"] == f"{names['WANDB_RUN_GROUP']},{run.name}"
         assert shown == (threads is None)
         self.threads.append(threads)
         states = {path.parent.name: json.loads(path.read_text())["status"] for path in run.parent.glob("*/stage.json")}

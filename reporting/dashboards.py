@@ -1,0 +1,286 @@
+"""What goes to Weights & Biases and to TensorBoard: figures, tables, texts, summaries.
+
+Both get the same pictures and texts. Other loggers are skipped, so nothing here fails without a dashboard.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.text import visible
+from metrics.names import METRICS
+from reporting.background import Background, Work
+from reporting.figures import ImageArray, png_of
+
+AXIS = "trainer/global_step"
+"""What curves are drawn over: optimiser steps."""
+Pixels = NDArray[np.uint8]
+"""`(H, W, 3)`."""
+Cell = str | float | int | bool | None | Pixels
+_FOLDER = "WANDB_DATA_DIR"
+_SHOWN = 2000
+"""Characters of a cell in TensorBoard's texts."""
+
+
+class WandbRun(WandbLogger):
+    """Lightning's, in a run whose settings, axes and goals are described, and whose steps are optimiser steps.
+
+    Args:
+        settings: of the run, flat.
+        first_step: W&B's own count begins here.
+        options: of Lightning's logger.
+    """
+
+    def __init__(self, *, settings: Mapping[str, Any], first_step: int = 0, **options: Any) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")  # twenty lines a run otherwise
+        super().__init__(**options)
+        self.settings, self.first_step = dict(settings), first_step
+        # Lightning passes on an argument that W&B no longer has, which costs a warning in every run
+        self._wandb_init.pop("anonymous", None)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun and described when it is first asked for."""
+        begins = self._experiment is None
+        if begins:
+            self._keep_files_in_run()
+        run = super().experiment
+        if begins:
+            run.config.update(self.settings, allow_val_change=True)
+            for item in METRICS:
+                if item.direction != "none":
+                    run.define_metric(f"val/{item.key}", step_metric=AXIS, summary=f"{item.direction},last")
+            run.define_metric("train/loss", step_metric=AXIS, summary="min,last")
+        return run
+
+    def _keep_files_in_run(self) -> None:
+        """Pictures of tables lie in the home folder else, and a run folder that is moved loses them."""
+        given = os.environ.get(_FOLDER)
+        if given is None or given == WandbRun._own_folder:
+            WandbRun._own_folder = os.environ[_FOLDER] = str(Path(self._save_dir or ".").resolve() / "wandb" / "data")
+
+    _own_folder: str | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds to the row of a step: W&B's own count is that of the optimiser, so a resumed run continues its rows."""
+        run = self.experiment
+        values = dict(metrics) if step is None else {**metrics, AXIS: step}
+        run.log(values, step=max(step or 0, self.first_step, run.step))
+
+
+def _send(loggers: Iterable[Logger], wandb: Work | None, board: Work | None) -> None:
+    """Does something with W&B's loggers and something with TensorBoard's."""
+    for logger in loggers:
+        inner = logger.inner if isinstance(logger, Background) else logger
+        work = wandb if isinstance(inner, WandbLogger) else board if isinstance(inner, TensorBoardLogger) else None
+        if work is not None and isinstance(logger, Background):
+            logger.submit(work)
+        elif work is not None:
+            work(logger)
+
+
+def has_dashboard(loggers: Iterable[Logger]) -> bool:
+    """Whether any of the loggers shows pictures: nothing need be drawn for the others."""
+    inner = (logger.inner if isinstance(logger, Background) else logger for logger in loggers)
+    return any(isinstance(logger, (WandbLogger, TensorBoardLogger)) for logger in inner)
+
+
+def log_figure(
+    loggers: Iterable[Logger], key: str, figure: Figure | bytes, step: int, caption: str | None = None
+) -> None:
+    """Sends a figure.
+
+    Args:
+        loggers: of the trainer.
+        key: name in the logger, such as ``val/codes``.
+        figure: drawn with matplotlib, or its PNG file.
+        step: optimiser steps so far.
+        caption: below the figure, in W&B.
+    """
+    loggers = list(loggers)
+    if not has_dashboard(loggers):
+        return
+    png = figure if isinstance(figure, bytes) else png_of(figure)
+    captions = {} if caption is None else {"caption": [visible(caption)]}
+    _send(
+        loggers,
+        lambda logger: logger.log_image(key, [_pixels(png)], step, **captions),
+        lambda logger: logger.experiment.add_image(key, _pixels(png), step, dataformats="HWC"),
+    )
+
+
+def _pixels(png: bytes) -> Pixels:
+    with Image.open(BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def as_bytes(image: ImageArray) -> Pixels:
+    """An image from 0 to 1 as W&B takes it, which would cut such floats off to black."""
+    return (image * 255).round().astype(np.uint8)
+
+
+def log_captioned_images(
+    loggers: Iterable[Logger], stage: str, images: Sequence[ImageArray], captions: Sequence[str], step: int
+) -> None:
+    """Sends images with their captions.
+
+    Args:
+        loggers: of the trainer.
+        stage: val or test; the keys are ``STAGE/samples`` and ``STAGE/captions``.
+        images: `(H, W, 3)` each, 0 to 1.
+        captions: one per image.
+        step: optimiser steps so far.
+    """
+    shown = [visible(caption) for caption in captions]
+    pixels = [as_bytes(image) for image in images]
+
+    def board(logger: Any) -> None:
+        logger.experiment.add_images(f"{stage}/samples", np.stack(pixels), step, dataformats="NHWC")
+        # TensorBoard reads Markdown, in which indented lines are shown as they are
+        logger.experiment.add_text(f"{stage}/captions", "\n".join(f"    {caption}" for caption in shown), step)
+
+    _send(loggers, lambda logger: logger.log_image(f"{stage}/samples", pixels, step, caption=shown), board)
+
+
+def log_rows(
+    loggers: Iterable[Logger], key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], step: int
+) -> None:
+    """Sends a table; TensorBoard gets its texts as lines, and its pictures one by one.
+
+    Args:
+        loggers: of the trainer.
+        key: name in the logger.
+        columns: headings.
+        rows: of cells; arrays are pictures.
+        step: optimiser steps so far.
+    """
+    shown = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+
+    def wandb(logger: Any) -> None:
+        from wandb import Image as Picture
+        from wandb import Table
+
+        data: list[Any] = [[Picture(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in shown]
+        logger.log_metrics({key: Table(columns=list(columns), data=data, allow_mixed_types=True)}, step)
+
+    def board(logger: Any) -> None:
+        texts = [name for place, name in enumerate(columns) if not _is_picture(shown, place)]
+        places = [columns.index(name) for name in texts]
+        lines = [" | ".join(_text(row[place]) for place in places) for row in shown]
+        logger.experiment.add_text(key, "\n".join(f"    {line}" for line in [" | ".join(texts), *lines]), step)
+        for place, name in enumerate(columns):
+            for number, row in enumerate(shown):
+                if isinstance(row[place], np.ndarray):
+                    picture = f"{key}_{name.replace(' ', '_')}/{number}"
+                    logger.experiment.add_image(picture, row[place], step, dataformats="HWC")
+
+    _send(loggers, wandb, board)
+
+
+def _is_picture(rows: Sequence[Sequence[Cell]], place: int) -> bool:
+    return any(isinstance(row[place], np.ndarray) for row in rows)
+
+
+def _text(cell: Cell) -> str:
+    text = f"{cell:.4f}" if isinstance(cell, float) else "" if cell is None else str(cell)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def log_values(loggers: Iterable[Logger], values: Mapping[str, float], step: int) -> None:
+    """Sends figures that have curves in dashboards and no column in ``metrics.csv``, such as those of every label."""
+
+    def board(logger: Any) -> None:
+        logger.log_metrics(values, step)
+
+    _send(loggers, lambda logger: logger.log_metrics(values, step), board)
+
+
+def log_summary(loggers: Iterable[Logger], values: Mapping[str, float | str], step: int) -> None:
+    """Sends what a run has come to: W&B's summary, by which runs are sorted; TensorBoard's curves of one point.
+
+    Args:
+        loggers: of the trainer.
+        values: figures and texts by their name.
+        step: optimiser steps so far.
+    """
+    shown = {key: visible(value) if isinstance(value, str) else value for key, value in values.items()}
+
+    def board(logger: Any) -> None:
+        for key, value in shown.items():
+            if isinstance(value, str):
+                logger.experiment.add_text(key, f"    {value}", step)
+            else:
+                logger.experiment.add_scalar(key, value, step)
+
+    _send(loggers, lambda logger: logger.experiment.summary.update(shown), board)
+
+
+def log_scores(loggers: Iterable[Logger], stage: str, rows: Mapping[str, Mapping[str, float]], step: int) -> None:
+    """Sends the figures of an evaluation and those of its baselines.
+
+    Args:
+        loggers: of the trainer.
+        stage: beginning of their names: ``STAGE/METRIC``, ``STAGE/baselines/ROW/METRIC``.
+        rows: name to metric to value; the first is the model.
+        step: optimiser steps so far.
+    """
+    values: dict[str, float | str] = {}
+    for place, (name, row) in enumerate(rows.items()):
+        prefix = f"{stage}/baselines/{name}" if place else stage
+        values |= {f"{prefix}/{key}": float(value) for key, value in row.items()}
+    log_summary(loggers, values, step)
+
+
+def log_settings(loggers: Iterable[Logger], values: Mapping[str, Any]) -> None:
+    """Adds to the settings of the run, in W&B."""
+    _send(loggers, lambda logger: logger.experiment.config.update(dict(values), allow_val_change=True), None)
+
+
+def log_warning(loggers: Iterable[Logger], kind: str, text: str, step: int) -> None:
+    """Marks a run: an alert and an entry in the summary of W&B, a text in TensorBoard.
+
+    Args:
+        loggers: of the trainer.
+        kind: what it is about, a word; the key is ``health/KIND``.
+        text: one line.
+        step: optimiser steps so far.
+    """
+    shown = visible(text)
+
+    def wandb(logger: Any) -> None:
+        logger.experiment.alert(title=f"health: {kind}", text=f"step {step}: {shown}", level="WARN")
+        logger.experiment.summary.update({f"health/{kind}": f"step {step}: {shown}"})
+
+    _send(loggers, wandb, lambda logger: logger.experiment.add_text(f"health/{kind}", f"    {shown}", step))
+
+
+def log_file(loggers: Iterable[Logger], name: str, kind: str, path: Path) -> None:
+    """Sends a file as an artifact of W&B.
+
+    Args:
+        loggers: of the trainer.
+        name: of the artifact.
+        kind: W&B groups artifacts by it.
+        path: the file.
+    """
+
+    def wandb(logger: Any) -> None:
+        from wandb import Artifact
+
+        artifact = Artifact(name, type=kind)
+        artifact.add_file(str(path))
+        logger.experiment.log_artifact(artifact)
+
+    _send(loggers, wandb, None)
