@@ -33,7 +33,7 @@ def history_figure(values: Mapping[int, float], stopped: Collection[int], key: s
     tidy(axis, key)
     axis.set_xlabel("trial")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(handles=[*axis.lines], loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
