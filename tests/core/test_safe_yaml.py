@@ -1,5 +1,6 @@
 """Configurations from anywhere are refused in bounded time."""
 
+import sys
 import time
 
 import pytest
@@ -29,7 +30,8 @@ def test_hostile_text_is_one_line_within_a_second(text, message):
     before = time.process_time()
     with pytest.raises(UserError, match=message):
         parse_yaml(text, "x.yaml")
-    assert time.process_time() - before < 1
+    # a tool that counts lines makes each of them several times as slow
+    assert time.process_time() - before < (1 if sys.gettrace() is None else 5)
 
 
 def test_files(tmp_path):
