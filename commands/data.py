@@ -1,34 +1,39 @@
 """``data``: prepares a data set, computes its features, or checks every image and caption of it.
 
-``data prepare coco --root DIR`` downloads, verifies and unpacks COCO 2017; after an interruption it continues.
-``data prepare ucm_captions --root DIR`` lists which parts are there and where to get the others: their publishers ask
-for a form or have no permanent address.
+``data prepare NAME --root DIR`` brings COCO, Flickr8k, Socratis, UCM-Captions, Sydney-Captions or RSICD into a folder:
+it unpacks what it needs of archives that lie there (``--archives FILE`` elsewhere), downloads what has an address
+(``--base_url`` names a mirror), goes on after an interruption, writes files from a table of the hub (``--table ID``),
+and says which files are still missing and where they can be had (``--list`` does nothing else).
 ``data features NAME --root DIR --encoder ENCODER`` computes the features of a frozen encoder, which every run on these
 images then finds; ``--shard I/N`` computes one part of N, on this machine or another one with the same folders.
-``data check NAME --root DIR`` reports what is missing, broken or in two splits; every argument of the data module is a
-flag. The exit code is 1 when something has to be fixed.
+``data check NAME --root DIR`` reports what is missing, broken or in two splits, and shows how sizes of images, lengths
+of captions, labels and words are distributed (``--figures DIR``: as pictures, too); every argument of the data module
+is a flag. The exit code is 1 when something has to be fixed.
 """
 
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from commands.arguments import Parser
-from commands.data_sets import build_data, data_class, data_sets, known_name, underscored
-from core.errors import UserError, command
+from commands.data_prepare import prepare
+from commands.data_sets import build_data, data_sets, known_name, underscored
+from core.errors import UserError
 from core.text import say, say_json
 
 if TYPE_CHECKING:
     from datamodules.audit.checks import Findings
-    from datamodules.readers.download import Archive, Progress
     from datamodules.readers.records import Example
 
 _CHECK_OPTIONS = (
     {"flag": "--json", "action": "store_true", "help": "print one JSON object"},
     {"flag": "--limit", "type": int, "default": 20, "help": "problems to list; 0: all"},
+    {
+        "flag": "--figures",
+        "type": Path,
+        "default": None,
+        "help": "folder for figures of sizes, lengths, labels, words",
+    },
 )
 _FEATURE_OPTIONS = (
     {"flag": "--split", "choices": ["train", "val", "test"], "default": "train", "help": "whose images"},
@@ -59,67 +64,6 @@ def main(args: Sequence[str]) -> int:
         )
     name = known_name(rest[0], f"data {action}")
     return actions[action](name, rest[1:])
-
-
-def prepare(name: str, args: list[str]) -> int:
-    """Downloads a data set.
-
-    Raises:
-        UserError: there is nothing to download.
-        DataError: the download fails.
-    """
-    cls = data_class(name)
-    address, archives = cls.downloads()
-    if archives:
-        return _download(name, args, address, archives)
-    parser = Parser(f"cli.py data prepare {name}")
-    parser.add_argument("--root", type=Path, help="folder of the data set")
-    root = parser.parse_args(args).root
-    parts = cls.parts_in(root or Path(os.devnull))
-    if not parts:
-        others = ", ".join(other for other in data_sets() if data_class(other).downloads()[1])
-        raise UserError(
-            f"only {others} can be downloaded; check the files of {name} with: python cli.py data check {name}"
-        )
-    if root is None:
-        parser.error("the following arguments are required: --root")
-    return _explain(name, root, parts)
-
-
-def _download(name: str, args: list[str], address: str, archives: "Mapping[str, Archive]") -> int:
-    """Downloads, verifies and unpacks archives, with the flags of the command."""
-    from datamodules.readers import download
-
-    parser = Parser(f"cli.py data prepare {name}")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument(
-        "--parts", nargs="+", choices=list(archives), default=list(archives),
-        help=", ".join(f"{part}: {archive.size / 1e9:.1f} GB" for part, archive in archives.items()),
-    )  # fmt: skip
-    variable = f"CAPTION_{name.upper()}_URL"
-    address = os.environ.get(variable, address)
-    parser.add_argument("--base_url", default=address, help=f"server or mirror, also ${variable} ({address})")
-    parser.add_argument("--keep_archives", action="store_true", help="keep the zip files in the root")
-    options = parser.parse_args(args)
-    chosen = [archives[part] for part in dict.fromkeys(options.parts)]
-    with _progress_of_files() as progress:
-        lines = download.prepare(
-            options.root, chosen, options.base_url, keep_archives=options.keep_archives, progress=progress
-        )
-    say(*lines)
-    check = command("data", "check", name, "--root", options.root)
-    say(f"{name} is in '{options.root}'; check every image with: {check}")
-    return 0
-
-
-def _explain(name: str, root: Path, parts: "Mapping[str, tuple[str, str]]") -> int:
-    """Lists which parts of a data set are there and where to get the others; 1 when one is missing."""
-    for part, (found, way) in parts.items():
-        say(f"{part}: {found}" if found else f"{part}: missing. {way}")
-    missing = [part for part, (found, _) in parts.items() if not found]
-    if not missing:
-        say(f"check every image with: {command('data', 'check', name, '--root', root)}")
-    return 1 if missing else 0
 
 
 def features(name: str, args: list[str]) -> int:
@@ -159,25 +103,32 @@ def check(name: str, args: list[str]) -> int:
         1 when something has to be fixed.
     """
     data, own = build_data(name, args, f"data check {name}", own=_CHECK_OPTIONS)
-    from datamodules.audit.checks import check_data
-
     # the check finds bad images itself, so none may be skipped before
     skipping, data.on_bad_image = data.on_bad_image == "skip", "error"
+    from datamodules.audit.checks import check_data
+
     findings = check_data(data, None if own["json"] else _progress_of_examples)
     if skipping:
         findings.skip_bad_images()
     if own["json"]:
         problems = [{"kind": problem.kind, "message": problem.message} for problem in findings.problems]
-        result = {"splits": findings.splits, "problems": problems, "notes": findings.notes}
-        say_json(result, 1)
+        shown = {
+            found.name: {"title": found.title, "counts": found.counts, "total": found.total, "notes": found.notes}
+            for found in findings.distributions
+        }
+        splits = {"splits": findings.splits, "problems": problems, "notes": findings.notes}
+        say_json({**splits, "distributions": shown}, 1)
     else:
         _print_findings(findings, own["limit"])
+    if own["figures"] is not None:
+        _draw(findings, own["figures"])
     return 1 if findings.problems else 0
 
 
 def _print_findings(findings: "Findings", limit: int) -> None:
     """Prints the table of splits, the problems and the notes."""
     from core.terminal import PlainTable, print_table
+    from datamodules.audit.distributions import as_text
 
     titles = ["split", "images", "captions", "per image", "words (mean)", "words (most)"]
     table = PlainTable()
@@ -190,6 +141,8 @@ def _print_findings(findings: "Findings", limit: int) -> None:
         table.add_row(split, *numbers, f"{row['most_words']:.0f}")
     if findings.splits:
         print_table(table)
+    for found in findings.distributions:
+        say(*as_text(found), "")
     for note in findings.notes:
         say(f"note: {note}")
     for problem in findings.problems[: limit or None]:
@@ -201,24 +154,18 @@ def _print_findings(findings: "Findings", limit: int) -> None:
     say(f"{len(findings.problems)} problems ({counts})" if findings.problems else "no problems")
 
 
+def _draw(findings: "Findings", folder: Path) -> None:
+    """Writes a figure for each distribution."""
+    from reporting.data_figures import frequency_figure, histogram_figure
+    from reporting.figures import save_figure
+
+    for found in findings.distributions:
+        draw = histogram_figure if found.is_histogram else frequency_figure
+        save_figure(draw(found.title, found.counts, found.notes), folder, found.name)
+
+
 def _progress_of_examples(examples: "Iterable[Example]", total: int) -> "Iterator[Example]":
     """Shows a bar while images are decoded."""
     from core.terminal import with_bar
 
     yield from with_bar(examples, "decoding images", total)
-
-
-@contextmanager
-def _progress_of_files() -> "Iterator[Progress]":
-    """Shows bars for downloads and unpacking, on standard error."""
-    from core.terminal import task_bar
-
-    with task_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total or None)
-            bar.update(tasks[what], completed=done, total=total or None)
-
-        yield show

@@ -17,6 +17,7 @@ WAYS_OUT = "go online once so that it is downloaded, give a local file or folder
 """What a user can do when weights cannot be reached."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Weights of a repository or folder, the first that is there."""
+_HUB = "https://huggingface.co"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,13 +31,18 @@ def only_local() -> bool:
         return True
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return False
-    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    address = urlparse(os.environ.get("HF_ENDPOINT", _HUB))
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=10).close()
     except OSError:
         return True
     return False
+
+
+def hub_page(repository: str) -> str:
+    """Address of a repository, for messages."""
+    return f"{os.environ.get('HF_ENDPOINT', _HUB)}/{repository}"
 
 
 @contextmanager

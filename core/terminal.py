@@ -67,7 +67,7 @@ def task_bar(*, transient: bool = False, count: bool = False) -> progress.Progre
         transient: goes when it is done.
         count: show how many are done rather than how much.
     """
-    share: progress.ProgressColumn = progress.TaskProgressColumn(markup=False)
+    share: progress.ProgressColumn = progress.TaskProgressColumn("{task.percentage:>3.0f}%", markup=False)
     return progress.Progress(
         _Description(),
         progress.BarColumn(),

@@ -1,17 +1,63 @@
 """COCO captions: the 2017 folders with COCO's own split, or Karpathy's split over the 2014 or 2017 folders."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, command
 from datamodules.base import CaptionDataModule
-from datamodules.readers import download
 from datamodules.readers.caption_json import read_coco, read_karpathy
+from datamodules.readers.download import Archive, missing_contents
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.image_search import find_images
+from datamodules.readers.obtaining import Part, below, named
 from datamodules.readers.records import Example, Split
+
+_SERVER = "http://images.cocodataset.org"
+# COCO publishes no checksums; these are what independent projects have found for the same files
+ARCHIVES = {
+    "annotations": Archive(
+        path="annotations/annotations_trainval2017.zip",
+        size=252_907_541,
+        checksum="f4bbac642086de4f52a3fdda2de5fa2c",
+        unpacked=1_100_000_000,
+        contents=(("annotations/captions_train2017.json", 0), ("annotations/captions_val2017.json", 0)),
+        server=_SERVER,
+    ),
+    "val": Archive(
+        path="zips/val2017.zip",
+        size=815_585_330,
+        checksum="442b8da7639aecaf257c1dceb8ba8c80",
+        unpacked=830_000_000,
+        contents=(("val2017", 5000),),
+        server=_SERVER,
+    ),
+    "train": Archive(
+        path="zips/train2017.zip",
+        size=19_336_861_798,
+        checksum="cced6f7f71b7629ddf16f17bbcfab6b2",
+        unpacked=19_700_000_000,
+        contents=(("train2017", 118_287),),
+        server=_SERVER,
+    ),
+    "karpathy": Archive(
+        path="people/karpathy/deepimagesent/caption_datasets.zip",
+        size=36_745_453,
+        checksum="4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
+        unpacked=145_000_000,
+        contents=(("dataset_coco.json", 0),),
+        server="https://cs.stanford.edu",
+        place=named("dataset_coco.json"),
+    ),
+}
+"""The parts of COCO 2017 that captioning needs, smallest first, and Karpathy's split."""
+_PLACES = {
+    "annotations": below("annotations", (".json",)),
+    "val": below("val2017"),
+    "train": below("train2017"),
+    "karpathy": named("dataset_coco.json"),
+}
+_KARPATHY = "Only --data.init_args.karpathy=dataset_coco.json needs it"
 
 
 class COCOCaptions(CaptionDataModule):
@@ -41,9 +87,21 @@ class COCOCaptions(CaptionDataModule):
         self._karpathy_records: list[Example] | None = None
 
     @classmethod
-    def downloads(cls) -> tuple[str, Mapping[str, download.Archive]]:
-        """COCO 2017."""
-        return download.COCO_URL, download.COCO_ARCHIVES
+    def parts(cls, root: Path) -> dict[str, Part]:
+        """COCO 2017, and Karpathy's split file."""
+        return {
+            name: Part(
+                found=", ".join(str(root / path) for path, _ in archive.contents)
+                if not missing_contents(root, archive)
+                else "",
+                way=f"{f'{_KARPATHY}; p' if name == 'karpathy' else 'P'}ut {archive.name} into '{root}': "
+                f"{archive.server}/{archive.path} ({archive.size / 1e9:.2f} GB).",
+                archive=archive,
+                place=_PLACES[name],
+                is_needed=name != "karpathy",
+            )
+            for name, archive in ARCHIVES.items()
+        }
 
     def load_examples(self, split: Split) -> list[Example]:
         """Reads the annotations of one split.

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError
+from core.errors import DataError, command
 from core.inputs import read_text
 from core.text import log_of
 from datamodules.base import CaptionDataModule
 from datamodules.readers.caption_tables import table_records
+from datamodules.readers.download import Archive
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.image_search import IMAGE_FOLDERS
+from datamodules.readers.obtaining import Part, below, first_of, images_to, named
 from datamodules.readers.records import Columns, Example, Problem, Report, Split, clean_caption
 
 _CAPTION_FILES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt", "captions.csv")
@@ -25,6 +27,32 @@ _ARCHIVE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/F
 _FEW_MISSING = 0.01
 """Share of a split's images that may be missing without being asked for."""
 _TOKEN_LINE = re.compile(r"(?P<file>[^\t]*?)(?:\.\d+)?#(?P<index>\d+)\t(?P<caption>.*)")
+_SERVER = "https://github.com/jbrownlee/Datasets/releases/download"
+_TEXTS = ("Flickr8k.token.txt", *_SPLIT_LISTS.values())
+_TEXT_FILES = named("captions.txt", "ExpertAnnotations.txt", *_TEXTS)
+# the authors' form is gone; two independent projects name these checksums for the copies that others pass on
+ARCHIVES = {
+    "captions": Archive(
+        path="Flickr8k/Flickr8k_text.zip",
+        size=2_300_000,
+        checksum="bf6c1abcb8e4a833b7f922104de18627",
+        unpacked=11_000_000,
+        contents=tuple((name, 0) for name in _TEXTS),
+        server=_SERVER,
+        is_size_exact=False,
+        place=_TEXT_FILES,
+    ),
+    "images": Archive(
+        path="Flickr8k/Flickr8k_Dataset.zip",
+        size=1_120_000_000,
+        checksum="f18a1e2920de5bd84dae7cf08ec78978",
+        unpacked=1_130_000_000,
+        contents=(("Flicker8k_Dataset", 8091),),
+        server=_SERVER,
+        is_size_exact=False,
+    ),
+}
+"""The published texts and images."""
 _log = log_of(__name__)
 
 
@@ -65,6 +93,30 @@ class Flickr8k(CaptionDataModule):
         self.captions_file, self.image_folder = captions_file, image_folder
         self.allow_missing, self.min_words = allow_missing, min_words
         self._captions: dict[str, tuple[tuple[str, ...], str]] | None = None
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Part]:
+        """Captions with the official split, and images."""
+        texts = [next((str(path) for path in _places(root, name) if path.is_file()), "") for name in _TEXTS]
+        table = [str(root / name) for name in _CAPTION_FILES if (root / name).is_file()]
+        captions = ", ".join([*table[:1], *texts[1:]]) if table and all(texts[1:]) else ""
+        folders = [root / name for name in (*IMAGE_FOLDERS, *_ARCHIVE_FOLDERS) if (root / name).is_dir()]
+        where = "https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k"
+        return {
+            "captions": Part(
+                found=captions,
+                way=f"Put Flickr8k_text.zip, or {', '.join(_TEXTS)} out of it, into '{root}': {where}.",
+                archive=ARCHIVES["captions"],
+                place=_TEXT_FILES,
+                files=_TEXTS,
+            ),
+            "images": Part(
+                found=str(folders[0]) if folders else "",
+                way=f"Put Flickr8k_Dataset.zip, or a folder images with the photographs, into '{root}': {where}.",
+                archive=ARCHIVES["images"],
+                place=first_of(*(below(name) for name in (*_ARCHIVE_FOLDERS[:1], *IMAGE_FOLDERS)), images_to("images")),
+            ),
+        }
 
     def load_examples(self, split: Split) -> list[Example]:
         """Reads the list of a split, its captions and which of its images there are.
@@ -129,6 +181,11 @@ class Flickr8k(CaptionDataModule):
         return found
 
 
+def _places(root: Path, name: str) -> tuple[Path, Path]:
+    """Where a text file may be."""
+    return root / name, root / "Flickr8k_text" / name
+
+
 def _token_lines(text: str, path: Path, report: Report) -> Iterator[tuple[str, int, str, str]]:
     """File, number of the caption, caption and origin of each line of ``Flickr8k.token.txt``."""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -160,5 +217,6 @@ def _grouped(lines: Iterator[tuple[str, int, str, str]]) -> dict[str, tuple[tupl
 def _expected(root: Path) -> str:
     return (
         f"expected {', '.join(_SPLIT_LISTS.values())}, Flickr8k.token.txt (or the CSV captions.txt) and images/ in "
-        f"{root}; for other splits use FolderCaptions"
+        f"{root}; get them with: {command('data', 'prepare', 'flickr8k', '--root', root)}; for other splits use "
+        "FolderCaptions"
     )

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError, UserError
+from core.errors import DataError, UserError, command
 from core.inputs import parse_json, read_text
 from datamodules.labelled import LabelledDataModule
+from datamodules.readers.download import Archive
 from datamodules.readers.image_refs import ImageFile
+from datamodules.readers.image_search import ImageSearch, image_folders
+from datamodules.readers.obtaining import Part, images_to, named
 from datamodules.readers.records import Example, Problem, say_dropped
 from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
@@ -22,6 +25,19 @@ from datamodules.readers.socratis_cleaning import (
 RAW_FILE = "imCaptionEmotionExplanation_formatted.json"
 CLEANED_FILE = "cleaned_data.csv"
 _SOURCE = "arijitray1993/socratis"
+_COMMIT = "bda2cc527ce9f1af53e662d95a74bfb3fd771a70"
+IMAGES = "https://drive.google.com/file/d/1J8SiUEfKqc5rfxE1nwZUrG1Hcz7Djc3G"
+"""The authors' archive of images, as the README of their repository links it."""
+ARCHIVE = Archive(
+    path=f"{_SOURCE}/{_COMMIT}/{RAW_FILE}",
+    size=9_000_000,
+    checksum="2e8ca64c9c4b7685fe68f0753f30f48b91e8500f",
+    unpacked=9_000_000,
+    contents=((RAW_FILE, 0),),
+    server="https://raw.githubusercontent.com",
+    is_size_exact=False,
+)
+"""The raw file; the checksum is git's name of it in that commit."""
 
 
 class Socratis(LabelledDataModule):
@@ -71,7 +87,36 @@ class Socratis(LabelledDataModule):
             raise UserError(f"captions_only is true with {wrong}: set one of the two off")
         self.annotations_file, self.merge_synonyms = annotations_file, merge_synonyms
 
-    images_origin = f"the README of the GitHub repository {_SOURCE} links the images"
+    images_origin = f"the authors offer them at {IMAGES}"
+
+    @classmethod
+    def parts(cls, root: Path) -> dict[str, Part]:
+        """The emotions and captions, and the images."""
+        annotations = [str(root / name) for name in (RAW_FILE, CLEANED_FILE) if (root / name).is_file()]
+        images, share = "", ""
+        if annotations:
+            module = cls(root=str(root))
+            with module.collected_problems():  # `data check` tells them
+                records = module.read_records()
+            paths = ImageSearch(folders=image_folders(root, None), captions_only=False).find(records, annotations[0])
+            there = sum(path is not None for path in paths.values())
+            share = f"{there:,} of {len(paths):,} are there. "
+            images = f"{there:,} in {root}" if there == len(paths) else ""
+        return {
+            "annotations": Part(
+                found=annotations[0] if annotations else "",
+                way=f"Put {RAW_FILE} into '{root}': it is in the repository {_SOURCE} of GitHub. {CLEANED_FILE} does.",
+                archive=ARCHIVE,
+                place=named(RAW_FILE, CLEANED_FILE),
+                files=(RAW_FILE, CLEANED_FILE),
+            ),
+            "images": Part(
+                found=images,
+                way=f"{share}Fetch the authors' archive, {IMAGES}, with a browser (there is no plain address), put it "
+                f"into '{root}' and run this again; or put the images into '{root / 'images'}'.",
+                place=images_to("images"),
+            ),
+        }
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -141,6 +186,6 @@ class Socratis(LabelledDataModule):
             if (self.root / name).is_file():
                 return self.root / name
         raise DataError(
-            f"{self.root}: neither {RAW_FILE} nor {CLEANED_FILE} is there; the former is in the GitHub repository "
-            f"{_SOURCE}, whose README links the images: put both there, or set annotations_file"
+            f"{self.root}: neither {RAW_FILE} nor {CLEANED_FILE} is there; get the former, from the GitHub repository "
+            f"{_SOURCE}, with: {command('data', 'prepare', 'socratis', '--root', self.root)} (the images: {IMAGES})"
         )

@@ -12,11 +12,11 @@ from datamodules.readers.caption_json import read_karpathy
 from datamodules.readers.image_refs import ImageFile, ImageRef
 from datamodules.readers.image_search import listed
 from datamodules.readers.images import SKIP, find_image
+from datamodules.readers.obtaining import Part
 from datamodules.readers.records import SPLITS, Example, Problem, Split, say_dropped
 from datamodules.readers.ucm_labels import LABEL_FILES, read_label_table
-from datamodules.readers.ucm_names import FOLDERS, ImageNames, image_folders, image_names, is_number
-
-_ANNOTATIONS = ("dataset.json", "dataset_*.json")
+from datamodules.readers.ucm_names import ImageNames, image_folders, image_names, is_number
+from datamodules.readers.ucm_parts import ANNOTATIONS, found_in, ucm_parts
 
 
 class UCMCaptions(CaptionDataModule):
@@ -149,14 +149,14 @@ class UCMCaptions(CaptionDataModule):
         if self.captions_file is not None:
             inside = self.root / self.captions_file
             return inside if inside.is_file() else Path(self.captions_file)
-        found = [path for name in _ANNOTATIONS for path in sorted(self.root.glob(name))]
-        if len(found) == 1 or (found and found[0].name == _ANNOTATIONS[0]):
+        found = [path for name in ANNOTATIONS for path in sorted(self.root.glob(name))]
+        if len(found) == 1 or (found and found[0].name == ANNOTATIONS[0]):
             return found[0]
         if found:
             names = ", ".join(path.name for path in found)
             raise DataError(f"{self.root}: {names} may all be the annotations; set captions_file to one of them")
         raise DataError(
-            f"{self.root / _ANNOTATIONS[0]}: no such file; expected dataset.json (or dataset_NAME.json) of "
+            f"{self.root / ANNOTATIONS[0]}: no such file; expected dataset.json (or dataset_NAME.json) of "
             "UCM-Captions, RSICD or Sydney-Captions and a folder of images in the root; where they can be had: "
             f"{command('data', 'prepare', 'ucm_captions', '--root', self.root)}"
         )
@@ -209,39 +209,22 @@ class UCMCaptions(CaptionDataModule):
         return next((path for folder in folders for name in names if (path := find_image(folder, name))), None)
 
     @classmethod
-    def parts_in(cls, root: Path) -> dict[str, tuple[str, str]]:
-        """Captions, images and labels of UCM-Captions."""
+    def parts(cls, root: Path) -> dict[str, Part]:
+        """Captions, images and labels; of Sydney-Captions and RSICD, once their captions are there, no labels."""
+        return ucm_parts(root, cls(root=str(root), captions_only=True) if found_in(root, *ANNOTATIONS) else None)
 
-        def found(*patterns: str) -> str:
-            paths = [path for pattern in patterns for path in sorted(root.glob(pattern))] if root.is_dir() else []
-            return str(paths[0]) if paths else ""
+    @classmethod
+    def from_table(cls, source: str, root: Path) -> list[str]:
+        """Writes ``dataset.json`` and ``imgs`` from a table of the hub, such as those of RSICD."""
+        from datamodules.readers.table_export import write_dataset
 
-        endings = [f"{sub}*.{end}" for sub in ("", "*/") for end in ("tif", "png", "jpg", "TIF", "PNG", "JPG")]
-        captions, share = found(*_ANNOTATIONS), ""
-        if captions:
-            files = cls(root=str(root), captions_only=True).image_files()
-            there = [path for path in files if path]
-            images = str(there[0]) if there and len(there) == len(files) else ""
-            share = f"{len(there)} of {len(files)} are there. "
-        else:
-            images = found(*(f"{name}/{ending}" for name in FOLDERS for ending in endings), *endings)
-        return {
-            "captions": (
-                captions,
-                f"Put dataset.json into '{root}': it is in the archive UCM_captions of the authors of RSICD (Lu et al. "
-                "2018), who also offer Sydney-Captions and RSICD in the same form.",
-            ),
-            "images": (
-                images,
-                f"{share}Put UCMerced_LandUse/Images (21 folders of 100 .tif) or imgs (1.tif to 2100.tif) into "
-                f"'{root}': UC Merced's computer vision laboratory offers UCMerced_LandUse.zip, 317 MB, public domain.",
-            ),
-            "multi-labels": (
-                found(*LABEL_FILES),
-                f"Put LandUse_Multilabeled.txt into '{root}': TU Berlin's remote sensing group offers it in "
-                "multilabels.zip (Chaudhuri et al. 2018). Only labels need it.",
-            ),
-        }
+        return write_dataset(source, root)
+
+    @property
+    def is_ucm(self) -> bool:
+        """Whether the annotated images are UC Merced's."""
+        self._read()
+        return any(names.label is not None for names in self._names.values())
 
     # labels
 

@@ -25,6 +25,8 @@ import pytest
 import torch
 
 from commands.trainer import runs
+from datamodules.readers import download
+from tests.file_server import serving_files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,3 +114,13 @@ def _seeded(monkeypatch):
     """Every test starts from the same random state and leaves no seed behind for the next."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def file_server(monkeypatch):
+    """Files on the loopback interface, and downloads that do not wait before they try again."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "_pause", lambda failures: 0.0)
+    with serving_files() as server:
+        yield server

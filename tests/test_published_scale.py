@@ -3,6 +3,9 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,7 +132,7 @@ def test_readme_has_a_published_command_for_each_method():
 
 HUB = "go online once so that the hub can send it"
 MISSING = [
-    ["tokenizer 'gpt2'", HUB],
+    ["tokenizer 'gpt2' is no folder and was not downloaded before", "/gpt2) does not answer", HUB],
     ["data/coco: no such folder", "annotations/captions_train2017.json", "data prepare coco --root data/coco"],
     ["tokenizer 'google-bert/bert-base-uncased'", HUB],
     ["data/ucm/dataset.json: no such file", "data prepare ucm_captions --root data/ucm"],
@@ -142,6 +145,20 @@ def test_one_line_says_what_a_fresh_clone_lacks(checkout, capsys, words, expecte
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert line.startswith("error: ")
     assert [part for part in expected if part not in line] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "expected"), list(zip(SHOWN, MISSING, strict=True)))
+def test_a_fresh_clone_is_told_once_and_in_time(checkout, words, expected):
+    (checkout / "cli.py").symlink_to(ROOT / "cli.py")
+    begun = time.monotonic()
+    run = subprocess.run([sys.executable, "cli.py", *words], capture_output=True, text=True, timeout=120)
+    assert run.returncode != 0
+    lines = (run.stdout + run.stderr).splitlines()
+    for part in expected:
+        assert sum(part in line for line in lines) == 1, part
+    assert "Traceback" not in run.stderr
+    assert time.monotonic() - begun < 60  # seconds, on a machine that does nothing else
 
 
 def test_one_line_says_which_data_is_missing_where_the_tokenizer_is_there(checkout, capsys):
@@ -189,7 +206,7 @@ def test_distillation_runs_on_a_small_ucm(checkout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["visual_bert", "light"])
+@pytest.mark.parametrize("architecture", ["visual_bert", "light", "bert_resnet"])
 def test_emotion_transfer_runs_on_small_coco_and_socratis(checkout, architecture):
     write_coco(checkout / "data" / "coco")
     write_socratis(checkout / "data" / "socratis")
@@ -208,8 +225,11 @@ def test_emotion_transfer_runs_on_small_coco_and_socratis(checkout, architecture
     }
     if architecture == "light":
         options["student"].append("--model.init_args.word_dim=16")
+    if architecture == "bert_resnet":  # a ResNet-50 indeed, from random weights
+        options["student"].append("--model.init_args.image_weights=null")
     for name, small in options.items():
         assert cli.main([*found[name], *small]) == 0, name
     kept = torch.load("runs/seed-42/AnB/checkpoints/last.ckpt", weights_only=True)["inference"]["transfer"]
-    expected = "head: copied" if architecture == "visual_bert" else "from the last 2 layers of LightStudent"
+    networks = {"light": "LightStudent", "bert_resnet": "BertResNetStudent"}
+    expected = f"from the last 2 layers of {networks[architecture]}" if architecture in networks else "head: copied"
     assert expected in "\n".join(kept)

@@ -26,11 +26,12 @@ from commands.score_files import write_table
 from core.csv_files import protected, unprotected
 from core.text import _OBEYED, visible
 from datamodules.audit.checks import Findings
+from datamodules.audit.distributions import Distribution
 from datamodules.readers.records import Example, Problem
 from metrics.bootstrap import Comparison, Pair
 from metrics.captions import score_images
 from metrics.names import METRICS, metric
-from reporting import comparison_figures, dashboards, figures, label_tables, tables
+from reporting import comparison_figures, dashboards, data_figures, figures, label_tables, tables
 from reporting.drawing import TextFigure
 from reporting.label_tables import Verdict
 from reporting.page import Card, Entry, Label, Page, render
@@ -41,6 +42,11 @@ IMAGE = np.full((8, 8, 3), 0.5, np.float32)
 MAP = np.full((2, 2), 0.25, np.float32)
 FOUND = Comparison(a=0.1, b=0.2, difference=0.1, low=0.05, high=0.15, p=0.01)
 
+COUNTED = [
+    Distribution(name=name, title=NASTY[0], counts=dict.fromkeys(NASTY, 1), total=len(NASTY), notes=NASTY[1])
+    for name in ("width", "words")
+]
+
 # figures
 
 
@@ -50,6 +56,8 @@ DRAWN = (*NASTY[:5], "[/x]", *(text for text in NASTY if _OBEYED.search(text)))
 VERDICTS = [Verdict(image_id=text, truth=DRAWN[place::4][:10], predicted=()) for place, text in enumerate(DRAWN[:4])]
 POINTS = np.random.default_rng(0).normal(size=(len(DRAWN), 2)).astype(np.float32)
 DRAWINGS = {
+    "counts": lambda: data_figures.frequency_figure(DRAWN[0], dict.fromkeys(DRAWN, 1), DRAWN[1]),
+    "bins": lambda: data_figures.histogram_figure(DRAWN[0], dict.fromkeys(DRAWN[:9], 1), DRAWN[1]),
     "captions": lambda: figures.caption_sheet([IMAGE] * len(DRAWN), DRAWN, DRAWN),
     "attention": lambda: figures.attention_sheet(IMAGE, DRAWN[::4], [MAP] * len(DRAWN[::4]), " ".join(DRAWN)),
     "codes": lambda: figures.code_sheet(POINTS, POINTS, DRAWN),
@@ -111,7 +119,13 @@ def test_tables_and_lines_of_commands(capsys, monkeypatch):
         lambda: print_table(rows),
         lambda: RunReport(captions=100)._print_captions(examples),
         lambda: _print_findings(
-            Findings(splits={}, problems=[Problem("file", text) for text in NASTY], notes=[*NASTY]), 0
+            Findings(
+                splits={},
+                problems=[Problem("file", text) for text in NASTY],
+                notes=[*NASTY],
+                distributions=COUNTED,
+            ),
+            0,
         ),
         lambda: [caption.show(Path(text), [(text, -1.0)], as_json=False) for text in NASTY],
         lambda: [caption.show(Path(text), [(text, -1.0), (text, -2.0)], as_json=False) for text in NASTY],

@@ -277,8 +277,9 @@ class Engine:
         _note_end(ended, "done" if code == 0 and not lost else "failed")
         running.remove(ended)
         if code != 0:
+            reason = "" if self.jobs == 1 else _last_error(stage.run / LOG)  # one that is shown was read already
             raise UserError(
-                f"stage '{stage.name}' failed ({_ending(code)}{_last_error(stage.run / LOG)}): its output is in "
+                f"stage '{stage.name}' failed ({_ending(code)}{reason}): its output is in "
                 f"{stage.run / LOG}; fix it, then resume with: {self.again}"
             )
         if lost:

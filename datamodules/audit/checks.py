@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import DataError
+from datamodules.audit.distributions import Distribution, distributions
 from datamodules.base import CaptionDataModule
-from datamodules.readers.bad_images import OpenImage, in_threads
+from datamodules.readers.bad_images import in_threads
 from datamodules.readers.image_refs import ImageRef
 from datamodules.readers.images import SKIP
 from datamodules.readers.records import SPLITS, Example, Problem
@@ -21,11 +22,13 @@ class Findings:
         splits: for each split the number of images and captions, captions per image, words per caption.
         problems: what has to be corrected, in the order in which it was found.
         notes: what is good to know.
+        distributions: sizes, caption lengths, labels and words, of all splits together.
     """
 
     splits: dict[str, dict[str, float]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    distributions: list[Distribution] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Number of problems of each kind."""
@@ -69,12 +72,13 @@ def check_data(
             "val and test are the same images: choose nothing on the one that you report on the other"
         )
         del examples["test"]
-    digests = _digests(examples, data.open_image, findings, progress)
+    digests, sizes = _digests(examples, findings, progress)
     _compare_splits(examples, digests, findings)
     findings.notes += shared_caption_notes(examples)
     if not any(problem.kind == "file" for problem in findings.problems):
         with data.collected_problems():  # they are known by now
             found, notes = data.check_facts()
+            findings.distributions = distributions(data, [own for split in examples.values() for own in split], sizes)
         findings.problems += found
         findings.notes += notes
     return findings
@@ -82,24 +86,25 @@ def check_data(
 
 def _digests(
     examples: dict[str, list[Example]],
-    open_image: OpenImage,
     findings: Findings,
     progress: Callable[[Iterable[Example], int], Iterable[Example]] | None,
-) -> dict[ImageRef, str]:
-    """Decodes every image once: a digest of its pixels by ``image``; adds those that fail to the problems."""
+) -> tuple[dict[ImageRef, str], list[tuple[int, int]]]:
+    """Decodes every image once: a digest of its pixels by ``image``, and all sizes; adds the others to the problems."""
     named = {example.image: example for split in examples.values() for example in split if example.image is not None}
     unique = list(named.values())
-    results = in_threads(lambda example: _digest_of(example, open_image), unique)
+    results = in_threads(_digest_of, unique)
     digests: dict[ImageRef, str] = {}
+    sizes = []
     for example in progress(unique, len(unique)) if progress else unique:
-        digest, error = next(results)
+        digest, size, error = next(results)
         if error is None:
             assert example.image is not None, "only those with an image are named"
             digests[example.image] = digest
+            sizes.append(size)
         else:
             origin = "" if example.origin in error else f" (for {example.origin})"
             findings.problems.append(Problem("undecodable", error + origin))
-    return digests
+    return digests, sizes
 
 
 def _compare_splits(examples: dict[str, list[Example]], digests: dict[ImageRef, str], findings: Findings) -> None:
@@ -157,10 +162,11 @@ def split_statistics(examples: Sequence[Example]) -> dict[str, float]:
     }
 
 
-def _digest_of(example: Example, open_image: OpenImage) -> tuple[str, str | None]:
-    """Digest of an image's pixels and why it cannot be used, or None."""
+def _digest_of(example: Example) -> tuple[str, tuple[int, int], str | None]:
+    """Digest of an image's pixels and its size, and why it cannot be used, or None."""
+    assert example.image is not None, "only those with an image are decoded"
     try:
-        image = open_image(example)
+        image = example.image.open()  # in full, while training may decode a fraction of the pixels
     except DataError as error:
-        return "", str(error)
-    return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).hexdigest(), None
+        return "", (0, 0), str(error)
+    return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).hexdigest(), image.size, None

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from core.checkpoints import read_checkpoint
 from core.errors import UserError
 from core.files import write_cache
-from core.hub import only_local
+from core.hub import hub_page, only_local
 from core.inputs import check_folder, damage, parse_json, read_text, shown
 
 Spec = dict[str, Any]
@@ -169,7 +169,13 @@ class BPETokenizer:
         if Path(source).is_dir():
             check_folder(source, _LARGEST_FILE, "files of a tokenizer")
         with damage(f"tokenizer '{source}'", "a tokenizer", _WAYS_OUT):
-            loaded = _loaded(source)
+            try:
+                loaded = _loaded(source)
+            except OSError as error:
+                if Path(source).exists() or not only_local():
+                    raise
+                where = f"is no folder and was not downloaded before, and its hub ({hub_page(source)}) does not answer"
+                raise UserError(f"tokenizer '{source}' {where}; {_WAYS_OUT}") from error
             described = loaded.backend_tokenizer.to_str()
             loaded.backend_tokenizer.encode("\u2603")  # fails now when it has no piece for what it does not know
         # BERT's texts stand between [CLS] and [SEP], which is what it calls them

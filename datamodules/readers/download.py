@@ -1,6 +1,7 @@
-"""Downloads that resume where they stopped, and the files of COCO 2017."""
+"""Downloads that resume where they stopped."""
 
 import errno
+import hashlib
 import http.client
 import os
 import shutil
@@ -8,8 +9,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,7 @@ import pooch
 
 from core.errors import DataError
 from core.text import log_of
-
-COCO_URL = "http://images.cocodataset.org"
-"""Where COCO's files are; a mirror must have the same paths and files."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done and how much there is, in bytes or files."""
+from datamodules.readers.unpacking import BrokenArchiveError, Place, Progress, is_archive, unpack
 
 _log = log_of(__name__)
 _CHUNK = 1 << 20
@@ -30,27 +25,40 @@ _TIMEOUT = 60.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row without a new byte
 _LOST_CONNECTION = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS)
+_MD5, _GIT, _SHA = 32, 40, 64  # digits
+_CHECKSUMS = {_MD5: "MD5", _GIT: "git's object name", _SHA: "SHA-256"}
 _MARGIN = 1 << 28  # bytes left free, for file systems need room for themselves
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A zip file and what it holds.
+    """A file on a server, and what it brings: an archive, or the file itself.
 
     Attributes:
         path: of the file on the server.
-        size: bytes.
-        md5: checksum in hexadecimal; None when none is known: then the size and zip's own checksums (CRC-32 of every
-            member) are checked.
+        size: bytes; where `is_size_exact` is False, roughly.
+        checksum: in hexadecimal, of MD5, SHA-256 or git (SHA-1 of the content behind its length), by its length; None
+            when none is known: then the size and zip's own checksums (CRC-32 of every member) are checked.
         unpacked: bytes of its content, roughly; for the check of free space.
         contents: paths in the root that must exist afterwards; for a folder with its number of files, else 0.
+        server: address before the path.
+        is_size_exact: whether a file of another size is another file.
+        place: where each member goes; None: to its own path.
     """
 
     path: str
     size: int
-    md5: str | None
+    checksum: str | None
     unpacked: int
     contents: tuple[tuple[str, int], ...]
+    server: str = ""
+    is_size_exact: bool = True
+    place: Place | None = None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is an archive."""
+        return is_archive(Path(self.name))
 
     @property
     def name(self) -> str:
@@ -58,37 +66,10 @@ class Archive:
         return self.path.rsplit("/", 1)[-1]
 
 
-# COCO publishes no checksums; these are what independent projects have found for the same files
-COCO_ARCHIVES = {
-    "annotations": Archive(
-        path="annotations/annotations_trainval2017.zip",
-        size=252_907_541,
-        md5="f4bbac642086de4f52a3fdda2de5fa2c",
-        unpacked=1_100_000_000,
-        contents=(("annotations/captions_train2017.json", 0), ("annotations/captions_val2017.json", 0)),
-    ),
-    "val": Archive(
-        path="zips/val2017.zip",
-        size=815_585_330,
-        md5="442b8da7639aecaf257c1dceb8ba8c80",
-        unpacked=830_000_000,
-        contents=(("val2017", 5000),),
-    ),
-    "train": Archive(
-        path="zips/train2017.zip",
-        size=19_336_861_798,
-        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
-        unpacked=19_700_000_000,
-        contents=(("train2017", 118_287),),
-    ),
-}
-"""The parts of COCO 2017 that captioning needs, smallest first."""
-
-
 def prepare(
     root: Path,
     archives: Sequence[Archive],
-    base_url: str,
+    base_url: str | None = None,
     *,
     keep_archives: bool = False,
     progress: Progress = lambda what, done, total: None,
@@ -98,7 +79,7 @@ def prepare(
     Args:
         root: folder of the data set, made if it is not there.
         archives: what to fetch.
-        base_url: address before each archive's path.
+        base_url: address before each archive's path, instead of its own server.
         keep_archives: leave the zip files in the root.
         progress: called at every step.
 
@@ -114,16 +95,31 @@ def prepare(
     check_free_space(root, wanted, keep_archives)
     for archive in wanted:
         file = root / archive.name
-        fetch(f"{base_url.rstrip('/')}/{archive.path}", file, archive.size, archive.md5, progress)
-        unpack(file, root, progress)
-        absent = missing_contents(root, archive)
-        if absent:
-            raise DataError(f"{file}: unpacked, but {absent[0]}; the archive is not the expected one, remove it")
-        if not keep_archives:
-            file.unlink()
-        how = f"MD5 {archive.md5}" if archive.md5 else "size and CRC-32 of every member (no checksum is published)"
-        lines.append(f"{archive.name}: {archive.size:,} bytes fetched and unpacked; checked {how}")
+        server = archive.server if base_url is None else base_url
+        size = archive.size if archive.is_size_exact else None
+        fetch(f"{server.rstrip('/')}/{archive.path}", file, size, archive.checksum, progress)
+        checked = f"{_CHECKSUMS[len(archive.checksum)]} {archive.checksum}" if archive.checksum else ""
+        fetched = f"{archive.name}: {file.stat().st_size:,} bytes fetched"
+        if archive.is_packed:
+            fetched += " and unpacked"
+            checked = checked or "size and CRC-32 of every member (no checksum is published)"
+            _unpack(archive, file, root, keep_archives, progress)
+        lines.append(f"{fetched}; checked {checked}" if checked else f"{fetched}; no checksum is published")
     return lines
+
+
+def _unpack(archive: Archive, file: Path, root: Path, keep_archives: bool, progress: Progress) -> None:
+    """Unpacks what was fetched, and looks whether all is there; a broken file is removed, it will be fetched anew."""
+    try:
+        unpack(file, root, progress, archive.place)
+    except BrokenArchiveError as error:
+        file.unlink(missing_ok=True)
+        raise DataError(f"{error}; it was removed, run the command again") from error
+    absent = missing_contents(root, archive)
+    if absent:
+        raise DataError(f"{file}: unpacked, but {absent[0]}; the archive is not the expected one, remove it")
+    if not keep_archives:
+        file.unlink()
 
 
 def missing_contents(root: Path, archive: Archive) -> list[str]:
@@ -160,7 +156,7 @@ def check_free_space(root: Path, archives: Sequence[Archive], keep_archives: boo
 
 
 def fetch(
-    url: str, path: Path, size: int | None = None, md5: str | None = None, progress: Progress | None = None
+    url: str, path: Path, size: int | None = None, checksum: str | None = None, progress: Progress | None = None
 ) -> None:
     """Downloads a file; a partial one (``.part``) is continued, and the name appears only when the file is whole.
 
@@ -168,7 +164,7 @@ def fetch(
         url: address.
         path: where the file goes; nothing is done when it is there with the right size and checksum.
         size: bytes that the file must have; None: what the server says.
-        md5: checksum; None: not checked.
+        checksum: as in `Archive`; None: not checked.
         progress: called with the bytes.
 
     Raises:
@@ -178,7 +174,9 @@ def fetch(
     if path.exists():
         path.replace(part)  # goes through the same checks
     failures = 0
-    while True:
+    # without a known size only the checksum tells that nothing is lacking
+    whole = size is None and checksum is not None and part.exists() and _checksum_of(part, len(checksum)) == checksum
+    while not whole:
         before = part.stat().st_size if part.exists() else 0
         try:
             _continue(url, part, size, progress)
@@ -190,39 +188,26 @@ def fetch(
                 raise DataError(_unreachable(url, part, error)) from error
             _log.info("%s: connection lost at %d bytes (%s); continuing", url, after, error)
             time.sleep(_pause(failures))
-    if md5 is not None:
+    if checksum is not None:
         if progress:
             progress(f"checking {path.name}", 0, 0)
-        found = pooch.file_hash(str(part), alg="md5")
-        if found != md5:
+        found = _checksum_of(part, len(checksum))
+        if found != checksum:
             part.unlink()
-            raise DataError(f"{url}: checksum is {found}, expected {md5}; the file was removed, run the command again")
+            wrong = f"checksum is {found}, expected {checksum}"
+            raise DataError(f"{url}: {wrong}; the file was removed, run the command again")
     part.replace(path)
 
 
-def unpack(file: Path, root: Path, progress: Progress | None = None) -> None:
-    """Unpacks a zip file; its folders appear in the root only when all of it is unpacked and its CRCs are right.
-
-    Raises:
-        DataError: the archive is broken; it is removed, so that the next call fetches it again.
-    """
-    work = root / f".{file.name}.unpacking"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            for number, member in enumerate(members, start=1):
-                archive.extract(member, work)
-                if progress:
-                    progress(f"unpacking {file.name}", number, len(members))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        file.unlink(missing_ok=True)
-        raise DataError(f"{file}: broken archive ({error}); it was removed, run the command again") from error
-    else:
-        for path in sorted(work.iterdir()):
-            _move_into(path, root / path.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def _checksum_of(path: Path, digits: int) -> str:
+    """MD5, git's name or SHA-256 of a file: the one with so many hexadecimal digits."""
+    if digits != _GIT:
+        return str(pooch.file_hash(str(path), alg="md5" if digits == _MD5 else "sha256"))
+    with path.open("rb") as file:
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _continue(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
@@ -320,17 +305,6 @@ def _note_tag(response: http.client.HTTPResponse, tag_file: Path) -> None:
     tag = response.headers.get("ETag")
     if tag and not tag.startswith("W/"):
         tag_file.write_text(tag)
-
-
-def _move_into(source: Path, target: Path) -> None:
-    """Renames a folder in one step, or moves its files into the one that is there already."""
-    if not target.exists():
-        source.rename(target)
-    elif source.is_dir():
-        for path in sorted(source.iterdir()):
-            _move_into(path, target / path.name)
-    else:
-        source.replace(target)
 
 
 def _files_of(path: Path) -> tuple[Path, Path]:

@@ -1,12 +1,6 @@
-import hashlib
-import http.server
 import inspect
-import io
 import json
 import re
-import threading
-import zipfile
-from functools import partial
 
 import pytest
 from PIL import Image
@@ -15,8 +9,6 @@ import cli
 from commands import data
 from commands.data_sets import data_class, data_sets, underscored
 from core.errors import UserError
-from datamodules.readers import download
-from datamodules.readers.download import Archive
 from tests.genome import write_genome
 
 
@@ -96,6 +88,8 @@ def test_json_is_one_object(folder, capsys):
     assert sum(split["images"] for split in found["splits"].values()) == 10
     assert [problem["kind"] for problem in found["problems"]] == ["undecodable"]
     assert found["notes"] == []
+    assert found["distributions"]["width"]["counts"] == {"8": 9}
+    assert found["distributions"]["words"]["counts"]["picture"] == 10
 
 
 @pytest.mark.parametrize(
@@ -105,7 +99,10 @@ def test_json_is_one_object(folder, capsys):
         (["check"], "expected the data set's name first, one of coco"),
         (["check", "--root", "x"], "expected the data set's name first"),
         (["check", "cooc"], "there is no data set 'cooc': expected one of coco, flickr8k"),
-        (["prepare", "folder_captions"], "only coco can be downloaded; check the files of folder_captions with"),
+        (
+            ["prepare", "folder_captions"],
+            "only coco, flickr8k, socratis, ucm_captions can be prepared",
+        ),
         (["check", "folder_captions", "--roo", "x"], "unrecognized arguments: --roo x"),
         (["check", "folder_captions", "--image_size", "big"], "image_size"),
         (["check", "folder_captions", "--on_bad_image", "skp"], "on_bad_image"),
@@ -150,72 +147,52 @@ def _arguments(cls):
     return inspect.signature(cls.__init__).parameters
 
 
+REAL = {
+    "ucm_captions": (
+        ["--root=ucm"],
+        {"width", "height", "caption_lengths", "labels", "words"},
+        "pavement     858  61.3 %",
+    ),
+    "socratis": (
+        ["--root=socratis", "--captions_only=true"],
+        {"caption_lengths", "labels", "words"},
+        "happy       1,390",
+    ),
+    "scenes": (
+        ["--num_train=20", "--num_val=9", "--num_test=9"],
+        {"width", "height", "caption_lengths", "labels", "words"},
+        "  64  38  100.0 %",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_in_text_of_80_columns_and_in_figures(data_root, tmp_path, capsys, name):
+    args, expected, line = REAL[name]
+    args = [word.replace("--root=", f"--root={data_root}/") for word in args]
+    assert cli.main(["data", "check", name, *args, "--figures", str(tmp_path / "figures")]) == 0
+    out = capsys.readouterr().out
+    assert line in out
+    shown = out[out.index("per caption") :]
+    assert max(map(len, shown[: shown.index("note:") if "note:" in shown else None].splitlines())) <= 80
+    written = sorted((tmp_path / "figures").iterdir())
+    assert {path.stem for path in written} == expected
+    for path in written:
+        with Image.open(path) as image:
+            assert image.width > 600
+            assert len(image.convert("L").getcolors() or []) > 10  # something is drawn
+
+
+def test_lengths_are_in_tokens_of_the_tokenizer(data_root, capsys):
+    args = ["--root", str(data_root / "coco_mini"), "--tokenizer", str(data_root / "tokenizers" / "gpt2")]
+    assert cli.main(["data", "check", "coco", *args, "--max_tokens", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "tokens per caption (gpt2, with first and last token)" in out
+    assert re.search(r"mean 1\d\.\d, median 1\d, 9 to \d\d; \d\d \(\d+\.\d %\)\s+longer than max_tokens=16", out)
+
+
 def test_real_coco_is_sound(data_root, capsys):
     assert cli.main(["data", "check", "coco", "--root", str(data_root / "coco_mini")]) == 0
     out = capsys.readouterr().out
     assert re.search(r"train\W+80\W+400\W+5\W", out)
     assert "val and test are the same images" in out
-
-
-@pytest.fixture
-def small_coco(tmp_path, monkeypatch):
-    """COCO in small on a loopback server; returns its address."""
-    served = tmp_path / "server"
-    archives = {}
-    for part, path in (("annotations", "annotations/a.zip"), ("val", "zips/val.zip"), ("train", "zips/train.zip")):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as file:
-            if part == "annotations":
-                for split, number in (("train", 1), ("val", 2)):
-                    images = [{"id": number, "file_name": f"{number:012}.png"}]
-                    captions = [{"id": number, "image_id": number, "caption": f"picture {number}"}]
-                    content = json.dumps({"images": images, "annotations": captions})
-                    file.writestr(f"annotations/captions_{split}2017.json", content)
-                expected = (("annotations/captions_val2017.json", 0),)
-            else:
-                number = 1 if part == "train" else 2
-                picture = io.BytesIO()
-                Image.new("RGB", (8, 8), (number * 50, 0, 0)).save(picture, "PNG")
-                file.writestr(f"{part}2017/{number:012}.png", picture.getvalue())
-                expected = ((f"{part}2017", 1),)
-        content = buffer.getvalue()
-        (served / path).parent.mkdir(parents=True, exist_ok=True)
-        (served / path).write_bytes(content)
-        archives[part] = Archive(
-            path=path, size=len(content), md5=hashlib.md5(content).hexdigest(), unpacked=len(content), contents=expected
-        )
-    monkeypatch.setattr(download, "COCO_ARCHIVES", archives)
-    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *args: None)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=served)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_prepare_and_check_from_nothing(small_coco, tmp_path, capsys):
-    root = str(tmp_path / "coco")
-    assert cli.main(["data", "prepare", "coco", "--root", root, "--base-url", small_coco]) == 0
-    out = capsys.readouterr().out
-    assert out.count("fetched and unpacked; checked MD5") == 3
-    assert f"python cli.py data check coco --root {root}" in out
-    assert cli.main(["data", "check", "coco", "--root", root]) == 0
-    assert cli.main(["data", "prepare", "coco", "--root", root, "--base-url", "http://127.0.0.1:1"]) == 0
-    assert "train.zip: unpacked already" in capsys.readouterr().out
-
-
-def test_parts_and_address_from_the_environment(small_coco, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("CAPTION_COCO_URL", small_coco)
-    root = tmp_path / "coco"
-    assert cli.main(["data", "prepare", "coco", "--root", str(root), "--parts", "val", "--keep-archives"]) == 0
-    assert sorted(path.name for path in root.iterdir()) == ["val.zip", "val2017"]
-    monkeypatch.setenv("CAPTION_COCO_URL", small_coco + "/nowhere")
-    assert cli.main(["data", "prepare", "coco", "--root", str(root)]) == 1
-    assert "the server answers 404" in capsys.readouterr().err
-    with pytest.raises(UserError, match="404"):
-        data.main(["prepare", "coco", "--root", str(root)])

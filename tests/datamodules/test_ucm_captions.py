@@ -265,7 +265,7 @@ def test_captions_alone_contradict_what_needs_images():
 
 
 def test_parts_are_found_or_explained(tmp_path, capsys):
-    assert main(["data", "prepare", "ucm_captions", "--root", str(tmp_path)]) == 1
+    assert main(["data", "prepare", "ucm_captions", "--root", str(tmp_path), "--list"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[:2][1].split(".")[0] for line in lines] == ["missing"] * 3
     images = [{"filename": f"{n}.tif", "split": "train", "sentences": [{"raw": "a field"}]} for n in (1, 2)]
@@ -273,10 +273,10 @@ def test_parts_are_found_or_explained(tmp_path, capsys):
     (tmp_path / "Images" / "agricultural").mkdir(parents=True)
     (tmp_path / "Images" / "agricultural" / "agricultural00.TIF").touch()
     (tmp_path / "LandUse_Multilabeled.txt").touch()
-    assert main(["data", "prepare", "ucm", "--root", str(tmp_path)]) == 1
+    assert main(["data", "prepare", "ucm", "--root", str(tmp_path), "--list"]) == 1
     assert "images: missing. 1 of 2 are there. Put UCMerced" in capsys.readouterr().out
     (tmp_path / "2.tif").touch()  # in the root, where they are looked for, too
-    assert main(["data", "prepare", "ucm", "--root", str(tmp_path)]) == 0
+    assert main(["data", "prepare", "ucm", "--root", str(tmp_path), "--list"]) == 0
     assert "missing" not in capsys.readouterr().out
 
 

@@ -90,11 +90,16 @@ def test_nothing_is_overwritten(stages):
 def test_failed_stage_stops_the_recipe_and_goes_on_after_mending(stages, capsys):
     stages.codes["labels"] = 3
     message = error_of(capsys)
-    assert "stage 'labels' failed (exit code 3: it is broken)" in message
+    assert "stage 'labels' failed (exit code 3): its output is in" in message  # why has been shown already
     assert "resume with: python cli.py recipe r.yaml --run-dir runs" in message
     assert stages.ran == ["teacher", "other", "labels"]
     stages.codes.clear()
     assert recipe(stages) == ["labels", "student", "test"]
+
+
+def test_of_stages_at_a_time_the_reason_is_told(stages, capsys):
+    stages.codes["labels"] = 3
+    assert "stage 'labels' failed (exit code 3: it is broken)" in error_of(capsys, "--jobs", "2")
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])

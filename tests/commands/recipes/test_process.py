@@ -49,8 +49,11 @@ def test_two_calls_do_not_work_in_one_folder(stages, capsys, monkeypatch):
 def test_output_is_shown_and_kept(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text("stages: {score: {command: score nowhere.json references.json}}")
-    message = error_of(capfd)
-    assert "stage 'score' failed (exit code 1: nowhere.json: no such file" in message
+    capfd.readouterr()
+    assert cli.main(["recipe", "r.yaml", "--run_dir", "runs"]) == 1
+    out, err = capfd.readouterr()
+    assert (out + err).count("nowhere.json: no such file") == 1  # what is missing is said once
+    assert "error: stage 'score' failed (exit code 1): its output is in" in err
     log = Path("runs/score/stage.log").read_text().splitlines()
     assert log[0].endswith("python cli.py score nowhere.json references.json")
     assert log[1].startswith("error: nowhere.json")

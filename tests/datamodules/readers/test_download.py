@@ -1,8 +1,6 @@
 import hashlib
-import http.server
 import io
 import shutil
-import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,66 +12,10 @@ from datamodules.readers import download
 from datamodules.readers.download import Archive, check_free_space, fetch, missing_contents, prepare
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes with ranges; `cuts` are the bytes after which answers break off, one per answer."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.cuts: list[int] = []
-        self.codes: list[int] = []
-        self.ranges = True
-        self.length = True
-        self.tag = '"one"'
-        self.requests: list[str | None] = []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        wanted = self.headers.get("Range")
-        server.requests.append(wanted)
-        data = server.files.get(self.path.lstrip("/"))
-        code = server.codes.pop(0) if server.codes else 200 if data is not None else 404
-        if code != 200 or data is None:
-            self.send_error(code)
-            return
-        changed = self.headers.get("If-Range") not in (None, server.tag)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges and not changed else 0
-        if start and start >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        if server.length:
-            self.send_header("Content-Length", str(len(data) - start))
-        self.send_header("ETag", server.tag)
-        self.end_headers()
-        end = start + server.cuts.pop(0) if server.cuts else len(data)
-        self.wfile.write(data[start:end])
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "_pause", lambda failures: 0.0)
+def server(file_server, monkeypatch):
     monkeypatch.setattr(download, "_CHUNK", 256)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return file_server
 
 
 DATA = bytes(range(256)) * 40
@@ -101,7 +43,9 @@ def archives(server):
         "annotations/annotations.zip": (("annotations/captions_val2017.json", 0),),
     }
     return [
-        Archive(path=path, size=len(data), md5=hashlib.md5(data).hexdigest(), unpacked=4096, contents=expected[path])
+        Archive(
+            path=path, size=len(data), checksum=hashlib.md5(data).hexdigest(), unpacked=4096, contents=expected[path]
+        )
         for path, data in contents.items()
     ]
 
@@ -217,7 +161,7 @@ def test_prepare_fetches_unpacks_checks_and_cleans_up(server, archives, tmp_path
     lines = prepare(root, archives, server.url)
     assert sorted(path.name for path in root.iterdir()) == ["annotations", "val2017"]
     assert (root / "val2017" / "3.jpg").read_text().startswith("content of 3.jpg")
-    assert [archives[0].md5 in lines[0], archives[1].md5 in lines[1]] == [True, True]
+    assert [archives[0].checksum in lines[0], archives[1].checksum in lines[1]] == [True, True]
     requests = len(server.requests)
     assert prepare(root, archives, server.url) == ["val2017.zip: unpacked already", "annotations.zip: unpacked already"]
     assert len(server.requests) == requests
@@ -238,7 +182,7 @@ def test_a_broken_archive_leaves_nothing_half_done(server, archives, tmp_path):
     data = bytearray(server.files["zips/val2017.zip"])
     data[60] ^= 1  # inside the first member: only its CRC tells
     server.files["zips/val2017.zip"] = bytes(data)
-    archive = replace(archives[0], md5=None)
+    archive = replace(archives[0], checksum=None)
     with pytest.raises(DataError, match=r"val2017\.zip: broken archive .*CRC.*removed, run the command again"):
         prepare(tmp_path, [archive], server.url)
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +211,7 @@ def test_interrupted_unpacking_is_done_again(server, archives, tmp_path):
 def test_members_outside_of_the_root_stay_inside(server, archives, tmp_path):
     data = make_zip(["../../evil.txt", "val2017/1.jpg"])
     server.files["zips/val2017.zip"] = data
-    archive = replace(archives[0], size=len(data), md5=None, contents=(("val2017", 1),))
+    archive = replace(archives[0], size=len(data), checksum=None, contents=(("val2017", 1),))
     prepare(tmp_path / "a" / "b", [archive], server.url)
     assert not (tmp_path / "evil.txt").exists()
     assert not (tmp_path / "a" / "evil.txt").exists()
@@ -306,12 +250,3 @@ def test_a_full_disk_keeps_what_is_there(server, tmp_path, monkeypatch):
         fetch(f"{server.url}/a.bin", tmp_path / "a.bin", len(DATA))
     monkeypatch.undo()
     assert part.stat().st_size == 1000
-
-
-def test_the_official_files_are_described_consistently():
-    parts = download.COCO_ARCHIVES
-    assert list(parts) == ["annotations", "val", "train"]
-    for archive in parts.values():
-        assert len(archive.md5 or "") == 32
-        assert archive.unpacked > archive.size
-        assert archive.path.startswith(("zips/", "annotations/"))
