@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
 from core.cache import default_cache_dir
+from core.collection import paused_collection
 from core.errors import DataError, UserError
 from core.seeds import global_seed
 from core.spread import spread_places
@@ -195,7 +196,7 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
             DataError: the split has no usable image.
         """
         if split not in self._examples:
-            examples = self.usable(self.load_examples(split))
+            examples = self.usable(paused_collection()(self.load_examples)(split))
             if not examples:
                 way_out = f"look at the data with python cli.py data check, with this root: {self.root}"
                 raise DataError(f"{type(self).__name__} has no usable image in split '{split}'; {way_out}")
