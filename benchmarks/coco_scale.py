@@ -254,7 +254,7 @@ def predict(module: Images, sizes: dict[str, int], folder: Path, what: str) -> t
     watch = Watch(every=max(1, len(examples) // module.batch_size // 6))
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[PseudoLabelWriter(str(folder)), watch],
+        callbacks=[PseudoLabelWriter(folder=str(folder)), watch],
     )  # fmt: skip
     trainer.predict(model, datamodule=module)
     clock = watch.clock.seconds()

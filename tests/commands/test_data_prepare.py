@@ -128,7 +128,7 @@ def test_parts_and_address_from_the_environment(small_coco, tmp_path, monkeypatc
 def test_list_fetches_nothing(small_coco, tmp_path, capsys):
     assert run("prepare", "coco", "--root", tmp_path / "coco", "--list") == 1
     out = capsys.readouterr().out
-    assert f"train: missing. Put train2017.zip into {tmp_path / 'coco'}: {small_coco.url}/zips/train2017.zip" in out
+    assert f"train: missing. Put train2017.zip into '{tmp_path / 'coco'}': {small_coco.url}/zips/train2017.zip" in out
     assert small_coco.requests == []
     assert not (tmp_path / "coco").exists()
 
