@@ -12,6 +12,7 @@ COMMANDS = {
     "caption": "caption images: caption --ckpt RUN image.jpg folder/",
     "label": "label images: label --ckpt RUN image.jpg [--text CAPTION]",
     "sweep": "search over settings: sweep experiments/sweeps/NAME.yaml",
+    "export": "a model as a folder to pass on: export RUN --out FOLDER",
     "demo": "a page to try models on images: demo --ckpt RUN RUN ...",
     "serve": "models behind an HTTP API: serve --ckpt RUN",
     "score": "score captions: score predictions.json references.json",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, command
+from core.exported import find_exported, read_exported
 from core.inputs import check_expansion, open_regular, reason
 from core.renamed import renamed_checkpoint
 
@@ -75,13 +76,17 @@ def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads the checkpoint that a path means, with everything that using its model takes.
 
+    Args:
+        path: run folder, checkpoint, exported folder, or repository of the hub with one (``owner/name``).
+
     Raises:
         UserError: there is none, it is damaged, or it was not written by this project.
     """
     from torch import Tensor
 
-    file = find_checkpoint(path)
-    checkpoint = load_values(file)
+    exported = find_exported(path)
+    file = find_checkpoint(path) if exported is None else exported
+    checkpoint = load_values(file) if exported is None else renamed_checkpoint(read_exported(exported))
     for entry in ("inference", "state_dict"):
         if not isinstance(checkpoint.get(entry), dict):
             raise UserError(f"'{file}' was not written by this project: it has no entry '{entry}'")

@@ -67,7 +67,7 @@ def build_report(run: Path, *, images: int, trust: bool = False, live: "LiveData
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"'{run}' is no run folder, it has no config.yaml: give the folder that fit printed last")
-    results = _evaluations(run, trust)
+    results = evaluations_of(run, trust)
     logged = curves(run)
     warnings: list[str] = []
     sections = [_curves(logged)] if logged else []
@@ -90,15 +90,15 @@ def build_report(run: Path, *, images: int, trust: bool = False, live: "LiveData
         sections.append(data_section(predictions.data))
     return Report(
         title=f"{run.parent.name}/{run.name}" if run.parent.name else run.name,
-        notes=[_headline(run, results)],
+        notes=[headline(run, results)],
         warnings=[
             *_seen(run),
             *_lost(logged),
             *(item for item in (_flag(result) for result in results) if item),
             *warnings,
         ],
-        facts=_facts(run),
-        evaluations=[_evaluation(result) for result in results],
+        facts=facts_of(run),
+        evaluations=[evaluation_of(result) for result in results],
         sections=sections,
         cards=cards,
         images=shown,
@@ -106,7 +106,7 @@ def build_report(run: Path, *, images: int, trust: bool = False, live: "LiveData
     )
 
 
-def _evaluations(run: Path, trust: bool) -> list[Result]:
+def evaluations_of(run: Path, trust: bool) -> list[Result]:
     """The last test and the last validation of a run, as far as they are there; the test first."""
     splits: list[Split] = ["test"] if evaluation_folder(run, "test") else []
     if evaluation_folder(run, "val") or best_validation(run):
@@ -129,7 +129,7 @@ def _predictions(result: Result, live: LiveData | None) -> "tuple[Predictions | 
     return found, ""
 
 
-def _headline(run: Path, results: Sequence[Result]) -> str:
+def headline(run: Path, results: Sequence[Result]) -> str:
     """Method and data of the run in one line."""
     config = read_config(run)
     names = [str((config.get(part) or {}).get("class_path", "?")).rpartition(".")[2] for part in ("model", "data")]
@@ -137,7 +137,7 @@ def _headline(run: Path, results: Sequence[Result]) -> str:
     return f"{names[0]} on {names[1]}; evaluated on: {splits}; report of {time.strftime('%Y-%m-%d %H:%M')}"
 
 
-def _facts(run: Path) -> dict[str, str]:
+def facts_of(run: Path) -> dict[str, str]:
     """What was run, where and when."""
     facts = read_facts(run)
     rows = {
@@ -167,7 +167,8 @@ def _parameters(counts: Mapping[str, int] | None) -> str | None:
     return f"{counts['total']:,}, of which {counts['trainable']:,} are trainable"
 
 
-def _evaluation(result: Result) -> Evaluation:
+def evaluation_of(result: Result) -> Evaluation:
+    """The metrics of an evaluation as a table shows them."""
     shown = column_keys(result.metrics)
     return Evaluation(
         title=f"Metrics on {result.split}",

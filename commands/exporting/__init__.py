@@ -1,0 +1,1 @@
+"""What is written when a run is exported."""
