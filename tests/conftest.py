@@ -124,3 +124,30 @@ def file_server(monkeypatch):
     monkeypatch.setattr(download, "_pause", lambda failures: 0.0)
     with serving_files() as server:
         yield server
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on the loopback interface that answers, and caches that are empty."""
+    import huggingface_hub
+
+    from core.hub import only_local
+    from tests.hub_server import serving
+
+    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "hub").mkdir()
+    with serving(tmp_path / "hub") as server:
+        constants = huggingface_hub.constants
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        only_local.cache_clear()
+        yield server
+    only_local.cache_clear()

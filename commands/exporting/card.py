@@ -106,7 +106,7 @@ def _limits(captions: bool) -> list[str]:
     return [
         "## Limits",
         "",
-        f"It writes {what} of the kind that its training data has, in the language of that data, and repeats its errors and",
-        "its prejudice. On other kinds of images its figures do not hold. Read the baselines above before believing a figure:",
+        f"It writes {what} of the kind that its training data has, in its language, and repeats its errors.",
+        "On other kinds of images its figures do not hold. Read the baselines above before believing a figure:",
         "what scores near them does little with the image. Do not use it for decisions about people.",
     ]

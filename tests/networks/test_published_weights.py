@@ -24,33 +24,10 @@ from networks.decoders.language import build_language_model
 from networks.emotion.build import build_emotion_network, load_published
 from networks.encoders.build import build_encoder
 from tests.genome import write_genome
-from tests.hub_server import serving
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 20}
 FILES = ("pytorch_model.bin", "model.safetensors")
 TIMM = "test_resnet.r160_in1k"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub that answers, and caches that are empty."""
-    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "hub").mkdir()
-    with serving(tmp_path / "hub") as server:
-        constants = huggingface_hub.constants
-        monkeypatch.setenv("HF_ENDPOINT", server.address)
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-        only_local.cache_clear()
-        yield server
-    only_local.cache_clear()
 
 
 def write(hub, repository, config, state, file):
