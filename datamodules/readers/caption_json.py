@@ -113,22 +113,42 @@ def _coco_captions(annotations: list[Any], images: Iterable[str], path: Path, re
         raise DataError(f"{path}: has object instances, no captions; use the captions_*.json")
     seen: set[object] = set()
     for index, annotation in enumerate(annotations):
-        where = f"{path}, annotation {record_name(annotation, 'id', index)}"
-        if not has_keys(annotation, {"image_id": (int, str), "caption": (str,)}, where, report):
-            continue
-        text, image_id = clean_caption(annotation["caption"]), str(annotation["image_id"])
-        own_id = own_name(annotation, "id", where, report)
-        if own_id is not None and own_id in seen:
-            report(Problem("duplicate", f"{where}: this id is there twice; every caption needs its own id"))
-        elif image_id not in captions:
-            wrong = f"its image_id {image_id} is not in the list of images"
-            report(Problem("record", f"{where}: {wrong}; add the image or remove the caption"))
-        elif not text:
-            report(Problem("empty", f"{where}: the caption is empty; write one or remove the annotation"))
-        else:
+        # what messages are made of is left until there is one to write: COCO has 591,753 captions
+        if not _is_usual(annotation):
+            where = f"{path}, annotation {record_name(annotation, 'id', index)}"
+            if not has_keys(annotation, {"image_id": (int, str), "caption": (str,)}, where, report):
+                continue
+            own_name(annotation, "id", where, report)
+        text, image_id, own_id = clean_caption(annotation["caption"]), str(annotation["image_id"]), annotation.get("id")
+        own_id = own_id if isinstance(own_id, int | str) else None
+        repeated = own_id is not None and own_id in seen
+        if text and not repeated and image_id in captions:
             captions[image_id].append(text)
+        else:
+            where = f"{path}, annotation {record_name(annotation, 'id', index)}"
+            report(_annotation_problem(where, repeated, None if image_id in captions else image_id))
         seen.add(own_id)
     return captions
+
+
+def _is_usual(annotation: object) -> bool:
+    """Whether an annotation has what it should have; a number that is a truth value is not usual."""
+    return (
+        isinstance(annotation, dict)
+        and type(annotation.get("caption")) is str
+        and type(annotation.get("image_id")) in (int, str)
+        and type(annotation.get("id")) in (int, str)
+    )
+
+
+def _annotation_problem(where: str, repeated: bool, unknown: str | None) -> Problem:
+    """Why a caption is not used: its id is there twice, its image is unknown, or it is empty."""
+    if repeated:
+        return Problem("duplicate", f"{where}: this id is there twice; every caption needs its own id")
+    if unknown is not None:
+        wrong = f"its image_id {unknown} is not in the list of images"
+        return Problem("record", f"{where}: {wrong}; add the image or remove the caption")
+    return Problem("empty", f"{where}: the caption is empty; write one or remove the annotation")
 
 
 def _karpathy_captions(sentences: list[Any], where: str, seen: set[object], report: Report) -> list[str]:
