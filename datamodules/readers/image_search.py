@@ -44,7 +44,7 @@ def find_images(
     contents: dict[str, set[str]] = {}
     for record in records:
         name = record.image_name
-        listed_path = next((path for folder in folders if (path := _listed_file(str(folder), name, contents))), None)
+        listed_path = next((at for folder in folders if (at := _listed_file(str(folder), name, contents))), None)
         if listed_path is not None:
             found.append(replace(record, image=ImageFile(listed_path)))
             continue
