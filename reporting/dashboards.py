@@ -5,6 +5,7 @@ Both get the same pictures and texts. Other loggers are skipped, so nothing here
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,20 @@ def _send(loggers: Iterable[Logger], wandb: Work | None, board: Work | None) -> 
     for logger in loggers:
         inner = logger.inner if isinstance(logger, Background) else logger
         work = wandb if isinstance(inner, WandbLogger) else board if isinstance(inner, TensorBoardLogger) else None
+        if work is not None and isinstance(inner, WandbLogger):
+            work = partial(_with_folder, work)
         if work is not None and isinstance(logger, Background):
             logger.submit(work)
         elif work is not None:
             work(logger)
+
+
+def _with_folder(work: Work, logger: Any) -> None:
+    """Does something with W&B, whose temporary folder a run of days, or the end of a forked process, may have lost."""
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    Path(MEDIA_TMP.name).mkdir(parents=True, exist_ok=True)
+    work(logger)
 
 
 def has_dashboard(loggers: Iterable[Logger]) -> bool:

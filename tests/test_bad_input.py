@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from PIL import Image
 
 import cli
@@ -310,4 +312,7 @@ def test_a_run_prints_no_noise(monkeypatch, capfd, caplog, tmp_path, folder):
 def test_the_bar_shows_short_figures(monkeypatch):
     metrics = {"v_num": "a1b2", "train/loss": 1.0}
     monkeypatch.setattr("lightning.pytorch.callbacks.RichProgressBar.get_metrics", lambda *_: metrics)
-    assert ProgressBar().get_metrics(None, None) == {"loss": 1.0}
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    bar = ProgressBar()
+    bar.get_metrics(trainer, BoringModel())
+    assert bar._figures["metrics"] == {"loss": 1.0}

@@ -11,6 +11,7 @@ from callbacks.dashboard import Artifacts
 from commands.comparison.results import flat
 from commands.trainer import runs
 from commands.trainer.memory import batch_size_in
+from core.text import visible
 from reporting.loggers import Dashboards, WandbMode, read_facts
 
 _OWN = "dashboard"
@@ -45,9 +46,9 @@ def dashboards_of(config: Mapping[str, Any], run: Path, configs: list[str], *, o
     given = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
     own = [str(settings["method"]), str(settings["dataset"]), f"seed-{settings['seed']}"]
     found = {
-        "group": config["wandb_group"] or os.environ.get("WANDB_RUN_GROUP") or settings["experiment"],
+        "group": visible(config["wandb_group"] or os.environ.get("WANDB_RUN_GROUP") or settings["experiment"]),
         "job_type": os.environ.get("WANDB_JOB_TYPE") or "fit",
-        "tags": [*dict.fromkeys([*config["wandb_tags"], *given, *own])],
+        "tags": [visible(tag) for tag in dict.fromkeys([*config["wandb_tags"], *given, *own])],
     } | (read_facts(run).get(_OWN) or {})
     return Dashboards(
         wandb="off" if off else config["wandb"],

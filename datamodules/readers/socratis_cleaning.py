@@ -174,7 +174,8 @@ def without_placeholder(emotion: str) -> str:
 def merged_by_image(rows: Iterable[Annotation]) -> list[Reaction]:
     """Puts the annotators of an image together: the first caption, the union of all non-empty emotions.
 
-    >>> rows = [Annotation("a.jpg", "first", ("sad", "")), Annotation("a.jpg", "second", ("sad", "calm"))]
+    >>> given = [("first", ("sad", "")), ("second", ("sad", "calm"))]
+    >>> rows = [Annotation(image_name="a.jpg", caption=text, emotions=words) for text, words in given]
     >>> merged_by_image(rows)
     [Reaction(image_name='a.jpg', caption='first', emotions=('sad', 'calm'))]
     """

@@ -63,9 +63,9 @@ def names_of(example: Example) -> list[str]:
     """What an image may be called in region files, the likeliest first.
 
     >>> from datamodules.readers.image_refs import ImageFile
-    >>> names_of(Example(391895, ImageFile("train2017/000000391895.jpg")))
+    >>> names_of(Example(image_id=391895, image=ImageFile("train2017/000000391895.jpg")))
     ['391895', '000000391895']
-    >>> names_of(Example("news/a.jpg"))
+    >>> names_of(Example(image_id="news/a.jpg"))
     ['news/a.jpg', 'news/a', 'a.jpg', 'a']
     """
     image_id = str(example.image_id)

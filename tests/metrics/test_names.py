@@ -28,6 +28,7 @@ def test_what_is_not_better_when_higher_says_so():
         "loss": "min",
         "as_published/loss_padded": "min",
         "attention_entropy": "none",
+        "grad_norm": "none",
         "threshold": "none",
         "labels_without_positives": "none",
     }
