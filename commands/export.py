@@ -1,15 +1,17 @@
-"""``export RUN``: a trained model as a folder that can be passed on, and read again by every command.
+"""``export RUN``: a trained model as a folder or a repository of the hub, to be read again by every command.
 
-The folder holds the weights as safetensors, configuration and tokenizer as JSON, and a model card written from the run:
+It holds the weights as safetensors, configuration and tokenizer as JSON, and a model card written from the run:
 figures beside baselines, command, commit, limits. Nothing in it is executed when it is read, and no path of this
 machine is in it.
 """
 
+import argparse
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from commands.arguments import Parser, dashed
@@ -24,7 +26,11 @@ def build_parser() -> Parser:
     parser = Parser("cli.py export", description=__doc__.split("\n\n")[1] if __doc__ else None)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder or checkpoint")
+    add("--to", choices=("folder", "hub"), default="folder", help="hub: upload to the Hugging Face hub, see --repo")
     add("--out", type=Path, metavar="FOLDER", help="folder to write; default: exports/NAME")
+    add("--repo", metavar="OWNER/NAME", help="repository of the hub; it is created where there is none")
+    add("--public", action="store_true", help="a repository that is created can be read by everybody")
+    add("--update", action="store_true", help="commit on top of what the repository holds")
     add("--name", help="name of the model in its card; default: that of the run")
     add(
         "--license", "--licence", default="other", metavar="ID", help="licence of the weights, such as mit or cc-by-4.0"
@@ -37,25 +43,52 @@ def main(args: Sequence[str]) -> int:
     """Exports a run.
 
     Raises:
-        UserError: there is no checkpoint, or the folder holds something already.
+        UserError: there is no checkpoint, the folder or the repository holds something already, or the hub does not
+            take it.
     """
     options = build_parser().parse_args([dashed(arg) for arg in args])
-    if not re.fullmatch(LICENCES, options.license):
-        raise UserError(f"--license {options.license!r}: expected an identifier such as mit or cc-by-4.0")
+    _check(options)
     from core.checkpoints import find_checkpoint
 
     file = find_checkpoint(options.run)
     run = next((folder for folder in (file.parent.parent, file.parent) if (folder / "config.yaml").is_file()), None)
     name = options.name or (run.absolute().name if run is not None else file.stem)
+    write = partial(write_folder, file, run, name=name, licence=options.license, trust=options.trust)
+    if options.to == "hub":
+        from commands.exporting.upload import Repository
+
+        repository = Repository(options.repo, update=options.update)  # what is refused is refused before the work
+        with tempfile.TemporaryDirectory() as made:
+            write(Path(made) / "export", place=options.repo)
+            address = repository.upload(Path(made) / "export", public=options.public)
+        say(f"uploaded: {address}", f"use it: {command('demo', '--ckpt', options.repo)}")
+        return 0
     out = options.out or Path("exports") / name
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"'{out}' holds something already: remove it, or give another --out")
-    write_folder(file, run, out, name=name, licence=options.license, trust=options.trust)
+    write(out)
     say(f"written: {out}", f"use it: {command('demo', '--ckpt', out)}")
     return 0
 
 
-def write_folder(file: Path, run: Path | None, out: Path, *, name: str, licence: str, trust: bool = False) -> None:
+def _check(options: argparse.Namespace) -> None:
+    """Whether the options go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not re.fullmatch(LICENCES, options.license):
+        raise UserError(f"--license {options.license!r}: expected an identifier such as mit or cc-by-4.0")
+    if options.to == "hub" and options.repo is None:
+        raise UserError("--to hub: expected --repo OWNER/NAME, too")
+    others = ("out",) if options.to == "hub" else ("repo", "public", "update")
+    if given := [f"--{name}" for name in others if getattr(options, name)]:
+        raise UserError(f"{given[0]} does not go with --to {options.to}")
+
+
+def write_folder(
+    file: Path, run: Path | None, out: Path, *, name: str, licence: str, trust: bool = False, place: str = "FOLDER"
+) -> None:
     """Writes the folder, whole or not at all.
 
     Args:
@@ -65,6 +98,7 @@ def write_folder(file: Path, run: Path | None, out: Path, *, name: str, licence:
         name: of the model.
         licence: of the weights.
         trust: the configuration of the run may name anybody's classes.
+        place: where the card says that the model is.
     """
     from safetensors.torch import save_file
 
@@ -73,7 +107,7 @@ def write_folder(file: Path, run: Path | None, out: Path, *, name: str, licence:
     from core.exported import CONFIG, FORMAT, TOKENIZER, WEIGHTS, digest, without_folders
 
     checkpoint = read_checkpoint(file)
-    card = write_card(run, checkpoint, name=name, licence=licence, trust=trust)
+    card = write_card(run, checkpoint, name=name, licence=licence, trust=trust, place=place)
     inference = dict(checkpoint["inference"])
     tokenizer = inference.pop("tokenizer", None)
     # words and labels may look like paths

@@ -134,7 +134,8 @@ def hub(tmp_path, monkeypatch):
     from core.hub import only_local
     from tests.hub_server import serving
 
-    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    variables = ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    for name in (*variables, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "hub").mkdir()
     with serving(tmp_path / "hub") as server:
@@ -147,6 +148,7 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))  # nobody's own
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
         only_local.cache_clear()
         yield server

@@ -1,7 +1,10 @@
 """The Hugging Face hub on the loopback interface: repositories of files, with what its protocol says of them."""
 
+import base64
 import hashlib
 import http.server
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = (".bin", ".safetensors", ".pth")
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -19,6 +23,10 @@ class Hub(http.server.ThreadingHTTPServer):
         cut: names of files whose transfer breaks off in the middle.
         wrong: names of files that are sent with other content than their digest says.
         asked: paths of all requests.
+        tokens: those who may read, and whether they may write.
+        private: repositories that only those with a token may read.
+        large: uploads of large files, by their SHA-256.
+        commits: names of the files of each commit, those that it removed with a minus before them.
     """
 
     daemon_threads = True
@@ -29,6 +37,10 @@ class Hub(http.server.ThreadingHTTPServer):
         self.cut: set[str] = set()
         self.wrong: set[str] = set()
         self.asked: list[str] = []
+        self.tokens: dict[str, bool] = {}
+        self.private: set[str] = set()
+        self.large: dict[str, bytes] = {}
+        self.commits: list[list[str]] = []
 
     @property
     def address(self) -> str:
@@ -47,8 +59,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = unquote(self.path.partition("?")[0]).lstrip("/")
         self.server.asked.append(f"{self.command} {path}")
+        if found := re.fullmatch(r"api/models/([^/]+/[^/]+)", path):
+            self.describe(found[1])
+            return
         repository, resolve, rest = path.partition("/resolve/")
         name = rest.partition("/")[2] if resolve else path
+        if repository in self.server.private and self.token not in self.server.tokens:
+            self.refuse(401, "RepoNotFound")
+            return
         file = self.server.root / repository / name if resolve else self.server.root / name
         if not file.is_file():
             known = resolve and (self.server.root / repository).is_dir()
@@ -59,7 +77,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         content = file.read_bytes()
-        large = file.suffix in (".bin", ".safetensors", ".pth")
+        large = file.suffix in LARGE
         # large files are called by their SHA-256, others by that of git
         digest = hashlib.sha256(content).hexdigest() if large else hashlib.sha1(content).hexdigest()
         if file.name in self.server.wrong:
@@ -83,6 +101,129 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(content[start:])
+
+    # what uploads ask for: repository, upload modes, large files (LFS), commit
+
+    @property
+    def token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def describe(self, repository: str) -> None:
+        folder = self.server.root / repository
+        if not folder.is_dir() or (repository in self.server.private and self.token not in self.server.tokens):
+            self.refuse(404 if self.token in self.server.tokens else 401, "RepoNotFound")
+            return
+        names = sorted(path.name for path in folder.iterdir())
+        files = [{"rfilename": name} for name in names]
+        private = repository in self.server.private
+        self.reply({"id": repository, "sha": COMMIT, "private": private, "siblings": files})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(self.path.partition("?")[0]).lstrip("/")
+        self.server.asked.append(f"POST {path}")
+        if not self.server.tokens.get(self.token, False):
+            self.refuse(403 if self.token in self.server.tokens else 401, "")
+        elif path == "api/repos/create":
+            self.create(json.loads(body))
+        elif path == "api/validate-yaml":
+            good = json.loads(body)["content"].startswith("---\n")
+            self.reply({"errors": [] if good else [{"message": "no metadata"}]}, 200 if good else 400)
+        elif found := re.fullmatch(r"api/models/([^/]+/[^/]+)/preupload/main", path):
+            self.say_modes(found[1], json.loads(body)["files"])
+        elif re.fullmatch(r"[^/]+/[^/]+\.git/info/lfs/objects/batch", path):
+            self.take_large(json.loads(body)["objects"])
+        elif found := re.fullmatch(r"api/models/([^/]+/[^/]+)/commit/main", path):
+            self.commit(found[1], [json.loads(line) for line in body.splitlines()])
+        else:
+            self.refuse(404, "")
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        digest = self.path.rpartition("/")[2]
+        self.server.asked.append(f"PUT {self.path.lstrip('/')}")
+        if hashlib.sha256(content).hexdigest() != digest:
+            self.refuse(400, "")
+            return
+        self.server.large[digest] = content
+        self.reply({})
+
+    def create(self, asked: dict) -> None:
+        repository = f"{asked['organization']}/{asked['name']}"
+        folder = self.server.root / repository
+        if folder.is_dir():
+            self.reply(
+                {"error": "You already created this model repo", "url": f"{self.server.address}/{repository}"}, 409
+            )
+            return
+        folder.mkdir(parents=True)
+        (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+        if asked.get("private") or asked.get("visibility") == "private":
+            self.server.private.add(repository)
+        self.reply({"url": f"{self.server.address}/{repository}"})
+
+    def say_modes(self, repository: str, files: list[dict]) -> None:
+        if not (self.server.root / repository).is_dir():
+            self.refuse(404, "RepoNotFound")
+            return
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if Path(file["path"]).suffix in LARGE else "regular",
+                "shouldIgnore": False,
+                "oid": None,
+            }
+            for file in files
+        ]
+        self.reply({"files": modes, "commitOid": COMMIT})
+
+    def take_large(self, objects: list[dict]) -> None:
+        """An address for each that is not known by its digest."""
+        known = self.server.large
+        address = f"{self.server.address}/large/"
+        actions = [
+            {} if one["oid"] in known else {"actions": {"upload": {"href": address + one["oid"]}}} for one in objects
+        ]
+        answers = [{"oid": one["oid"], "size": one["size"], **more} for one, more in zip(objects, actions, strict=True)]
+        self.reply({"transfer": "basic", "objects": answers})
+
+    def commit(self, repository: str, lines: list[dict]) -> None:
+        """Writes the files of a commit, all or none."""
+        written: dict[str, bytes | None] = {}
+        for line in lines[1:]:
+            value = line["value"]
+            if line["key"] == "deletedFile":
+                written[value["path"]] = None
+            elif line["key"] == "file":
+                written[value["path"]] = base64.b64decode(value["content"])
+            elif value["oid"] in self.server.large:
+                written[value["path"]] = self.server.large[value["oid"]]
+            else:
+                self.reply({"error": "the large file was never uploaded"}, 400)
+                return
+        folder = self.server.root / repository
+        for name, content in written.items():
+            (folder / name).unlink(missing_ok=True)
+            if content is not None:
+                (folder / name).write_bytes(content)
+        self.server.commits.append([name if content is not None else f"-{name}" for name, content in written.items()])
+        self.reply(
+            {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.server.address}/{repository}/commit/{COMMIT}"}
+        )
+
+    def reply(self, value: dict, status: int = 200) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *args):
         pass

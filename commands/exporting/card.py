@@ -19,7 +19,15 @@ model.{call}
 ```"""
 
 
-def write_card(run: Path | None, checkpoint: dict[str, Any], *, name: str, licence: str, trust: bool = False) -> str:
+def write_card(
+    run: Path | None,
+    checkpoint: dict[str, Any],
+    *,
+    name: str,
+    licence: str,
+    trust: bool = False,
+    place: str = "FOLDER",
+) -> str:
     """Writes the card.
 
     Args:
@@ -28,6 +36,7 @@ def write_card(run: Path | None, checkpoint: dict[str, Any], *, name: str, licen
         name: of the model.
         licence: identifier as the hub knows it, such as "mit".
         trust: the configuration of the run may name anybody's classes.
+        place: folder or repository, as the example names it.
 
     Raises:
         UserError: a file of the run is broken.
@@ -44,7 +53,7 @@ def write_card(run: Path | None, checkpoint: dict[str, Any], *, name: str, licen
         lines += _figures(result)
     if not results:
         lines += ["## Results", "", "It was not evaluated.", ""]
-    lines += ["## Use", "", _usage(captions, inference), ""]
+    lines += ["## Use", "", _usage(captions, inference, place), ""]
     if run is not None:
         lines += _made(run)
     return "\n".join([*lines, *_limits(captions)]) + "\n"
@@ -72,13 +81,13 @@ def _figures(result: Result) -> list[str]:
     return [*lines, plain(warning), ""] if warning else lines
 
 
-def _usage(captions: bool, inference: dict[str, Any]) -> str:
+def _usage(captions: bool, inference: dict[str, Any], place: str) -> str:
     loader = "load_captioner" if captions else "load_classifier"
     image, text = '"image.jpg"', '"a caption"'
     given = [image] if captions or inference.get("reads_images", True) else []
     given += [f"texts={text}"] if inference.get("reads_text", False) else []
     call = f"caption({image})" if captions else f"label({', '.join(given)})"
-    return _PYTHON.format(loader=loader, call=call, name="FOLDER")
+    return _PYTHON.format(loader=loader, call=call, name=place)
 
 
 def _made(run: Path) -> list[str]:
