@@ -13,7 +13,8 @@ CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors
 FILES = (CONFIG, TOKENIZER, WEIGHTS)
 FORMAT = 1
 """Version of the layout."""
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""Name of a repository of the hub."""
 _CHUNK = 1 << 22
 
 
@@ -32,7 +33,7 @@ def find_exported(path: str | Path) -> Path | None:
     if folder.is_dir():
         return folder if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)) else None
     name = str(path)
-    if folder.exists() or not _REPOSITORY.fullmatch(name) or Path(name.partition("/")[0]).exists():
+    if folder.exists() or not REPOSITORY.fullmatch(name) or Path(name.partition("/")[0]).exists():
         return None
     from core.hub import hub_file
 

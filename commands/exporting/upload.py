@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import UserError
-from core.exported import FILES
+from core.exported import FILES, REPOSITORY
 from core.hub import hub_page, only_local
 from core.inputs import reason
 
@@ -29,14 +29,9 @@ class Repository:
 
     def __init__(self, name: str, *, update: bool = False) -> None:
         from huggingface_hub import HfApi, get_token
-        from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-        try:
-            validate_repo_id(name)
-        except HFValidationError as error:
-            raise UserError(f"--repo {name!r}: expected owner/name as the hub has it ({reason(error)})") from error
-        if name.count("/") != 1:
-            raise UserError(f"--repo {name!r}: expected owner/name, such as somebody/{name or 'model'}")
+        if not REPOSITORY.fullmatch(name):
+            raise UserError(f"--repo {name!r}: expected owner/name, such as somebody/scenes")
         if only_local():
             raise UserError(
                 f"--repo {name}: the hub cannot be reached; go online, or write a folder with --out FOLDER and upload "

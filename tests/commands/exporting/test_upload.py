@@ -137,8 +137,8 @@ class Forgetful(dict):
         (["--repo", NAME], "--repo does not go with --to folder"),
         (["--public"], "--public does not go with --to folder"),
         (["--to", "hub", "--repo", NAME, "--out", "here"], "--out does not go with --to hub"),
-        (["--to", "hub", "--repo", "model"], "expected owner/name, such as somebody/model"),
-        (["--to", "hub", "--repo", "a//b"], "expected owner/name as the hub has it"),
+        (["--to", "hub", "--repo", "model"], "expected owner/name, such as somebody/scenes"),
+        (["--to", "hub", "--repo", "a//b"], "expected owner/name, such as"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(hub, run, capsys, options, expected):
