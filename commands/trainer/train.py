@@ -348,7 +348,10 @@ def _told_by(names: NewNames) -> Iterator[None]:
 def _run(args: list[str], signals: StopSignals, output: contextlib.ExitStack) -> TrainerCLI:
     """Builds everything and runs the subcommand; what is the user's mistake becomes a ``UserError``."""
     try:
-        run: type[TrainerCLI] = type("RunCLI", (TrainerCLI,), {"signals": signals, "output": output})
+        # a parser for each subcommand would take a third of a second
+        only = {args[0]: LightningCLI.subcommands()[args[0]]}
+        own = {"signals": signals, "output": output, "subcommands": staticmethod(lambda: only)}
+        run: type[TrainerCLI] = type("RunCLI", (TrainerCLI,), own)
         return run(
             BaseModule,
             LightningDataModule,

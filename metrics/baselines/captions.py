@@ -14,9 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # publishes no types
-from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
-from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from core.errors import UserError
 from core.spread import spread
@@ -185,6 +182,10 @@ def predict_classes(
     Raises:
         UserError: numbers of images and features differ, or there is only one class.
     """
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # publishes no types
+    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
     _check_rows("train", len(train_classes), train_features)
     if len(set(train_classes)) < 2:
         raise UserError(f"baselines: {len(set(train_classes))} class in the training images, expected at least 2")

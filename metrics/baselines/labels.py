@@ -7,9 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # publishes no types
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from core.errors import UserError
 from metrics.baselines.captions import Features, predict_classes
@@ -115,6 +112,8 @@ def feature_regression(
             f"baselines: train features have shape {train_features.shape} for {len(targets)} images, expected one row "
             "each"
         )
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
     scaler = StandardScaler().fit(train_features)
     return _regressions(scaler.transform(train_features), targets, scaler.transform(features), inverse_penalty)
 
@@ -136,6 +135,8 @@ def word_regression(
     Raises:
         UserError: no training text has a word.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     try:
         known = vectorizer.fit_transform(train_texts)
@@ -145,6 +146,8 @@ def word_regression(
 
 
 def _regressions(known: Features, targets: NDArray[np.bool_], features: Features, inverse_penalty: float) -> Targets:
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # publishes no types
+
     columns = []
     for column in targets.T:
         if column.all() or not column.any():

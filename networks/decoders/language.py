@@ -11,19 +11,20 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, GPT2Config, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicCache
 
 from core.errors import UserError
 from core.hub import WAYS_OUT, hub_folder, only_local
 from core.inputs import reason
 from networks.layers.sequences import State, length_mask, on_device, on_host, true_places
 from networks.layers.weights import check_local, load_state, quietly
+
+if TYPE_CHECKING:  # importing these takes two seconds, which only those wait for who build a model
+    from transformers import PretrainedConfig, PreTrainedModel
 
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
@@ -49,7 +50,7 @@ class LanguageModel(nn.Module):
         gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
     """
 
-    def __init__(self, *, network: PreTrainedModel, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, *, network: "PreTrainedModel", gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.network = network
         self.vocab_size, self.hidden_dim = _embedding(network).weight.shape
@@ -116,6 +117,8 @@ class LanguageModel(nn.Module):
         Returns:
             Hidden state `(B, D)` and the new state: two tensors for each layer with B rows first.
         """
+        from transformers.cache_utils import DynamicCache
+
         cache = DynamicCache()
         if state is not None:
             cache = DynamicCache([(state[f"key_{i}"], state[f"value_{i}"]) for i in range(len(state) // 2)])
@@ -224,8 +227,10 @@ def build_language_model(
     return LanguageModel(network=network, gradient_checkpointing=gradient_checkpointing)
 
 
-def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
+def _config(name: str, config: Mapping[str, Any] | None) -> "PretrainedConfig":
     """The architecture of a name; nothing is downloaded."""
+    from transformers import AutoConfig, GPT2Config
+
     if config is not None:
         values = dict(config)
         return AutoConfig.for_model(values.pop("model_type"), **values)
@@ -234,7 +239,9 @@ def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
         return GPT2Config(n_layer=layers, n_head=heads, n_embd=width)
     check_local(name)
     try:
-        return cast(PretrainedConfig, AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False))
+        return cast(
+            "PretrainedConfig", AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        )
     except Exception as error:  # broken files raise a dozen types
         raise UserError(
             f"language model {name!r} is unknown: give one of {', '.join(GPT2_SIZES)}, a folder with its "
@@ -242,7 +249,7 @@ def _config(name: str, config: Mapping[str, Any] | None) -> PretrainedConfig:
         ) from error
 
 
-def _resize(config: PretrainedConfig, layers: int | None, heads: int | None, hidden_dim: int | None) -> None:
+def _resize(config: "PretrainedConfig", layers: int | None, heads: int | None, hidden_dim: int | None) -> None:
     """Sets the sizes that were asked for, in place."""
     sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": hidden_dim}
     for key, value in sizes.items():
@@ -254,7 +261,7 @@ def _resize(config: PretrainedConfig, layers: int | None, heads: int | None, hid
         )
 
 
-def _prepare(config: PretrainedConfig, dropout: float | None) -> None:
+def _prepare(config: "PretrainedConfig", dropout: float | None) -> None:
     """Sets what every language model needs here, in place."""
     # The same function as GPT-2's own "gelu_new", as one operation instead of eight
     if getattr(config, "activation_function", None) == "gelu_new":
@@ -267,18 +274,22 @@ def _prepare(config: PretrainedConfig, dropout: float | None) -> None:
                 setattr(config, key, dropout)
 
 
-def _embedding(network: PreTrainedModel) -> nn.Embedding:
+def _embedding(network: "PreTrainedModel") -> nn.Embedding:
     """The table of word embeddings."""
     return cast(nn.Embedding, network.get_input_embeddings())
 
 
-def _from_config(config: PretrainedConfig) -> PreTrainedModel:
+def _from_config(config: "PretrainedConfig") -> "PreTrainedModel":
     """A network with random weights."""
-    return cast(PreTrainedModel, AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
+    from transformers import AutoModel
+
+    return cast("PreTrainedModel", AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
 
 
-def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
+def _from_pretrained(source: str, dropout: float | None) -> "PreTrainedModel":
     """A network with the weights of a folder or the hub."""
+    from transformers import AutoConfig, AutoModel
+
     folder = Path(source)
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or folder.suffix in _SUFFIXES):
         raise UserError(f"language weights {source!r} do not exist; give an existing folder or file, or {WAYS_OUT}")
@@ -305,14 +316,14 @@ def _from_pretrained(source: str, dropout: float | None) -> PreTrainedModel:
             f"language weights {source!r} lack {len(missing)} tensors, first {missing[0]!r}, which would be random; "
             "give the weights of a language model of this kind"
         )
-    return cast(PreTrainedModel, network)
+    return cast("PreTrainedModel", network)
 
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @torch.no_grad()
-def _fit_vocabulary(network: PreTrainedModel, vocab_size: int, bos_id: int | None, eos_id: int | None) -> None:
+def _fit_vocabulary(network: "PreTrainedModel", vocab_size: int, bos_id: int | None, eos_id: int | None) -> None:
     """Resizes the embedding to one row for each token of our tokenizer."""
     old = _embedding(network).weight
     known = len(old)

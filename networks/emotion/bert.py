@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, VisualBertConfig
-from transformers import VisualBertModel as VisualBert
 
 from core.errors import UserError
 from core.hub import WAYS_OUT, hub_folder, only_local
 from core.inputs import damage, reason
 from networks.layers.weights import check_local, quietly
+
+if TYPE_CHECKING:  # see networks.decoders.language
+    from transformers import BertConfig, BertModel, VisualBertConfig
+    from transformers import VisualBertModel as VisualBert
 
 BertKind = Literal["bert", "visual_bert"]
 _PROJECTION = ("embeddings.visual_projection.weight", "embeddings.visual_projection.bias")
@@ -33,7 +35,7 @@ def bert_config(
     dropout: float | None = None,
     visual_dim: int | None = None,
     saved: Mapping[str, Any] | None = None,
-) -> BertConfig | VisualBertConfig:
+) -> "BertConfig | VisualBertConfig":
     """Architecture of a body; nothing is ever downloaded.
 
     Args:
@@ -53,6 +55,8 @@ def bert_config(
         UserError: the width is not divisible by the number of heads, the folder has no configuration, or the weights
             have fewer tokens than the tokenizer.
     """
+    from transformers import AutoConfig, BertConfig, VisualBertConfig
+
     values: dict[str, Any] = dict(saved or {})
     if not values and weights is not None and Path(weights).is_dir():
         check_local(weights)
@@ -84,9 +88,12 @@ def bert_config(
 
 
 def build_bert(
-    config: BertConfig | VisualBertConfig, *, gradient_checkpointing: bool = False
-) -> BertModel | VisualBert:
+    config: "BertConfig | VisualBertConfig", *, gradient_checkpointing: bool = False
+) -> "BertModel | VisualBert":
     """Builds a body with random weights."""
+    from transformers import BertModel, VisualBertConfig
+    from transformers import VisualBertModel as VisualBert
+
     network = VisualBert(config) if isinstance(config, VisualBertConfig) else BertModel(config)
     if gradient_checkpointing:
         # the name changed within transformers 5
@@ -101,6 +108,8 @@ def region_width(weights: str) -> int | None:
     Args:
         weights: hub id or local folder; nothing is downloaded.
     """
+    from transformers import AutoConfig
+
     try:
         found = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
     except Exception:  # not here yet, or damaged, which loading says
@@ -173,6 +182,8 @@ def load_word_embeddings(table: nn.Embedding, weights: str) -> None:
 
 
 def _state_of(weights: str) -> dict[str, Tensor]:
+    from transformers import AutoModel
+
     local = check_local(weights)
     source = weights if local else hub_folder(weights)
     local = local or source != weights

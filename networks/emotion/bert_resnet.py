@@ -3,10 +3,11 @@
 Letters: B images, N captions, T tokens, C labels.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig
 
 from core.batch import Batch
 from networks.classifiers.base import LabelOutput
@@ -15,6 +16,9 @@ from networks.emotion.bert import build_bert
 from networks.encoders.base import ImageEncoder
 from networks.encoders.source import images_of, mean_region
 from networks.layers.sequences import length_mask
+
+if TYPE_CHECKING:  # see networks.decoders.language
+    from transformers import BertConfig
 
 
 class BertResNetStudent(EmotionNetwork):
@@ -36,7 +40,7 @@ class BertResNetStudent(EmotionNetwork):
     def __init__(
         self,
         *,
-        config: BertConfig,
+        config: "BertConfig",
         num_labels: int,
         encoder: ImageEncoder | None = None,
         feature_dim: int | None = None,

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
-from transformers import VisualBertConfig
-
 from core.errors import UserError
 from networks.emotion.base import EmotionNetwork
 from networks.emotion.bert import bert_config, check_width, load_bert, load_word_embeddings, region_width
@@ -102,6 +100,8 @@ def build_emotion_network(
             feature_dim=feature_dim,
             gradient_checkpointing=gradient_checkpointing,
         ), None
+    from transformers import VisualBertConfig
+
     encoder = None
     if use_image:
         encoder = own_encoder(image_encoder, feature_dim, gradient_checkpointing=gradient_checkpointing)

@@ -3,10 +3,9 @@
 Letters: B images, N captions, T tokens, R regions, D width of a region, H hidden width, C labels.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
-from transformers import VisualBertConfig
 
 from core.batch import Batch
 from networks.classifiers.base import LabelOutput
@@ -16,6 +15,9 @@ from networks.encoders.base import ImageEncoder
 from networks.encoders.freezing import train_only_map
 from networks.encoders.source import all_real, image_regions
 from networks.layers.sequences import length_mask
+
+if TYPE_CHECKING:  # see networks.decoders.language
+    from transformers import VisualBertConfig
 
 
 class VisualBertClassifier(EmotionNetwork):
@@ -41,7 +43,7 @@ class VisualBertClassifier(EmotionNetwork):
     def __init__(
         self,
         *,
-        config: VisualBertConfig,
+        config: "VisualBertConfig",
         num_labels: int,
         use_image: bool = True,
         encoder: ImageEncoder | None = None,

@@ -4,9 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision  # type: ignore[import-untyped]  # publishes no types
 from efficientnet_pytorch import EfficientNet
 from efficientnet_pytorch import utils as efficientnet_utils
 from torch import Tensor, nn
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.hub import asking, hub_weights, only_local
 from networks.encoders.base import ImageEncoder
-from networks.encoders.detectors import build_detector
 from networks.encoders.efficientnet import EfficientNetEncoder
 from networks.encoders.small_conv import SmallConvEncoder
 from networks.encoders.timm import TimmEncoder
@@ -73,6 +70,8 @@ def build_encoder(
     if kind == "timm" and rest:
         return _timm(rest, weights, num_outputs, gradient_checkpointing)
     if kind == "torchvision" and rest.startswith("fasterrcnn"):
+        from networks.encoders.detectors import build_detector
+
         return build_detector(rest, weights, gradient_checkpointing=gradient_checkpointing)
     if kind == "torchvision" and rest:
         return _torchvision(rest, weights, num_outputs, gradient_checkpointing)
@@ -139,6 +138,8 @@ def _downloaded(url: str, weights: str, name: str) -> dict[str, Tensor]:
 
 def _from_hub(name: str) -> nn.Module:
     """A timm network with its weights; those of the hub are compared with their digest."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.hf_hub_id and not only_local():
         hub_weights(config.hf_hub_id)
@@ -148,6 +149,8 @@ def _from_hub(name: str) -> nn.Module:
 
 def _timm(name: str, weights: str | None, num_outputs: int | None, checkpointing: bool) -> TimmEncoder:
     """A timm backbone, without its classifier unless outputs are asked for."""
+    import timm  # a second, with what it imports in its turn; most commands need none of it
+
     if not timm.is_model(name.partition(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.partition('.')[0][:8]}*")[:5]) or "see timm.list_models()"
         raise UserError(f"timm has no model {name!r}; near: {near}")
@@ -175,6 +178,8 @@ def _timm(name: str, weights: str | None, num_outputs: int | None, checkpointing
 
 def _torchvision(name: str, weights: str | None, num_outputs: int | None, checkpointing: bool) -> TorchvisionEncoder:
     """A torchvision network without its classifier."""
+    import torchvision  # type: ignore[import-untyped]  # publishes no types
+
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise UserError(f"torchvision has no classification model {name!r}; e.g. resnet50, densenet121, squeezenet1_0")
     if weights == "imagenet":

@@ -1,12 +1,15 @@
 """The Visual Genome detector by name, with the files of the published layout from a folder or the hub."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.hub import WAYS_OUT, WEIGHT_FILES, cached_file, hub_file, hub_weights
 from networks.encoders.visual_genome.config import DetectorConfig, read_config
-from networks.encoders.visual_genome.encoder import GenomeEncoder
 from networks.layers.weights import load_state
+
+if TYPE_CHECKING:
+    from networks.encoders.visual_genome.encoder import GenomeEncoder
 
 NAME = "frcnn-vg"
 PUBLISHED = "unc-nlp/frcnn-vg-finetuned"
@@ -14,7 +17,7 @@ PUBLISHED = "unc-nlp/frcnn-vg-finetuned"
 _CONFIG = "config.yaml"
 
 
-def build_genome(name: str, weights: str | None) -> GenomeEncoder:
+def build_genome(name: str, weights: str | None) -> "GenomeEncoder":
     """Builds the detector. With `weights` None nothing is downloaded.
 
     Args:
@@ -25,6 +28,8 @@ def build_genome(name: str, weights: str | None) -> GenomeEncoder:
     Raises:
         UserError: unknown name, or weights that cannot be reached, read, or do not match their settings.
     """
+    from networks.encoders.visual_genome.encoder import GenomeEncoder  # imports torchvision
+
     boxes = _boxes(name)
     if weights is None:
         return GenomeEncoder(boxes=boxes)
