@@ -2,22 +2,17 @@
 
 import contextlib
 import os
-import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonargparse
-import torch
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
-from omegaconf.errors import OmegaConfBaseException
 
 import datamodules  # noqa: F401  # its classes may be named by class_path
 from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
@@ -30,12 +25,12 @@ from callbacks.stop_signals import StopSignals
 from commands.trainer import config_files, runs
 from commands.trainer.dashboards import add_dashboard_options, dashboards_of, labels_of
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
+from commands.trainer.mistakes import mistake_behind
 from commands.trainer.old_names import NewNames
 from commands.trainer.parser import OneLineParser
 from commands.trainer.quiet import quieten
 from commands.trainer.refused import check_trainer
 from commands.trainer.speed import MatmulPrecision, compile_model, set_matmul_precision
-from core.checkpoints import way_on
 from core.errors import Interrupted, UserError
 from core.files import write_text
 from core.text import divert, say, say_record
@@ -366,38 +361,7 @@ def _run(args: list[str], signals: StopSignals, output: contextlib.ExitStack) ->
             args=None if args == sys.argv[1:] else args,
         )
     except Exception as error:
-        mistake = _mistake(error, runs.config_files(args))
+        mistake = mistake_behind(error, runs.config_files(args))
         if mistake is None:
             raise
         raise mistake from error
-
-
-def _mistake(error: Exception, files: list[str]) -> UserError | None:
-    """The user's mistake that a library's error stands for; None when it is none, or said well already."""
-    if isinstance(error, UserError):
-        place = config_files.location(str(error), files)
-        return UserError(str(error).replace(" (python cli.py", f"{place} (python cli.py")) if place else None
-    if isinstance(error, MisconfigurationException):
-        return UserError(f"trainer: {error}")
-    if isinstance(error, OmegaConfBaseException):
-        key = getattr(error, "full_key", None) or "configuration"
-        written = f" ({', '.join(files)})" if files else ""
-        return UserError(f"{key}{written}: {str(error).splitlines()[0]}; write a key that exists, or the value itself")
-    if (full := out_of_memory(error, {})) is not None:
-        return full
-    if _is_lost_connection(error):
-        return UserError(
-            "another process of this run has ended, or cannot be reached: its own line, or CAPTION_DEBUG=1, says more; "
-            f"{way_on(runs.own_folder())}"
-        )
-    frames = traceback.extract_tb(error.__traceback__)
-    refused = isinstance(error, ValueError) and "lightning" in Path(frames[-1].filename).parts
-    return UserError(f"trainer: {error}") if refused and error.__cause__ is None and error.__context__ is None else None
-
-
-def _is_lost_connection(error: Exception) -> bool:
-    """Whether an error of one of several processes comes from the end of another one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return False
-    named = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|recvValue", str(error))
-    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and named is not None)
