@@ -19,6 +19,7 @@ from datamodules.readers.records import Split
 from datamodules.scenes.fact_f1 import FactF1
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
+from lightning_modules.parts.self_critical import SelfCriticalOptions
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import Captioner
@@ -36,7 +37,7 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(TokenOptions, BaseModule):
+class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
     """Base of the captioners. A subclass makes `captioner`, then calls `add_retrieval`.
 
     Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the
@@ -151,7 +152,9 @@ class CaptioningModule(TokenOptions, BaseModule):
         return memory, output
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Mean loss per real target token."""
+        """Mean loss per real target token; minus the reward where captions are drawn, see `SelfCriticalOptions`."""
+        if self.reward_samples:
+            return self.self_critical_loss(batch)
         memory, output = self.teacher_forced(batch)
         return self.training_loss(batch, memory, output), len(output.targets)
 

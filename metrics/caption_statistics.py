@@ -1,6 +1,5 @@
 """What a set of captions is like, without looking at images: lengths, vocabulary, repetition, signs of collapse."""
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,11 @@ _FREQUENT = 0.5
 _DISTINCT = 0.05
 """Share of distinct captions, relative to that of the references, below which a captioner has collapsed."""
 _REPEATED = 0.1
-"""Share of captions that repeat a word at once from which on it is named."""
+"""Share of captions that repeat a word or phrase at once from which on it is named."""
+_PHRASE = 4
+"""Most words of a repeated phrase that is looked for."""
+_CUT = 0.1
+"""Share of captions that end on a word on which no reference ends, from which on it is named."""
 _LENGTHS = (0.6, 1.6)
 """Mean lengths outside of this range of the references' mean length are named."""
 
@@ -30,7 +33,8 @@ class CaptionStatistics:
         most_frequent_share: its share of all captions, in [0, 1].
         lengths: number of words to number of captions.
         words: word to number of occurrences.
-        repeated: share of captions in which a word follows itself, in [0, 1].
+        endings: last word to number of captions.
+        repeated: share of captions in which a word, or a phrase of up to four, follows itself, in [0, 1].
         empty: number of captions without a word.
     """
 
@@ -40,6 +44,7 @@ class CaptionStatistics:
     most_frequent_share: float
     lengths: Mapping[int, int]
     words: Mapping[str, int]
+    endings: Mapping[str, int]
     repeated: float
     empty: int
 
@@ -59,7 +64,7 @@ def caption_statistics(captions: Iterable[str]) -> CaptionStatistics:
     texts = [tuple(tokenize_caption(caption).split()) for caption in captions]
     counts = Counter(texts)
     frequent, number = max(counts.items(), key=lambda item: item[1], default=((), 0))
-    repeated = sum(any(a == b for a, b in itertools.pairwise(text)) for text in texts)
+    repeated = sum(map(_repeats, texts))
     return CaptionStatistics(
         captions=len(texts),
         distinct=len(counts),
@@ -67,8 +72,22 @@ def caption_statistics(captions: Iterable[str]) -> CaptionStatistics:
         most_frequent_share=number / max(1, len(texts)),
         lengths=dict(sorted(Counter(map(len, texts)).items())),
         words=dict(Counter(word for text in texts for word in text).most_common()),
+        endings=dict(Counter(text[-1] for text in texts if text)),
         repeated=repeated / max(1, len(texts)),
         empty=sum(not text for text in texts),
+    )
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    """Whether a word or phrase follows itself.
+
+    >>> _repeats("a dog on a on a".split()), _repeats("a dog and a cat".split())
+    (True, False)
+    """
+    return any(
+        words[start : start + size] == words[start + size : start + 2 * size]
+        for size in range(1, _PHRASE + 1)
+        for start in range(len(words) - 2 * size + 1)
     )
 
 
@@ -98,7 +117,12 @@ def signs_of_collapse(own: CaptionStatistics, references: CaptionStatistics | No
     if own.empty:
         lines.append(f"{own.empty} captions are empty")
     if own.repeated >= _REPEATED and (references is None or own.repeated > 3 * references.repeated):
-        lines.append(f"{round(own.repeated * own.captions)} captions repeat a word at once, such as 'a a'")
+        lines.append(f"{round(own.repeated * own.captions)} captions repeat a word or phrase at once, such as 'a a'")
+    if references is not None and references.endings:
+        strange = {word: count for word, count in own.endings.items() if word not in references.endings}
+        if (cut := sum(strange.values())) >= _CUT * own.captions:
+            word = max(strange, key=strange.__getitem__)
+            lines.append(f"{cut} captions end on a word on which no reference ends, such as '{word}': they break off")
     if references is not None and references.mean_length and own.mean_length:
         ratio = own.mean_length / references.mean_length
         if not _LENGTHS[0] <= ratio <= _LENGTHS[1]:

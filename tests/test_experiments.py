@@ -51,8 +51,8 @@ def method_of(path):
     return next(method for method in METHODS.values() if method.__name__ == class_of(path))
 
 
-def memorises(path):
-    """Whether overlays/memorise.yaml is for an experiment: of a captioner that needs no earlier stage."""
+def captions(path):
+    """Whether the overlays of captioners are for an experiment: of one that needs no earlier stage."""
     return issubclass(method_of(path), CaptioningModule) and "text_from" not in method_of(path).options()
 
 
@@ -134,12 +134,13 @@ def test_experiment_instantiates(monkeypatch, nothing_runs, tmp_path, path):
     assert {key: module.hparams[key] for key in given} == given
 
 
+FOR_CAPTIONERS = ("memorise", "self_critical")
 PAIRS = [
     (overlay, experiment)
     for overlay in OVERLAYS
     for experiment in EXPERIMENTS
     if overlay.name == experiment.name
-    or (overlay.parent.name == "overlays" and (overlay.stem != "memorise" or memorises(experiment)))
+    or (overlay.parent.name == "overlays" and (overlay.stem not in FOR_CAPTIONERS or captions(experiment)))
 ]
 
 
