@@ -9,7 +9,7 @@ import time
 import torch
 
 from datamodules.scenes import SceneCaptions
-from datamodules.scenes.fact_f1 import FactF1
+from datamodules.scenes.fact_metrics import SceneFacts
 from lightning_modules import load_captioner
 from metrics.captions import score_captions
 from networks.generation.search import DecodingSettings
@@ -43,11 +43,11 @@ def main() -> None:
             total += sum(rows[0][1] for rows in written)
         seconds = time.perf_counter() - start
         scores = score_captions(captions, references)
-        facts = FactF1(scenes)
+        facts = SceneFacts(scenes)
         facts.update(list(captions), list(captions.values()))
         print(
             f"| {beams} | {1000 * seconds / len(examples):.1f} | {scores['bleu4']:.3f} | {scores['cider_d']:.2f} | "
-            f"{float(facts.compute()):.3f} | {total / len(examples):.2f} |",
+            f"{float(facts.compute()['f1']):.3f} | {total / len(examples):.2f} |",
             flush=True,
         )
 

@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.spread import spread
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.records import Split
-from datamodules.scenes.fact_f1 import FactF1
+from datamodules.scenes.fact_metrics import SceneFacts
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.self_critical import SelfCriticalOptions
@@ -218,7 +218,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
             self._to_caption = frozenset(references)
             self._text_metrics = {"": CaptionMetrics(references)} if all(references.values()) else {}
             if scenes := self.data.scenes(split):
-                self._text_metrics["fact_f1"] = FactF1({image_id: scenes[image_id] for image_id in references})
+                self._text_metrics["fact_"] = SceneFacts({image_id: scenes[image_id] for image_id in references})
         return {"loss": loss_metric(), **self._text_metrics}
 
     # attention, of methods that have one

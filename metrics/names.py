@@ -72,6 +72,10 @@ METRICS = (
     MetricName(key="recall_at_1", title="recall@1", kind="codes", rank=1, report=False),
     MetricName(key="recall_at_5", title="recall@5", kind="codes", rank=2, report=False),
     MetricName(key="recall_at_10", title="recall@10", kind="codes", report=False),
+    *(
+        _logged(key=f"fact_{name}", title=f"true {name}", kind="captions")
+        for name in ("objects", "colours", "sizes", "counts", "relations")
+    ),
     _logged(key="meteor", title="METEOR", kind="captions"),
     _logged(key="spice", title="SPICE", kind="captions"),
     _logged(key="distinct", title="distinct", kind="captions"),

@@ -25,6 +25,8 @@ from datamodules.scenes.generator import COLOURS, SHAPES, Scene
 from datamodules.scenes.grammar import PLURALS, SIZE_WORDS
 from datamodules.scenes.relations import Relation, relation_holds
 
+KINDS = ("object", "colour", "size", "count", "relation")
+"""Kinds of facts."""
 _COUNTS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 _SIZES = {word: size for size, words in SIZE_WORDS.items() for word in words}
 _NOUNS = {shape: (shape, False) for shape in SHAPES} | {plural: (shape, True) for shape, plural in PLURALS.items()}
@@ -91,12 +93,14 @@ class FactCounts:
         true: those of them that hold.
         objects: objects in the scene.
         found: those of them that are stated.
+        kinds: for each of `KINDS` the facts stated, and those of them that hold.
     """
 
     stated: int
     true: int
     objects: int
     found: int
+    kinds: tuple[tuple[int, int], ...] = ((0, 0),) * len(KINDS)
 
     @property
     def precision(self) -> float:
@@ -213,7 +217,18 @@ def check_caption(caption: str, scene: Scene) -> FactCounts:
     statement = parse_caption(caption)
     facts = dict(_facts(statement, scene))
     found = _stated_objects(statement, scene)
-    return FactCounts(stated=len(facts), true=sum(facts.values()), objects=len(scene.objects), found=found)
+    counts = {kind: [0, 0] for kind in KINDS}
+    for name, holds in facts.items():
+        kind = counts.get(str(name[0]), counts["relation"])  # relations are known by what they say
+        kind[0] += 1
+        kind[1] += holds
+    return FactCounts(
+        stated=len(facts),
+        true=sum(facts.values()),
+        objects=len(scene.objects),
+        found=found,
+        kinds=tuple((stated, true) for stated, true in counts.values()),
+    )
 
 
 def caption_fact_f1(caption: str, scene: Scene) -> float:

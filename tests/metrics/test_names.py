@@ -29,6 +29,7 @@ def test_what_is_not_better_when_higher_says_so():
         "as_published/loss_padded": "min",
         "attention_entropy": "none",
         "grad_norm": "none",
+        "sample_length": "none",
         "threshold": "none",
         "labels_without_positives": "none",
     }
