@@ -1,7 +1,7 @@
 """The batch that every data module makes and every module reads.
 
 Letters: B images, N captions, T tokens of the longest caption of the batch, R image regions, D feature width,
-C labels.
+C labels, L labels of captions.
 """
 
 from typing import TypedDict
@@ -26,6 +26,9 @@ class Batch(TypedDict, total=False):
     """BOS, words, EOS, then PAD up to T, `(N, T)`, long."""
     caption_lengths: Tensor
     """Tokens of each caption with BOS and EOS, `(N,)`, long."""
+    condition: Tensor
+    """Label that each caption is conditioned on, `(N,)`, long in [0, L) for L labels, -1 for none; only data whose
+    captions have such labels bring it."""
     image_index: Tensor
     """The image of each caption, `(N,)`, long in [0, B)."""
     labels: Tensor

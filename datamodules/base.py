@@ -18,6 +18,7 @@ from core.spread import spread_places
 from datamodules.audit.baselines import CaptionBaselines
 from datamodules.loading.dataset import CaptionDataset, Collate, Item
 from datamodules.loading.evaluation import EvaluationOptions
+from datamodules.loading.label_facts import LabelFacts
 from datamodules.loading.resume import LateLoader, training_position
 from datamodules.loading.samplers import ChosenSampler, EpochSampler, IndexInEpoch
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer, build_tokenizer
@@ -30,7 +31,7 @@ from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.source import FeatureSource
 
 
-class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
+class CaptionDataModule(LabelFacts, Obtainable, TransferredBatches, EvaluationOptions):
     """Loaders, tokenisation and facts; a subclass says where the examples come from (`load_examples`).
 
     Options that all data sets share are declared here; a subclass declares its own, and those for which it has another
@@ -119,11 +120,6 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
         Raises:
             DataError: files are missing or broken.
         """
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the labels, in the order of `Example.labels`; empty when there are none."""
-        return ()
 
     def classes(self, split: Split) -> dict[str, str]:
         """Class of every image of a split, by image id as text; empty when the data set has no classes."""
@@ -225,11 +221,6 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
         return {name: ref.scene for name, ref in found.items() if ref is not None and ref.scene is not None}
 
     @property
-    def num_labels(self) -> int:
-        """Number of labels."""
-        return len(self.label_names)
-
-    @property
     def tokenizer(self) -> WordTokenizer | BPETokenizer:
         """The caption tokenizer; a word vocabulary is built from the training captions on first access."""
         if self._tokenizer is None:
@@ -263,7 +254,8 @@ class CaptionDataModule(Obtainable, TransferredBatches, EvaluationOptions):
         """Plain values that a checkpoint needs to serve an image: transform, tokenizer, frozen encoder, labels."""
         facts: dict[str, Any] = {"transform": self.transform.spec(), "tokenizer": self.tokenizer.spec()}
         facts |= self.feature_source.describe()
-        return {**facts, "label_names": list(self.label_names)} if self.label_names else facts
+        names = {"label_names": list(self.label_names), "condition_names": list(self.condition_names)}
+        return facts | {key: found for key, found in names.items() if found}
 
     def shared_options(self) -> dict[str, Any]:
         """Options for another data module that reads the same images and captions."""

@@ -27,6 +27,7 @@ class Item(TypedDict, total=False):
     image: Tensor
     features: Tensor
     caption_ids: list[list[int]]
+    conditions: list[int]
     references: list[str]
     image_id: str
     labels: Tensor
@@ -71,19 +72,22 @@ class CaptionDataset(Dataset[Item]):
             image = example.image.open(self.transform.min_side)
             item["image"] = self.transform.augment(image, generator) if self.augment else self.transform(image)
         if self.tokenizer is not None:
-            item["caption_ids"] = [self.tokenizer.encode(text) for text in self._draw(example.captions, generator)]
+            chosen = self._draw(len(example.captions), generator)
+            item["caption_ids"] = [self.tokenizer.encode(example.captions[place]) for place in chosen]
+            if example.conditions:
+                item["conditions"] = [example.conditions[place] for place in chosen]
         if example.labels:
             item["labels"] = torch.tensor(example.labels)
         if example.image is not None and example.image.scene is not None:
             item["scene"] = example.image.scene
         return item
 
-    def _draw(self, captions: Sequence[str], generator: torch.Generator) -> list[str]:
-        """Draws `captions_per_image` different captions; all of them when there are not more."""
-        if self.captions_per_image is None or len(captions) <= self.captions_per_image:
-            return list(captions)
-        order = torch.randperm(len(captions), generator=generator)[: self.captions_per_image]
-        return [captions[index] for index in order.tolist()]
+    def _draw(self, captions: int, generator: torch.Generator) -> Sequence[int]:
+        """Draws the places of `captions_per_image` different captions; all of them when there are not more."""
+        if self.captions_per_image is None or captions <= self.captions_per_image:
+            return range(captions)
+        places: list[int] = torch.randperm(captions, generator=generator)[: self.captions_per_image].tolist()
+        return places
 
 
 @dataclass(kw_only=True)
@@ -120,6 +124,9 @@ class Collate:
             texts = [item["caption_ids"] for item in items]
             if self.average_token_ids:
                 texts = [[averaged_ids(ids)] if ids else [] for ids in texts]
+            if any("conditions" in item for item in items) and not self.average_token_ids:
+                found = [item.get("conditions") or [-1] * len(item["caption_ids"]) for item in items]
+                batch["condition"] = torch.tensor([label for labels in found for label in labels], dtype=torch.long)
             captions = [torch.tensor(ids) for ids_of_item in texts for ids in ids_of_item]
             counts = torch.tensor([len(ids_of_item) for ids_of_item in texts])
             batch["image_index"] = torch.repeat_interleave(torch.arange(len(items)), counts)

@@ -69,6 +69,8 @@ class Example:
         image_id: as in the source: a number, or the image's path where the source has no ids; matched by its text.
         image: where the image is; None when there are only captions.
         captions: white space normalised, none empty.
+        conditions: label of each caption, an index into the data module's `condition_names`, -1 for none; empty when
+            captions have no labels.
         labels: multi-label targets in [0, 1]; empty when there are none.
         split: train, val, test or restval; None when the source does not say.
         origin: file and record it was read from, for messages.
@@ -77,6 +79,7 @@ class Example:
     image_id: str | int
     image: ImageRef | None = None
     captions: tuple[str, ...] = ()
+    conditions: tuple[int, ...] = ()
     labels: tuple[float, ...] = ()
     split: str | None = None
     origin: str = ""

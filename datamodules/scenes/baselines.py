@@ -9,7 +9,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from metrics.baselines.rows import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND
 from metrics.captions import SCORES, ImageScores, References
 from metrics.names import metric
 from metrics.ngrams import ngram_counts
+
+Speak = Callable[[Scene, int], str]
+"""Writes a caption of a scene as another speaker of its grammar would; another number is another speaker."""
 
 _SPEAKERS = 12
 _CANDIDATES = 24
@@ -42,9 +45,9 @@ def scene_scores(captions: Sequence[str], scenes: Mapping[str, Scene], reference
     return {**scored.corpus(), "fact_f1": float(np.mean(facts))}
 
 
-def typical_caption(scene: Scene) -> str:
+def typical_caption(scene: Scene, speak: Speak = fresh_caption) -> str:
     """Returns, of several fresh captions, the one that shares most n-grams with the others."""
-    captions = [fresh_caption(scene, speaker) for speaker in range(1, _SPEAKERS + 1)]
+    captions = [speak(scene, speaker) for speaker in range(1, _SPEAKERS + 1)]
     grams = [{gram for order in ngram_counts(text.split()) for gram in order} for text in captions]
     everyone = Counter(gram for found in grams for gram in found)
     # divided by the root of the number: a mean favours short captions, a sum long ones
@@ -89,7 +92,10 @@ def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
 
 
 def scene_baselines(
-    scenes: Mapping[str, Scene], references: Mapping[str, Sequence[str]], fixed: Mapping[str, str]
+    scenes: Mapping[str, Scene],
+    references: Mapping[str, Sequence[str]],
+    fixed: Mapping[str, str],
+    speak: Speak = fresh_caption,
 ) -> dict[str, dict[str, float]]:
     """Computes the rows that a captioner's scores on these scenes must be read against.
 
@@ -97,14 +103,15 @@ def scene_baselines(
         scenes: the scenes by image id.
         references: the captions of each.
         fixed: metric to the fixed caption of the language-only baseline, from `language_only_captions`.
+        speak: writes fresh captions.
 
     Returns:
         Row name to "bleu1" .. "bleu4", "rouge_l", "cider_d" and "fact_f1".
     """
     prepared = References(references)
     rows = {
-        UPPER_BOUND: [fresh_caption(scene) for scene in scenes.values()],
-        MODAL_TEMPLATE: [typical_caption(scene) for scene in scenes.values()],
+        UPPER_BOUND: [speak(scene, 0) for scene in scenes.values()],
+        MODAL_TEMPLATE: [typical_caption(scene, speak) for scene in scenes.values()],
     }
     scored = {name: scene_scores(captions, scenes, prepared) for name, captions in rows.items()}
     by_text = {text: scene_scores([text] * len(scenes), scenes, prepared) for text in set(fixed.values())}

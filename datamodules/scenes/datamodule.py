@@ -7,8 +7,9 @@ from datamodules.base import CaptionDataModule
 from datamodules.readers.records import Example
 from datamodules.scenes.baselines import language_only_captions, scene_baselines
 from datamodules.scenes.emotions import EMOTION_NAMES, emotion_labels
+from datamodules.scenes.feelings import feeling_captions, fresh_feeling_caption
 from datamodules.scenes.generator import LABEL_NAMES, Scene, Split, make_scene, scene_labels
-from datamodules.scenes.grammar import scene_captions
+from datamodules.scenes.grammar import fresh_caption, scene_captions
 from datamodules.scenes.image import SceneImage
 from datamodules.scenes.render import MIN_SIZE
 
@@ -41,6 +42,8 @@ class SceneCaptions(CaptionDataModule):
         labels: multi-labels of an example: "objects" for the (colour, shape) types present, "emotions" for what
             `annotators` people report, "none".
         annotators: people who report an emotion for each scene.
+        feelings: each of a scene's captions also says what another annotator feels, in one of several ways; its
+            condition is that emotion. The pointing game does not know such captions.
         captions_only: draw no images, for a model that reads captions alone; most of the time goes into drawing.
         batch_size: images per batch and process.
         num_workers: loader processes; 0: the main process.
@@ -61,6 +64,7 @@ class SceneCaptions(CaptionDataModule):
         max_objects: int = 4,
         labels: Literal["objects", "emotions", "none"] = "objects",
         annotators: int = 5,
+        feelings: bool = False,
         captions_only: bool = False,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -82,7 +86,7 @@ class SceneCaptions(CaptionDataModule):
             raise UserError(f"annotators is {annotators}: expected at least 1")
         self.scene_seed, self.max_groups, self.max_objects = scene_seed, max_groups, max_objects
         make_scene("train", 0, scene_seed, max_groups=max_groups, max_objects=max_objects)  # refuses bad values now
-        self.label_kind, self.annotators = labels, annotators
+        self.label_kind, self.annotators, self.feelings = labels, annotators, feelings
         self._rows: dict[Split, dict[str, dict[str, float]]] = {}
 
     def load_examples(self, split: Split) -> list[Example]:
@@ -92,10 +96,12 @@ class SceneCaptions(CaptionDataModule):
     def _example(self, split: Split, index: int) -> Example:
         scene = make_scene(split, index, self.scene_seed, max_groups=self.max_groups, max_objects=self.max_objects)
         name = f"{split}-{index:06d}"
+        captions, conditions = feeling_captions(scene) if self.feelings else (scene_captions(scene), ())
         return Example(
             image_id=name,
             image=SceneImage(scene.to_json(), self.image_size),
-            captions=tuple(scene_captions(scene)),
+            captions=tuple(captions),
+            conditions=conditions,
             labels=self._labels(scene),
             origin=f"synthetic scene {name}, seed {self.scene_seed}",
         )
@@ -114,6 +120,11 @@ class SceneCaptions(CaptionDataModule):
         """Names of the labels, in the order of `Example.labels`."""
         return {"objects": LABEL_NAMES, "emotions": EMOTION_NAMES}.get(self.label_kind, ())
 
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """The emotions, where captions say how a scene feels."""
+        return EMOTION_NAMES if self.feelings else ()
+
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """Upper bound, modal-template oracle and language-only baseline, see `datamodules.scenes.baselines`."""
         if split not in self._rows:
@@ -121,5 +132,6 @@ class SceneCaptions(CaptionDataModule):
             scenes = [Scene.from_json(item.image_name) for item in train]
             fixed = language_only_captions(scenes, [item.captions for item in train])
             described = {name: Scene.from_json(text) for name, text in self.scenes(split).items()}
-            self._rows[split] = scene_baselines(described, self.references(split), fixed)
+            speak = fresh_feeling_caption if self.feelings else fresh_caption
+            self._rows[split] = scene_baselines(described, self.references(split), fixed, speak)
         return self._rows[split]
