@@ -28,7 +28,8 @@ from torch import Tensor
 from core.batch import Batch
 from networks.captioners.base import TokenIds
 from networks.captioners.dual_transfer import DualTransferCaptioner
-from networks.generation.search import DecodingSettings, Hypotheses, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import Memory, State
 
 EOS, BOS, PAD, VOCABULARY = 50256, 50257, 50258, 50259

@@ -12,7 +12,7 @@ from datamodules.scenes import SceneCaptions
 from datamodules.scenes.fact_metrics import SceneFacts
 from lightning_modules import load_captioner
 from metrics.captions import score_captions
-from networks.generation.search import DecodingSettings
+from networks.generation.settings import DecodingSettings
 
 
 def main() -> None:

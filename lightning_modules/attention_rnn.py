@@ -97,7 +97,7 @@ class AttentionRNN(
         )
         self.choose_learning()
         self.let_encoder_learn(self.unfreeze_epoch == 0)
-        self.add_retrieval()
+        self.complete_captioner()
         self.add_bag_of_words(hidden_dim)
         self._share_found: float | None = None
 
@@ -128,5 +128,4 @@ class AttentionRNN(
     def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Scores all captions; in training with scheduled sampling."""
         memory = self.captioner.encode(batch)
-        captions = batch["caption_ids"], batch["caption_lengths"], batch["image_index"]
-        return memory, self.captioner.forward(memory, *captions, self.sampling_share())
+        return memory, self.captioner.forward(*self.captions_of(batch, memory), self.sampling_share())

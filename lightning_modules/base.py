@@ -392,5 +392,5 @@ def loss_metric() -> MeanMetric:
     return MeanMetric(nan_strategy=float("nan"))
 
 
-DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "feature_dim", "feature_grid")
+DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "num_conditions", "feature_dim", "feature_grid")
 """Options of modules that a data module knows; the command line links them."""

@@ -18,13 +18,15 @@ from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.records import Split
 from datamodules.scenes.fact_metrics import SceneFacts
 from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.parts.condition import ConditionOptions
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.self_critical import SelfCriticalOptions
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
 from networks.captioners.base import Captioner
 from networks.generation.retrieval import RetrievalIndex
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.positions import square_side
 from networks.layers.sequences import CaptionOutput, Memory, select_rows
 from networks.losses.tokens import token_loss
@@ -37,8 +39,8 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
-    """Base of the captioners. A subclass makes `captioner`, then calls `add_retrieval`.
+class CaptioningModule(ConditionOptions, TokenOptions, SelfCriticalOptions, BaseModule):
+    """Base of the captioners. A subclass makes `captioner`, then calls `complete_captioner`.
 
     Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the
     beams on all.
@@ -46,7 +48,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
     Args:
         val_images: images captioned in every validation; None = all.
         beams: beam width in testing and prediction.
-        length_penalty: see `networks.generation.search`.
+        length_penalty: see `networks.generation.settings`.
         no_repeat_ngram_size: likewise.
         mbr_reranking: rank the captions of the beam search by minimum Bayes risk, that is by their agreement with each
             other (see `networks.generation.consensus`); needs beams, 5 or more pay.
@@ -103,7 +105,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
     def decoding(self, stage: Stage) -> DecodingSettings:
         """Settings of the search: greedy in validation, the configured beams elsewhere."""
         if stage == "val":
-            return DecodingSettings(max_tokens=self.max_tokens)
+            return DecodingSettings(max_tokens=self.max_tokens, guidance=self.guidance)
         return DecodingSettings(
             beams=self.beams,
             max_tokens=self.max_tokens,
@@ -112,12 +114,13 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
             mbr_reranking=self.mbr_reranking and self.beams > 1,
             retrieval_images=self.retrieval_images,
             retrieval_weight=self.retrieval_weight,
+            guidance=self.guidance,
         )
 
     # retrieval of training captions
 
-    def add_retrieval(self) -> None:
-        """Gives the captioner an index of training captions, if the options want one.
+    def complete_captioner(self) -> None:
+        """Gives the captioner an index of training captions and vectors of labels, if the options want them.
 
         Raises:
             UserError: they contradict each other.
@@ -125,6 +128,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
         if self.retrieval_images:
             check_retrieval(self.retrieval_images, self.beams, self.mbr_reranking)
             self.captioner.retrieval_index = RetrievalIndex()
+        self.add_conditions()
 
     def resize_buffers(self, weights: Mapping[str, Tensor]) -> None:
         """Makes the retrieval index as large as a checkpoint's."""
@@ -148,8 +152,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
     def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Encodes the images once and scores all captions under teacher forcing."""
         memory = self.captioner.encode(batch)
-        output = self.captioner(memory, batch["caption_ids"], batch["caption_lengths"], batch["image_index"])
-        return memory, output
+        return memory, self.captioner(*self.captions_of(batch, memory))
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean loss per real target token; minus the reward where captions are drawn, see `SelfCriticalOptions`."""
@@ -181,6 +184,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
         written = self._generate(batch, memory, rows, stage)
         for key in self._text_metrics:
             self.metrics[key].update(written["image_id"], written["captions"])
+        self.update_control(written["image_id"], written["captions"], batch)
         self.update_metrics(batch, memory, output, written)
         return written
 
@@ -205,9 +209,12 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
             return {"image_id": [], "captions": []}
         if len(rows) < len(batch["image_id"]):
             memory = select_rows(memory, torch.tensor(rows, device=self.device))
-        found = decode(self.captioner, memory, self.decoding(stage))
-        captions = self.decoded(found.token_ids[:, 0].tolist())
-        return {"image_id": [batch["image_id"][row] for row in rows], "captions": captions}
+        wanted = self.wanted_labels(batch)
+        labels = [wanted[row] for row in rows]
+        found = decode(self.captioner, self.under(memory, labels), self.decoding(stage))
+        image_ids = [batch["image_id"][row] for row in rows]
+        captions = self.with_words(image_ids, self.decoded(found.token_ids[:, 0].tolist()), labels)
+        return {"image_id": image_ids, "captions": captions}
 
     # metrics
 
@@ -219,7 +226,7 @@ class CaptioningModule(TokenOptions, SelfCriticalOptions, BaseModule):
             self._text_metrics = {"": CaptionMetrics(references)} if all(references.values()) else {}
             if scenes := self.data.scenes(split):
                 self._text_metrics["fact_"] = SceneFacts({image_id: scenes[image_id] for image_id in references})
-        return {"loss": loss_metric(), **self._text_metrics}
+        return {"loss": loss_metric(), **self._text_metrics, **self.control_metrics(references)}
 
     # attention, of methods that have one
 

@@ -38,7 +38,7 @@ from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
-from networks.generation.search import DecodingSettings
+from networks.generation.settings import DecodingSettings
 from networks.layers.attention import AttentionName, RegionProjection, build_attention
 from networks.layers.sequences import CaptionOutput, Memory
 
@@ -129,7 +129,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
             code_dropout=code_dropout,
             **self.token_ids,
         )
-        self.add_retrieval()
+        self.complete_captioner()
         self.choose_learning()
         self.let_encoder_learn(True)
 
@@ -219,8 +219,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
     def teacher_forced(self, batch: Batch) -> tuple[Memory, CaptionOutput]:
         """Scores all captions; in training some words read are the decoder's own."""
         memory = self.captioner.encode(batch)
-        captions = batch["caption_ids"], batch["caption_lengths"], batch["image_index"]
-        return memory, self.captioner(memory, *captions, self.sampling_share())
+        return memory, self.captioner(*self.captions_of(batch, memory), self.sampling_share())
 
     def training_loss(self, batch: Batch, memory: Memory, output: CaptionOutput) -> Tensor:
         """Cross-entropy of the words and, where wanted, of the labels."""

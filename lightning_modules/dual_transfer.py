@@ -43,7 +43,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         lr: peak learning rate.
         lr_pretrained: peak learning rate of towers with pretrained weights.
         beams: beam width in testing and prediction.
-        no_repeat_ngram_size: see `networks.generation.search`.
+        no_repeat_ngram_size: see `networks.generation.settings`.
 
     Raises:
         UserError: neither or both of data module and this module have an encoder, or values do not match.
@@ -102,7 +102,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         self.hparams["language_config"] = self.captioner.language.config_dict()
         if freeze_image:
             self.let_encoder_learn(False)
-        self.add_retrieval()
+        self.complete_captioner()
 
     @property
     def own_encoder(self) -> ImageEncoder | None:
@@ -143,13 +143,13 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
 
     def _teacher_forced_padded(self, memory: Memory, batch: Batch) -> CaptionOutput:
         """Captions filled up to `max_tokens` with token 0, all of which counts: the published loss."""
-        ids, lengths = batch["caption_ids"], batch["caption_lengths"]
+        memory, ids, lengths, images = self.captions_of(batch, memory)
         padded = ids.new_zeros(len(ids), self.max_tokens)
         width = min(ids.shape[1], padded.shape[1])
         padded[:, :width] = ids[:, :width]
         padded[torch.arange(padded.shape[1], device=ids.device) >= lengths.unsqueeze(1)] = 0
         full = torch.full_like(lengths, padded.shape[1])
-        output: CaptionOutput = self.captioner(memory, padded, full, batch["image_index"])
+        output: CaptionOutput = self.captioner(memory, padded, full, images)
         return output
 
     def evaluation_metrics(self, stage: Stage, split: Split) -> dict[str, Metric]:

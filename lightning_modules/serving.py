@@ -29,7 +29,8 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
 from networks.classifiers.base import Classifier, LabelOutput
 from networks.encoders.base import ImageEncoder
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.sequences import CaptionOutput
 
 ImageLike = Image.Image | str | Path | NDArray[Any]

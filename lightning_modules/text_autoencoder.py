@@ -17,7 +17,8 @@ from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.rewriting import RewrittenCaptions
 from networks.captioners.text_autoencoder import TextAutoencoder
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.sequences import CaptionOutput, known_on_host, on_device, on_host
 from networks.losses.tokens import token_loss
 

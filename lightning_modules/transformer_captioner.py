@@ -89,7 +89,7 @@ class TransformerCaptioner(UnfreezingEncoder, AttendingModule, BagOfWordsOptions
         )
         self.choose_learning()
         self.let_encoder_learn(self.unfreeze_epoch == 0)
-        self.add_retrieval()
+        self.complete_captioner()
         self.add_bag_of_words(hidden_dim)
 
     @property

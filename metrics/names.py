@@ -78,6 +78,8 @@ METRICS = (
     ),
     _logged(key="meteor", title="METEOR", kind="captions"),
     _logged(key="spice", title="SPICE", kind="captions"),
+    MetricName(key="alignment", title="alignment", kind="captions"),
+    MetricName(key="perplexity", title="perplexity", kind="captions", direction="min", digits=2),
     _logged(key="distinct", title="distinct", kind="captions"),
     _logged(key="pointing", title="pointing game", kind="captions"),
     _logged(key="pointing_noun", title="pointing game, nouns", kind="captions"),

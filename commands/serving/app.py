@@ -21,7 +21,7 @@ from commands.serving.models import Answer, Decoding, Input, Labelling, Models
 from core.errors import DataError, UserError
 from datamodules.readers.images import WAYS_OUT, open_image
 from lightning_modules import LoadedCaptioner
-from networks.generation.search import DecodingSettings
+from networks.generation.settings import DecodingSettings
 from reporting.page import render_demo
 
 _MOST = 32

@@ -20,7 +20,7 @@ from core.errors import UserError
 from lightning_modules import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.loading import load_module
-from networks.generation.search import DecodingSettings
+from networks.generation.settings import DecodingSettings
 from reporting.attention import seen_image
 from reporting.page import thumbnail
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from core.batch import Batch
 from networks.layers.sequences import known_on_host
 
-ON_HOST = ("caption_ids", "caption_lengths", "image_index", "feature_mask")
+ON_HOST = ("caption_ids", "caption_lengths", "image_index", "condition", "feature_mask")
 """Parts of a batch that networks ask for values, see `networks.layers.sequences.on_host`."""
 
 

@@ -28,6 +28,8 @@ class NGramModel:
         order: longest n-gram.
     """
 
+    start = _START
+
     def __init__(self, sentences: Iterable[Sequence[str]], order: int) -> None:
         self.order = order
         self.followers: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)

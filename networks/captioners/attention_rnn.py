@@ -167,6 +167,11 @@ class AttentionRNNCaptioner(Captioner):
         return CaptionOutput(logits=logits, targets=targets_of(caption_ids, caption_lengths), attention=attention)
 
     @property
+    def condition_dim(self) -> int:
+        """A condition is added to every word that is read."""
+        return self.decoder.word_dim
+
+    @property
     def attends(self) -> bool:
         """Always true."""
         return True

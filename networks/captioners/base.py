@@ -10,8 +10,10 @@ from typing import TypedDict
 from torch import Tensor, nn
 
 from core.batch import Batch
+from core.errors import UserError
 from networks.generation.retrieval import RetrievalIndex, RetrievedCaptions
-from networks.layers.sequences import CaptionOutput, Memory, State
+from networks.layers.conditions import ConditionEmbedding, add_condition
+from networks.layers.sequences import CaptionOutput, Memory, State, select_rows
 
 
 class TokenIds(TypedDict):
@@ -35,6 +37,7 @@ class Captioner(nn.Module, ABC):
     Attributes:
         unk_id: token of unknown words, which may be read but is never predicted; None: there is none.
         retrieval_index: training captions that decoding may retrieve from; None: no retrieval.
+        conditions: vectors of the labels that captions may be conditioned on; None: it knows none.
 
     Args:
         vocab_size: number of tokens V, special ones included.
@@ -48,6 +51,7 @@ class Captioner(nn.Module, ABC):
         self.vocab_size, self.bos_id, self.eos_id, self.pad_id = vocab_size, bos_id, eos_id, pad_id
         self.unk_id: int | None = None
         self.retrieval_index: RetrievalIndex | None = None
+        self.conditions: ConditionEmbedding | None = None
 
     @abstractmethod
     def encode(self, batch: Batch) -> Memory:
@@ -73,6 +77,30 @@ class Captioner(nn.Module, ABC):
         if states is None or self.retrieval_index is None or not len(self.retrieval_index.states):
             return None
         return self.retrieval_index.nearest(states, count)
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the vector that a condition is; a network that adds one where it reads a memory says so.
+
+        Raises:
+            UserError: this network cannot be conditioned.
+        """
+        raise UserError(f"{type(self).__name__} cannot be conditioned on labels")
+
+    def add_conditions(self, labels: int) -> None:
+        """Makes the vectors of so many labels; they start at zero, so nothing changes before they have learnt."""
+        self.conditions = ConditionEmbedding(labels=labels, width=self.condition_dim)
+
+    def under(self, memory: Memory, condition: Tensor, rows: Tensor | None = None) -> Memory:
+        """A memory whose rows have a condition.
+
+        Args:
+            memory: what `encode` returned, B rows.
+            condition: label of each row of the result, `(N,)`, long, -1 for none.
+            rows: row of `memory` that each is about, `(N,)`, long; None: N = B, in order.
+        """
+        assert self.conditions is not None, "add_conditions comes first"
+        return add_condition(memory if rows is None else select_rows(memory, rows), self.conditions(condition))
 
     @property
     def attends(self) -> bool:

@@ -17,6 +17,7 @@ from networks.classifiers.image_code import ImageCoder
 from networks.decoders.base import RecurrentDecoder
 from networks.decoders.code import CodeDecoder
 from networks.layers.attention import RegionProjection
+from networks.layers.conditions import conditioned, without_condition
 from networks.layers.sequences import CaptionOutput, Memory, State, targets_of
 
 CodeEntry = Literal["state", "first_word"]
@@ -92,9 +93,14 @@ class CodeCaptioner(Captioner):
         """The layer that codes are computed from, `(B, width)`, float32."""
         return memory["hidden"].float()
 
-    def start(self, code: Tensor) -> State:
-        """State of the decoder before BOS, from codes `(B, D)`."""
-        code = self.code_dropout(code)
+    @property
+    def condition_dim(self) -> int:
+        """A condition is added to the code, which is all that the decoder starts from."""
+        return self.coder.project.out_features
+
+    def start(self, memory: Memory) -> State:
+        """State of the decoder before BOS, from the codes of a memory."""
+        code = conditioned(self.code_dropout(memory["code"]), memory)
         if self.entry == "state":
             return self.decoder.start(code)
         assert isinstance(self.decoder, CodeDecoder)  # checked in the constructor
@@ -103,7 +109,7 @@ class CodeCaptioner(Captioner):
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `Captioner.step`."""
-        return self.decoder.step(memory, token, self.start(memory["code"]) if state is None else state)
+        return self.decoder.step(without_condition(memory), token, self.start(memory) if state is None else state)
 
     def forward(
         self,
@@ -114,9 +120,9 @@ class CodeCaptioner(Captioner):
         scheduled_sampling: float = 0.0,
     ) -> CaptionOutput:
         """Scores every real target token, see `Captioner.forward`; `scheduled_sampling`: see the decoder."""
-        start = self.start(memory["code"])
+        start = self.start(memory)
         logits, attention = self.decoder.score(
-            memory, start, caption_ids, caption_lengths, image_index, scheduled_sampling
+            without_condition(memory), start, caption_ids, caption_lengths, image_index, scheduled_sampling
         )
         return CaptionOutput(logits=logits, targets=targets_of(caption_ids, caption_lengths), attention=attention)
 

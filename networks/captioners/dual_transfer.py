@@ -15,6 +15,7 @@ from networks.decoders.language import build_language_model
 from networks.decoders.merging import MergingVariant, build_merging
 from networks.encoders.source import image_regions, images_of, own_encoder
 from networks.layers.checkpointing import Runner
+from networks.layers.conditions import conditioned
 from networks.layers.pooling import Pooling, RegionPooling
 from networks.layers.sequences import CaptionOutput, Memory, State, steps_of, target_places, targets_of
 
@@ -105,9 +106,9 @@ class DualTransferCaptioner(Captioner):
             gradient_checkpointing=gradient_checkpointing,
         )
         self._run = Runner(gradient_checkpointing)
-        vector_dim = self.encoder.vector_dim if self.encoder is not None else self.pooling.out_features
+        self.vector_dim = self.encoder.vector_dim if self.encoder is not None else self.pooling.out_features
         self.merging = build_merging(
-            merging, image_dim=vector_dim, hidden_dim=self.language.hidden_dim, max_steps=max_tokens
+            merging, image_dim=self.vector_dim, hidden_dim=self.language.hidden_dim, max_steps=max_tokens
         )
 
     def encode(self, batch: Batch) -> Memory:
@@ -116,6 +117,11 @@ class DualTransferCaptioner(Captioner):
             return {"image": self.encoder.vector(images_of(batch))}
         dtype = next(self.merging.parameters()).dtype
         return {"image": self.pooling(*image_regions(batch, None, feature_dim=self.feature_dim, dtype=dtype))}
+
+    @property
+    def condition_dim(self) -> int:
+        """A condition is added to the image vector, which the merging network reads at every word."""
+        return self.vector_dim
 
     def similarity_state(self, memory: Memory) -> Tensor:
         """The image vector, `(B, Dv)`, float32."""
@@ -128,7 +134,7 @@ class DualTransferCaptioner(Captioner):
             past = {name: tensor for name, tensor in state.items() if not name.startswith(_MERGING)}
             seen = {name.removeprefix(_MERGING): state[name] for name in state if name.startswith(_MERGING)}
         hidden, past = self.language.cached_step(token, past)
-        merged, seen = self.merging.step(memory["image"], hidden, seen)
+        merged, seen = self.merging.step(conditioned(memory["image"], memory), hidden, seen)
         return self.language.logits(merged), past | {_MERGING + name: tensor for name, tensor in seen.items()}
 
     def forward(
@@ -137,6 +143,7 @@ class DualTransferCaptioner(Captioner):
         """See `Captioner.forward`; logits are computed at the real targets only."""
         steps = steps_of(caption_lengths)
         hidden = self.language.hidden(caption_ids[:, :-1], steps)
-        merged = self._run(self.merging, memory["image"].index_select(0, image_index), hidden, steps)
+        image = conditioned(memory["image"], memory).index_select(0, image_index)
+        merged = self._run(self.merging, image, hidden, steps)
         real = merged.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
         return CaptionOutput(logits=self.language.logits(real), targets=targets_of(caption_ids, caption_lengths))

@@ -17,6 +17,7 @@ from networks.encoders.base import ImageEncoder
 from networks.encoders.source import all_real, image_regions
 from networks.layers.attention import RegionProjection
 from networks.layers.checkpointing import Runner
+from networks.layers.conditions import conditioned
 from networks.layers.pooling import RegionPooling, masked_mean
 from networks.layers.positions import sinusoidal
 from networks.layers.sequences import CaptionOutput, Memory, State, target_mask, target_places, targets_of
@@ -116,6 +117,11 @@ class TransformerCaptioner(Captioner):
         )
 
     @property
+    def condition_dim(self) -> int:
+        """A condition is added to every word that is read."""
+        return self.embedding.embedding_dim
+
+    @property
     def attends(self) -> bool:
         """Always true."""
         return True
@@ -135,5 +141,6 @@ class TransformerCaptioner(Captioner):
         # the embedding starts small for the scores' sake, as it is tied to them
         words = self.embedding(token_ids) * math.sqrt(width)
         words = words + sinusoidal(start + words.shape[1], width, words.device)[start:].to(words.dtype)
+        words = conditioned(words, memory)
         embedded: Tensor = self.dropout(words if self.pooling is None else words + memory["summary"].unsqueeze(1))
         return embedded

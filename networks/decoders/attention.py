@@ -19,6 +19,7 @@ from networks.decoders.base import RecurrentDecoder, attended
 from networks.decoders.word_vectors import read_word_vectors
 from networks.layers.attention import Attention
 from networks.layers.checkpointing import Runner
+from networks.layers.conditions import condition_only, conditioned
 from networks.layers.recurrent import CellName, CellWeights, ContextCell
 from networks.layers.sequences import (
     Memory,
@@ -184,7 +185,7 @@ class AttentionDecoder(RecurrentDecoder):
     def step(self, memory: Memory, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `RecurrentDecoder.step`."""
         weights = self.cell.weights()
-        words = self._read(token)
+        words = conditioned(self._read(token), memory)
         context, _ = self._attend(memory, state)
         state = self.cell.update(self.cell.word_gates(words, weights), context, state, weights)
         return self._scores(state["hidden"], context, words), state
@@ -252,9 +253,10 @@ class AttentionDecoder(RecurrentDecoder):
         images = image_index[packing.rows]
         if self.attention.constant and self.gate is None and scheduled_sampling == 0:
             return _Trace(*self._run(self._unroll_fused, memory, state, tokens, images, packing))
-        memory, state = select_rows(attended(memory), images), select_rows(state, images)
+        memory, state = select_rows(attended(memory) | condition_only(memory), images), select_rows(state, images)
         weights = self.cell.weights()
-        words = self._read(tokens)  # outside of the segments, so that dropout draws the same numbers with and without
+        # outside of the segments, so that dropout draws the same numbers with and without
+        words = conditioned(self._read(tokens), memory, packing.rank)
         segment = self._run.segment(len(packing.sizes))
         pieces: list[_Trace] = []
         begun = 0
@@ -288,7 +290,7 @@ class AttentionDecoder(RecurrentDecoder):
             if running < len(state["hidden"]):  # the captions that have ended are the last rows
                 memory, state = _first(memory, running), _first(state, running)
             if before is not None and scheduled_sampling > 0:
-                word = self._read(self._with_draws(token, before, scheduled_sampling))
+                word = conditioned(self._read(self._with_draws(token, before, scheduled_sampling)), memory)
                 gate = self.cell.word_gates(word, weights)
             context, attention = self._attend(memory, state)
             state = self.cell.update(gate, context, state, weights)
@@ -300,7 +302,7 @@ class AttentionDecoder(RecurrentDecoder):
         """The same in one call of the recurrent layer, for a context that does not depend on the state."""
         context, attention = self._attend(memory, state)  # (B, E), (B, R)
         image = images[packing.rank]  # (M,)
-        words, contexts = self._read(tokens), context.index_select(0, image)
+        words, contexts = conditioned(self._read(tokens), memory, image), context.index_select(0, image)
         outputs = self.cell.fused(words, contexts, packing.sizes, select_rows(state, images))
         return _Trace(words, outputs, contexts, attention.index_select(0, image))
 

@@ -15,7 +15,7 @@ class RecurrentDecoder(nn.Module, ABC):
     """Writes a caption from one vector, word by word; with an attention it attends to regions at every word.
 
     With an attention, a memory has `features` `(B, R, E)`, `keys` `(B, R, A)` and, where regions are missing, `mask`
-    `(B, R)`; its other entries are ignored.
+    `(B, R)`; what else it has, but a condition (see `networks.layers.conditions`), is ignored.
 
     Attributes:
         vocab_size: V.

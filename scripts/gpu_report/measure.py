@@ -15,7 +15,8 @@ from core.batch import Batch
 from datamodules.base import CaptionDataModule
 from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 
 _MIB = 2**20
 _WARM = 2

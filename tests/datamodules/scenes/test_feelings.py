@@ -1,4 +1,4 @@
-"""Captions that say how a scene feels: what they state is unchanged, who feels what is known, words name one emotion."""
+"""Captions that say how a scene feels: no fact changes, who feels what is known, words name one emotion."""
 
 from collections import defaultdict
 

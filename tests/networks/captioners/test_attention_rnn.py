@@ -11,7 +11,8 @@ from core.errors import UserError
 from networks.captioners.attention_rnn import AttentionRNNCaptioner
 from networks.captioners.base import Captioner
 from networks.encoders.small_conv import SmallConvEncoder
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.attention import AttentionName, build_attention
 from networks.layers.positions import pooled
 from networks.layers.sequences import Memory

@@ -5,7 +5,8 @@ import torch
 
 from core.errors import UserError
 from networks.captioners.dual_transfer import DualTransferCaptioner
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.sequences import target_mask
 from networks.losses.tokens import token_loss
 

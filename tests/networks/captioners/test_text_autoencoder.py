@@ -11,7 +11,8 @@ from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.attention import AttentionDecoder
 from networks.decoders.code import CodeDecoder, WordReader
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.attention import RegionProjection, build_attention
 from networks.layers.sequences import target_mask
 

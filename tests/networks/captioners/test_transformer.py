@@ -11,7 +11,9 @@ from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.transformer import TransformerCaptioner
 from networks.decoders.transformer import DecoderBlock
-from networks.generation.search import DecodingSettings, beam_search, decode
+from networks.generation.beams import beam_search
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from networks.layers.attention import RegionProjection
 from networks.layers.pooling import RegionPooling
 from networks.layers.positions import sinusoidal

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from networks.captioners.base import Captioner
 from networks.generation.consensus import agreement, consensus_order
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 
 EOS, PAD = 2, 0
 

@@ -10,7 +10,9 @@ from transformers.generation import GenerationMixin, TopPLogitsWarper
 from core.batch import Batch
 from core.errors import UserError
 from networks.captioners.base import Captioner
-from networks.generation.search import DecodingSettings, Hypotheses, _draw, _top, beam_search, decode
+from networks.generation.beams import _top, beam_search
+from networks.generation.search import _draw, decode
+from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import CaptionOutput, Memory, State, target_mask
 
 BOS, EOS, PAD = 0, 1, 2
