@@ -3,10 +3,15 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from commands.arguments import Parser, dashed
+from commands.arguments import Parser, comma_list, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
+from core.errors import UserError
 from core.text import say, say_json
+
+if TYPE_CHECKING:
+    from lightning_modules.captioning import CaptioningModule
 
 
 def build_parser() -> Parser:
@@ -25,6 +30,18 @@ def build_parser() -> Parser:
     )
     add("--temperature", type=float, default=1.0, help="with --sample: above 1 makes captions more diverse")
     add("--seed", type=int, default=0, help="with --sample: random seed")
+    add("--emotion", help="what captions should say, such as an emotion: a label that the run was trained with")
+    add(
+        "--emotions",
+        type=comma_list,
+        metavar="NAME,NAME",
+        help="one caption for each of these labels; all: for each that the run was trained with",
+    )
+    add(
+        "--guidance",
+        type=float,
+        help="how strongly --emotion counts: 1 as trained, 0 not at all, 2 exaggerates; default: as in the run",
+    )
     add("--attention", type=Path, metavar="FOLDER", help="write a figure of the attention at each word, one per image")
     add("--json", action="store_true", help="print one JSON object per image and line")
     return parser
@@ -54,7 +71,9 @@ def main(args: Sequence[str]) -> int:
         sample=options.sample,
         top_p=options.top_p,
         temperature=options.temperature,
+        guidance=options.guidance,
     )
+    emotions = chosen_emotions(captioner.module, options.emotion, options.emotions)
     generator = torch.Generator(captioner.device).manual_seed(options.seed)
     skipped = 0
     names_used: set[str] = set()
@@ -64,9 +83,13 @@ def main(args: Sequence[str]) -> int:
         readable = [(path, image) for path, image in opened if image is not None]
         skipped += len(opened) - len(readable)
         images = [image for _, image in readable]
-        written = captioner.caption(images, settings, generator)
-        for (path, _), captions in zip(readable, written, strict=True):
-            show(path, captions, options.json)
+        found = {emotion: captioner.caption(images, settings, generator, emotion=emotion) for emotion in emotions}
+        written = found[emotions[0]]
+        for row, (path, _) in enumerate(readable):
+            if options.emotions:
+                show_emotions(path, {str(emotion): captions[row] for emotion, captions in found.items()}, options.json)
+            else:
+                show(path, written[row], options.json)
         if options.attention is not None and readable:
             names = [figure_name(path, names_used) for path, _ in readable]
             texts = [captions[0][0] if captions else "" for captions in written]
@@ -89,6 +112,47 @@ def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:
         say(f"{path}: {captions[0][0]}")
     else:
         say(f"{path}:", *(f"  {log_prob:8.2f}  {text}" for text, log_prob in captions))
+
+
+def chosen_emotions(
+    module: "CaptioningModule", emotion: str | None, emotions: Sequence[str] | None
+) -> Sequence[str | None]:
+    """What captions are asked for, at least one; None: for nothing.
+
+    Args:
+        module: the captioner.
+        emotion: the only one.
+        emotions: several, or ``all``.
+
+    Raises:
+        UserError: the run knows no labels, or not these; or both are given.
+    """
+    if emotion is not None and emotions is not None:
+        raise UserError("--emotion and --emotions are two ways to say the same: give one of them")
+    if emotions is None and emotion is None:
+        return [None]
+    if emotions is not None and list(emotions) == ["all"]:
+        return module.conditions_known()
+    names = [emotion] if emotion is not None else list(dict.fromkeys(emotions or ()))
+    if not names:
+        raise UserError(f"--emotions names none: expected all, or some of {', '.join(module.conditions_known())}")
+    for name in names:
+        module.label_number(name)  # fails now, not after the first images
+    return names
+
+
+def show_emotions(path: Path, captions: dict[str, list[tuple[str, float]]], as_json: bool) -> None:
+    """Prints the captions of one image for several emotions, see `show`."""
+    if as_json:
+        rows = [
+            {"caption": text, "log_prob": round(log_prob, 4), "emotion": emotion}
+            for emotion, found in captions.items()
+            for text, log_prob in found
+        ]
+        say_json({"image": str(path), "captions": rows})
+    else:
+        width = max(map(len, captions))
+        say(f"{path}:", *(f"  {emotion:{width}}  {text}" for emotion, found in captions.items() for text, _ in found))
 
 
 def figure_name(path: Path, used: set[str]) -> str:

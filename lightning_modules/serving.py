@@ -93,6 +93,7 @@ class LoadedCaptioner(LoadedModel):
         sample: bool = False,
         top_p: float = 0.9,
         temperature: float = 1.0,
+        guidance: float | None = None,
     ) -> DecodingSettings:
         """The run's decoding settings with a reader's choices over them.
 
@@ -102,10 +103,13 @@ class LoadedCaptioner(LoadedModel):
             sample: sample captions instead of searching for the most probable ones.
             top_p: probability mass that is sampled from.
             temperature: above 1 makes sampled captions more diverse.
+            guidance: how strongly an emotion counts, see `networks.generation.guidance`; None: as in the run.
 
         Raises:
-            UserError: a value is out of range.
+            UserError: a value is out of range, or a guidance is given to a captioner that knows no emotions.
         """
+        if guidance is not None:
+            self.module.conditions_known()
         if beams is None:
             beams = 1 if sample else max(self.settings.beams, num_captions)
         return replace(
@@ -115,6 +119,7 @@ class LoadedCaptioner(LoadedModel):
             sample=sample,
             top_p=top_p if sample else 1.0,
             temperature=temperature if sample else 1.0,
+            guidance=self.settings.guidance if guidance is None else guidance,
         )
 
     @torch.inference_mode()
@@ -123,24 +128,34 @@ class LoadedCaptioner(LoadedModel):
         images: ImageLike | Sequence[ImageLike],
         settings: DecodingSettings | None = None,
         generator: torch.Generator | None = None,
+        *,
+        emotion: str | None = None,
     ) -> list[list[tuple[str, float]]]:
         """Captions images, all in one batch.
+
+        >>> load_captioner("runs/emotional_captions/demo").caption("a.jpg", emotion="sadness")  # doctest: +SKIP
+        [[('a red circle above a blue square a gloomy scene', -3.9)]]
 
         Args:
             images: B of them, or a single one.
             settings: how to decode; None = as the run's configuration says.
             generator: randomness of sampling.
+            emotion: what captions should say, a label that it was trained with; None: no
+                condition.
 
         Returns:
             For each image its captions, best first, each with its log-probability (natural log, EOS included).
 
         Raises:
             DataError: an image cannot be read.
+            UserError: the captioner does not know the emotion.
         """
-        several = as_images(images)
+        several, label = as_images(images), -1 if emotion is None else self.module.label_number(emotion)
         if not several:
             return []
         memory = self.module.captioner.encode(self.image_batch(several))
+        if label >= 0:
+            memory = self.module.under(memory, [label] * len(several))
         found = decode(self.module.captioner, memory, settings or self.settings, generator)
         return [
             [

@@ -56,9 +56,8 @@ class KneserNeyModel(NGramModel):
         """Natural-log probability of a caption, its end included, and the number of its words with the end."""
         words = [*tokenize_caption(caption).split(), END]
         history = (self.start, *words)
-        return sum(math.log(self.probability(word, history[: place + 1])) for place, word in enumerate(words)), len(
-            words
-        )
+        parts = [math.log(self.probability(word, history[: place + 1])) for place, word in enumerate(words)]
+        return sum(parts), len(words)
 
 
 class Perplexity(ImageMean):

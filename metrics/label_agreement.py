@@ -3,6 +3,7 @@
 Letters: C labels.
 """
 
+import itertools
 import math
 import zlib
 from collections import Counter
@@ -78,7 +79,7 @@ class WordClassifier:
 
 def _features(caption: str) -> set[str]:
     words = tokenize_caption(caption).split()
-    return {*words, *(" ".join(pair) for pair in zip(words, words[1:], strict=False))}
+    return {*words, *(" ".join(pair) for pair in itertools.pairwise(words))}
 
 
 class ImageMean(Metric):

@@ -3,6 +3,7 @@
 Letters: B images, N captions, C labels.
 """
 
+import difflib
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from core.errors import UserError
+from core.inputs import shown
 from core.spread import spread
 from lightning_modules.parts.mixin import Mixin
 from metrics.distinct import DistinctCaptions
@@ -73,6 +75,32 @@ class ConditionOptions(Mixin):
     def condition_names(self) -> tuple[str, ...]:
         """Names of the labels, which every checkpoint remembers; empty without any."""
         return tuple(self.inference.get("condition_names", ()))
+
+    def conditions_known(self) -> tuple[str, ...]:
+        """Names of the labels that captions can be asked for.
+
+        Raises:
+            UserError: the captioner was trained without.
+        """
+        if not self.conditioned:
+            raise UserError(
+                "this captioner was trained without emotions or other labels of captions: train one with "
+                "model.init_args.conditioned=true on data that has them"
+            )
+        return self.condition_names
+
+    def label_number(self, name: str) -> int:
+        """Number of a label that captions can be asked for.
+
+        Raises:
+            UserError: the captioner does not know it.
+        """
+        names = self.conditions_known()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(f"emotion is {shown(name)}{hint}: this captioner knows {', '.join(names)}")
+        return names.index(name)
 
     def add_conditions(self) -> None:
         """Gives the captioner vectors of the labels, if it is to be conditioned."""
