@@ -1,0 +1,87 @@
+"""`caption` with emotions: one caption for each that is asked for, and one line for what a run does not know."""
+
+import json
+
+import pytest
+import torch
+from lightning import Trainer
+
+import cli
+from datamodules.scenes import SceneCaptions
+from datamodules.scenes.emotions import EMOTION_NAMES
+from lightning_modules import AttentionRNN
+
+SMALL = {"image_encoder": "small-conv", "region_dim": 8, "hidden_dim": 8, "word_dim": 8, "attention_dim": 8}
+
+
+def checkpoint(folder, conditioned):
+    data = SceneCaptions(num_train=6, num_val=2, num_test=2, batch_size=6, feelings=conditioned)
+    module = AttentionRNN.for_data(data, **SMALL, unfreeze_epoch=0, beams=1, max_tokens=8, conditioned=conditioned)
+    settings = {"max_steps": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = Trainer(**settings, default_root_dir=folder, enable_model_summary=False, limit_val_batches=0)
+    trainer.fit(module, data)
+    if conditioned:
+        torch.nn.init.normal_(module.captioner.conditions.weight, std=3)
+    trainer.save_checkpoint(folder / "one.ckpt")
+    data.open_image(data.examples("test")[0]).save(folder / "scene.png")
+    return ["caption", "--ckpt", str(folder / "one.ckpt"), str(folder / "scene.png")]
+
+
+@pytest.fixture(scope="module")
+def conditioned(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("conditioned"), True)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("plain"), False)
+
+
+def printed(line, capsys):
+    assert cli.main(line) == 0
+    return capsys.readouterr().out
+
+
+def test_one_caption_for_each_emotion(conditioned, capsys):
+    out = json.loads(printed([*conditioned, "--emotions", "all", "--json"], capsys))
+    rows = {row["emotion"]: row["caption"] for row in out["captions"]}
+    assert tuple(rows) == EMOTION_NAMES
+    assert len(set(rows.values())) > 1
+    text = printed([*conditioned, "--emotions=fear,awe"], capsys).splitlines()
+    assert [line.split()[0] for line in text[1:]] == ["fear", "awe"]
+    one = printed([*conditioned, "--emotion", "fear"], capsys)
+    assert one == f"{conditioned[-1]}: {rows['fear']}\n"
+
+
+def test_guidance_of_zero_ignores_the_emotion(conditioned, capsys):
+    without = printed(conditioned, capsys)
+    assert printed([*conditioned, "--emotion=fear", "--guidance=0"], capsys) == without
+    assert printed([*conditioned, "--emotion=fear"], capsys) != without
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--emotion=sad"],
+            f"(did you mean sadness?): this captioner knows {', '.join(EMOTION_NAMES)}",
+        ),
+        (["--emotions=awe,joy"], "emotion is 'joy'"),
+        (["--emotions="], "--emotions names none"),
+        (["--emotions=all", "--emotion=awe"], "give one of them"),
+        (["--guidance=-1", "--emotion=awe"], "guidance=-1.0: expected 0"),
+    ],
+)
+def test_what_is_not_known_is_refused_in_a_line(options, message, conditioned, capsys):
+    assert cli.main([*conditioned, *options]) != 0
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--emotion=awe", "--emotions=all", "--guidance=2"])
+def test_a_run_without_emotions_says_so(option, plain, capsys):
+    assert cli.main([*plain, option]) != 0
+    error = capsys.readouterr().err
+    assert "trained without emotions or other labels of captions" in error
+    assert error.count("\n") == 1
