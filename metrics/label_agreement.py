@@ -35,12 +35,12 @@ class WordClassifier:
     Raises:
         UserError: no caption has a label.
 
-    >>> classifier = WordClassifier(["a sad dog", "a happy dog"], [0, 1], 2)
+    >>> classifier = WordClassifier(["a sad dog", "a happy dog"], [0, 1], num_labels=2)
     >>> classifier.label("the sad cat"), classifier.label("happy")
     (0, 1)
     """
 
-    def __init__(self, captions: Sequence[str], labels: Sequence[int], num_labels: int) -> None:
+    def __init__(self, captions: Sequence[str], labels: Sequence[int], *, num_labels: int) -> None:
         self.counts: list[Counter[str]] = [Counter() for _ in range(num_labels)]
         for caption, label in zip(captions, labels, strict=True):
             if label >= 0:

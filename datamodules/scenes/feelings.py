@@ -58,7 +58,7 @@ def with_feeling(caption: str, emotion: int, draws: Draws) -> str:
         draws: choose the phrase.
 
     >>> with_feeling("A red circle above a blue square.", 7, Draws(3))
-    'A red circle above a blue square, a gloomy scene.'
+    'A red circle above a blue square, full of sadness.'
     """
     name = EMOTION_NAMES[emotion]
     adjective, noun = draws.choose(_ADJECTIVES[name]), draws.choose(_NOUNS[name])

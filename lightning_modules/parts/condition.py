@@ -178,7 +178,7 @@ class ConditionOptions(Mixin):
         if self._classifier is None:
             pairs = self._training_captions()
             texts, labels = [text for text, _ in pairs], [label for _, label in pairs]
-            self._classifier = WordClassifier(texts, labels, len(self.condition_names))
+            self._classifier = WordClassifier(texts, labels, num_labels=len(self.condition_names))
         return self._classifier
 
     def fluency_model(self) -> KneserNeyModel:

@@ -14,7 +14,7 @@ LABELS = [0, 0, 0, 1, 1, 1, -1]
 
 @pytest.fixture(scope="module")
 def classifier():
-    return WordClassifier(CAPTIONS, LABELS, 2)
+    return WordClassifier(CAPTIONS, LABELS, num_labels=2)
 
 
 def test_scores_are_the_log_likelihoods_of_a_formula(classifier):
@@ -29,19 +29,19 @@ def test_scores_are_the_log_likelihoods_of_a_formula(classifier):
 
 def test_captions_have_their_label_and_order_does_not_matter(classifier):
     assert [classifier.label(text) for text in CAPTIONS[:6]] == LABELS[:6]
-    again = WordClassifier(CAPTIONS[::-1], LABELS[::-1], 2)
+    again = WordClassifier(CAPTIONS[::-1], LABELS[::-1], num_labels=2)
     assert again.scores("a sad sun") == pytest.approx(classifier.scores("a sad sun"))
 
 
 def test_telling_words_occur_with_their_label_and_depend_on_the_key_alone(classifier):
     assert {classifier.telling_word(0, str(key)) for key in range(50)} == {"sad"}
     assert classifier.telling_word(1, "x") == classifier.telling_word(1, "x") == "happy"
-    assert WordClassifier(["a"], [0], 2).telling_word(1, "x") == ""
+    assert WordClassifier(["a"], [0], num_labels=2).telling_word(1, "x") == ""
 
 
 def test_without_labels_there_is_no_classifier():
     with pytest.raises(UserError, match="no training caption has a label"):
-        WordClassifier(["a dog"], [-1], 2)
+        WordClassifier(["a dog"], [-1], num_labels=2)
 
 
 def test_agreement_counts_images_that_were_asked_for_something(classifier):

@@ -27,6 +27,7 @@ def test_what_is_not_better_when_higher_says_so():
     assert directions == {
         "loss": "min",
         "as_published/loss_padded": "min",
+        "perplexity": "min",
         "attention_entropy": "none",
         "grad_norm": "none",
         "sample_length": "none",
