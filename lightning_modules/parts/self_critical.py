@@ -13,7 +13,8 @@ from core.errors import UserError
 from lightning_modules.parts.mixin import Mixin
 from lightning_modules.parts.rewards import CaptionReward
 from networks.captioners.base import Captioner
-from networks.generation.search import DecodingSettings, Hypotheses, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.policy import advantages, policy_loss
 from networks.losses.tokens import token_loss

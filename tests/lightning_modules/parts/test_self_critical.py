@@ -7,7 +7,8 @@ import cli
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.parts.rewards import CaptionReward
 from metrics.captions import References
-from networks.generation.search import DecodingSettings, decode
+from networks.generation.search import decode
+from networks.generation.settings import DecodingSettings
 from tests.tiny import make_config, make_folder
 from tests.twins import batch_maker, cases
 
