@@ -98,9 +98,9 @@ class CodeCaptioner(Captioner):
         """A condition is added to the code, which is all that the decoder starts from."""
         return self.coder.project.out_features
 
-    def start(self, memory: Memory) -> State:
-        """State of the decoder before BOS, from the codes of a memory."""
-        code = conditioned(self.code_dropout(memory["code"]), memory)
+    def start(self, code: Tensor) -> State:
+        """State of the decoder before BOS, from codes `(B, D)`."""
+        code = self.code_dropout(code)
         if self.entry == "state":
             return self.decoder.start(code)
         assert isinstance(self.decoder, CodeDecoder)  # checked in the constructor
@@ -109,7 +109,8 @@ class CodeCaptioner(Captioner):
 
     def step(self, memory: Memory, token: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Reads one token per row and scores the next, see `Captioner.step`."""
-        return self.decoder.step(without_condition(memory), token, self.start(memory) if state is None else state)
+        state = self.start(conditioned(memory["code"], memory)) if state is None else state
+        return self.decoder.step(without_condition(memory), token, state)
 
     def forward(
         self,
@@ -120,7 +121,7 @@ class CodeCaptioner(Captioner):
         scheduled_sampling: float = 0.0,
     ) -> CaptionOutput:
         """Scores every real target token, see `Captioner.forward`; `scheduled_sampling`: see the decoder."""
-        start = self.start(memory)
+        start = self.start(conditioned(memory["code"], memory))
         logits, attention = self.decoder.score(
             without_condition(memory), start, caption_ids, caption_lengths, image_index, scheduled_sampling
         )
