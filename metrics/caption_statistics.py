@@ -19,7 +19,26 @@ _PHRASE = 4
 _CUT = 0.1
 """Share of captions that break off from which on it is named."""
 _OPEN = frozenset(
-    "a an the and or of in on at to with by for from into near its their his her this that is are".split()
+    (
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "with",
+        "by",
+        "for",
+        "from",
+        "into",
+        "near",
+        "is",
+        "are",
+    )
 )
 """English words on which no caption ends, unless it breaks off."""
 _LENGTHS = (0.6, 1.6)
