@@ -10,7 +10,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow coverage faults faults-long lint types format benchmark gpu-report docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow coverage faults faults-long lint types format benchmark gpu-report notebook docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,8 +90,12 @@ gpu-report: $(VENV)/.installed ## measure a GPU and check what is promised of it
 benchmark: $(VENV)/.installed ## speed against the published compute pattern
 	@for name in dual_transfer_step beam_search attention_rnn_step feature_store caption_metrics; do $(PY) benchmarks/$$name.py || exit 1; done
 
+notebook: $(VENV)/.installed ## run docs/quickstart.ipynb from top to bottom (about 2 minutes)
+	@$(PY) -c 'import ipykernel, nbclient' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[notebook]"
+	@$(PY) -m scripts.notebook
+
 docs: $(VENV)/.installed ## build the documentation with its API reference into docs/_build/html
-	@$(PY) -c 'import furo, myst_parser, sphinx' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[docs]"
+	@$(PY) -c 'import furo, myst_nb, sphinx' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[docs]"
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

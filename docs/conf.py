@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -13,7 +14,7 @@ PACKAGES = ("core", "metrics", "networks", "datamodules", "lightning_modules", "
 
 project = "Captioners"
 author = "Captioners contributors"
-extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "api/*/modules.rst"]
 html_theme = "furo"
 html_title = project
@@ -22,6 +23,7 @@ html_css_files = ["site.css"]
 nitpicky = False  # annotations name classes of libraries, whose references would need the network
 
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the notebook shows the outputs that it holds; "make notebook" runs it
 
 apidoc_modules = [
     {
@@ -42,3 +44,12 @@ napoleon_use_ivar = True  # attributes of a class are described once, in its doc
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False
+
+
+def setup(app: Any) -> None:
+    """Leaves out what a library adds to our classes, such as matplotlib's `set`: its text is in its own dialect."""
+    app.connect("autodoc-skip-member", lambda app, what, name, member, skip, options: _is_added(member) or None)
+
+
+def _is_added(member: object) -> bool:
+    return str(getattr(member, "__module__", "")).startswith("matplotlib.")
