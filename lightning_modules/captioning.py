@@ -156,10 +156,15 @@ class CaptioningModule(ConditionOptions, TokenOptions, SelfCriticalOptions, Base
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean loss per real target token; minus the reward where captions are drawn, see `SelfCriticalOptions`."""
-        if self.reward_samples:
-            return self.self_critical_loss(batch)
-        memory, output = self.teacher_forced(batch)
-        return self.training_loss(batch, memory, output), len(output.targets)
+        if not self.reward_samples:
+            memory, output = self.teacher_forced(batch)
+            return self.training_loss(batch, memory, output), len(output.targets)
+        memory = self.captioner.encode(batch)
+        loss, count = self.self_critical_loss(batch, self.under(memory, self.wanted_labels(batch)))
+        if self.caption_loss:
+            output = self.captioner(*self.captions_of(batch, memory))
+            loss = loss + self.caption_loss * self.training_loss(batch, memory, output)
+        return loss, count
 
     def training_loss(self, batch: Batch, memory: Memory, output: CaptionOutput) -> Tensor:
         """What is optimised; a method may add terms.

@@ -39,6 +39,9 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         freeze_image: the image network does not learn.
         pooling: how the data module's features become one vector, see `networks.layers.pooling`; an image network here
             makes its own.
+        region_heads: heads by which every word also looks at the regions of the image (a grid, or a detector's boxes),
+            see `networks.decoders.region_attention`; 0: the paper's one vector is all that is seen.
+        region_positions: tell this attention where the regions are; a square grid.
         as_published: train on the paper's padded loss and also log its two figures of merit.
         lr: peak learning rate.
         lr_pretrained: peak learning rate of towers with pretrained weights.
@@ -60,6 +63,8 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         merging: MergingVariant = "mlp",
         freeze_image: bool = False,
         pooling: Pooling = "mean",
+        region_heads: int = 0,
+        region_positions: bool = False,
         as_published: bool = False,
         lr: float = 3e-5,
         lr_pretrained: float = 3e-5,
@@ -82,6 +87,8 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
                 f"pooling is {pooling}, but '{image_encoder}' makes a vector of its own: set it to mean, or "
                 "image_encoder to null and name the network in data.init_args.encoder"
             )
+        if region_positions and not region_heads:
+            raise UserError("region_positions is true, but no word looks at regions: set region_heads, such as to 8")
         self.as_published = as_published
         self.captioner = DualTransferCaptioner(
             **self.token_ids,
@@ -99,6 +106,8 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
             feature_dim=self.feature_dim,
             pooling=pooling,
         )
+        if region_heads:
+            self.captioner.add_region_attention(region_heads, positions=region_positions)
         self.hparams["language_config"] = self.captioner.language.config_dict()
         if freeze_image:
             self.let_encoder_learn(False)

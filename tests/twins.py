@@ -193,7 +193,7 @@ def fitting_twins(method: type[BaseModule]) -> list[str]:
 
 
 def cases() -> list[Case]:
-    """All methods as their twins have them, on stored features where they can, and with parts frozen."""
+    """All methods as their twins have them, on stored features where they can, looking at regions, parts frozen."""
     found = []
     for method in METHODS.values():
         for twin in fitting_twins(method):
@@ -204,6 +204,8 @@ def cases() -> list[Case]:
                 stored = {**options, **{name: value for name, value in STORED.items() if name in method.options()}}
                 section = {**data, "init_args": {**data["init_args"], "encoder": "small-conv"}}
                 found.append(Case(twin, method, stored, section, "stored"))
+            if "region_heads" in method.options():
+                found.append(Case(twin, method, {**options, "region_heads": 2}, data, "regions"))
             for name, (frozen, learning) in freezing(method).items():
                 found.append(Case(twin, method, {**options, **frozen}, data, name))
                 found.append(Case(twin, method, {**options, **learning}, data, f"no-{name}"))

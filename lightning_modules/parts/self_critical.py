@@ -17,7 +17,6 @@ from networks.generation.search import decode
 from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.policy import advantages, policy_loss
-from networks.losses.tokens import token_loss
 
 Baseline = Literal["samples", "greedy"]
 
@@ -40,7 +39,6 @@ class SelfCriticalOptions(Mixin):
 
     captioner: Captioner
     max_tokens: int
-    label_smoothing: float
 
     def __init__(
         self,
@@ -96,9 +94,13 @@ class SelfCriticalOptions(Mixin):
                 truth=self.reward_truth,
             )
 
-    def self_critical_loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Minus the mean reward, and over how many tokens its gradient is a mean."""
-        memory = self.captioner.encode(batch)
+    def self_critical_loss(self, batch: Batch, memory: Memory) -> tuple[Tensor, int]:
+        """Minus the mean reward, and over how many tokens its gradient is a mean.
+
+        Args:
+            batch: the batch.
+            memory: of its B images, under the conditions that captions are drawn under.
+        """
         images = len(batch["image_id"])
         drawn = decode(self.captioner, memory, self._sampling())
         rewards = self._rewards(batch, drawn)
@@ -113,9 +115,6 @@ class SelfCriticalOptions(Mixin):
         loss = policy_loss(log_prob, lengths, advantage, rewards.flatten())
         self.log("train/reward", rewards.mean(), prog_bar=True, batch_size=images)
         self.log("train/sample_length", lengths.float().mean(), batch_size=images)
-        if self.caption_loss:
-            taught = self.captioner(memory, batch["caption_ids"], batch["caption_lengths"], batch["image_index"])
-            loss = loss + self.caption_loss * token_loss(taught.logits, taught.targets, self.label_smoothing)
         return loss, len(log_prob)
 
     def _sampling(self) -> DecodingSettings:

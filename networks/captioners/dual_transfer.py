@@ -7,17 +7,19 @@ language model, V vocabulary.
 from collections.abc import Mapping
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
 from core.batch import Batch
 from networks.captioners.base import Captioner, TokenIds
 from networks.decoders.language import build_language_model
 from networks.decoders.merging import MergingVariant, build_merging
+from networks.decoders.region_attention import RegionAttention
 from networks.encoders.source import image_regions, images_of, own_encoder
 from networks.layers.checkpointing import Runner
 from networks.layers.conditions import conditioned
 from networks.layers.pooling import Pooling, RegionPooling
-from networks.layers.sequences import CaptionOutput, Memory, State, steps_of, target_places, targets_of
+from networks.layers.sequences import CaptionOutput, Memory, State, steps_of, target_mask, target_places, targets_of
 
 _MERGING = "merging_"
 """Prefix of the merging network's entries in the state."""
@@ -36,6 +38,8 @@ class DualTransferCaptioner(Captioner):
         encoder: the image encoder, or None.
         language: the language model.
         merging: the network that merges both.
+        region_attention: what lets words look at the regions, see `add_region_attention`; None: the vector is all that
+            is seen.
 
     Args:
         image_encoder: name of the image encoder, see `networks.encoders.build.build_encoder`; None: batches bring the
@@ -111,12 +115,44 @@ class DualTransferCaptioner(Captioner):
             merging, image_dim=self.vector_dim, hidden_dim=self.language.hidden_dim, max_steps=max_tokens
         )
 
+        self.region_attention: RegionAttention | None = None
+
+    def add_region_attention(self, heads: int, *, positions: bool = False) -> None:
+        """Lets every hidden state look at the regions of the image before it is merged with the vector.
+
+        Args:
+            heads: of the attention, see `networks.decoders.region_attention`.
+            positions: the regions are a square grid whose places the attention is told.
+
+        Raises:
+            UserError: the language model's width cannot be shared among the heads.
+        """
+        self.region_attention = RegionAttention(
+            feature_dim=self.encoder.grid_dim if self.encoder is not None else self.feature_dim,
+            hidden_dim=self.language.hidden_dim,
+            heads=heads,
+            positions=positions,
+        )
+
     def encode(self, batch: Batch) -> Memory:
-        """The vector of each image of ``batch["image"]``, or of its ``features``: ``{"image": (B, Dv)}``."""
+        """The vector of each image of ``batch["image"]``, or of its ``features``, and its regions where words look.
+
+        Returns:
+            `image` `(B, Dv)`; with an attention `regions`, the keys and values `(B, 2, h, R, d)`, and `mask` `(B, R)`
+            if there is one.
+        """
+        mask = None
         if self.encoder is not None:
-            return {"image": self.encoder.vector(images_of(batch))}
-        dtype = next(self.merging.parameters()).dtype
-        return {"image": self.pooling(*image_regions(batch, None, feature_dim=self.feature_dim, dtype=dtype))}
+            found = self.encoder.feature_map(images_of(batch))
+            vector, regions = self.encoder.pool(found), found.flatten(2).transpose(1, 2)
+        else:
+            dtype = next(self.merging.parameters()).dtype
+            regions, mask = image_regions(batch, None, feature_dim=self.feature_dim, dtype=dtype)
+            vector = self.pooling(regions, mask)
+        if self.region_attention is None:
+            return {"image": vector}
+        seen = {"image": vector, "regions": self.region_attention.keys_values(regions, mask)}
+        return seen if mask is None else seen | {"mask": mask}
 
     @property
     def condition_dim(self) -> int:
@@ -134,6 +170,8 @@ class DualTransferCaptioner(Captioner):
             past = {name: tensor for name, tensor in state.items() if not name.startswith(_MERGING)}
             seen = {name.removeprefix(_MERGING): state[name] for name in state if name.startswith(_MERGING)}
         hidden, past = self.language.cached_step(token, past)
+        if self.region_attention is not None:
+            hidden = self.region_attention(hidden.unsqueeze(1), memory["regions"], memory.get("mask")).squeeze(1)
         merged, seen = self.merging.step(conditioned(memory["image"], memory), hidden, seen)
         return self.language.logits(merged), past | {_MERGING + name: tensor for name, tensor in seen.items()}
 
@@ -143,7 +181,31 @@ class DualTransferCaptioner(Captioner):
         """See `Captioner.forward`; logits are computed at the real targets only."""
         steps = steps_of(caption_lengths)
         hidden = self.language.hidden(caption_ids[:, :-1], steps)
+        if self.region_attention is not None:
+            hidden = self._run(self.region_attention, hidden, *_regions_of(memory, image_index))
         image = conditioned(memory["image"], memory).index_select(0, image_index)
         merged = self._run(self.merging, image, hidden, steps)
         real = merged.flatten(0, 1).index_select(0, target_places(caption_lengths, caption_ids.shape[1]))
         return CaptionOutput(logits=self.language.logits(real), targets=targets_of(caption_ids, caption_lengths))
+
+    @property
+    def attends(self) -> bool:
+        """Whether words look at the regions."""
+        return self.region_attention is not None
+
+    @torch.no_grad()
+    def attention_maps(
+        self, memory: Memory, caption_ids: Tensor, caption_lengths: Tensor, image_index: Tensor
+    ) -> Tensor:
+        """See `Captioner.attention_maps`; mean over the heads."""
+        if self.region_attention is None:
+            return super().attention_maps(memory, caption_ids, caption_lengths, image_index)
+        hidden = self.language.hidden(caption_ids[:, :-1], steps_of(caption_lengths))
+        weights = self.region_attention.weights(hidden, *_regions_of(memory, image_index))
+        return weights * target_mask(caption_lengths, caption_ids.shape[1]).unsqueeze(2)
+
+
+def _regions_of(memory: Memory, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Keys and values of the image of each caption, and the mask of its regions."""
+    mask = memory.get("mask")
+    return memory["regions"].index_select(0, index), None if mask is None else mask.index_select(0, index)

@@ -9,6 +9,7 @@ from lightning_modules.parts.rewards import CaptionReward
 from metrics.captions import References
 from networks.generation.search import decode
 from networks.generation.settings import DecodingSettings
+from tests.lightning_modules.parts.test_condition import with_feelings
 from tests.tiny import make_config, make_folder
 from tests.twins import batch_maker, cases
 
@@ -95,6 +96,26 @@ def likelihood(module, batch, drawn, weights):
     log_prob = output.logits.log_softmax(1).gather(1, output.targets.unsqueeze(1)).squeeze(1)
     each = torch.stack([part.sum() for part in log_prob.split(lengths.tolist())])
     return float((weights.flatten() * each).sum())
+
+
+def test_captions_are_drawn_under_their_condition(batch_of):
+    case = with_feelings(CAPTIONERS[0], conditioned=True, reward_samples=3, caption_loss=0.0, max_tokens=10)
+    data, batch = batch_of(case)
+    module = case.make(data)
+    module.use_tokenizer(data.tokenizer)
+    module.log = lambda *args, **kwargs: None
+    module._reward = CaptionReward(references=data.references("train"), scenes={})
+    torch.nn.init.normal_(next(module.captioner.conditions.parameters()))
+    loss, _ = module.train().step_loss(batch)
+    loss.backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in module.captioner.conditions.parameters())
+    module.caption_loss = 0.5
+    torch.manual_seed(5)
+    both, _ = module.step_loss(batch)
+    module.caption_loss = 0.0
+    torch.manual_seed(5)
+    alone, _ = module.step_loss(batch)
+    assert both > alone
 
 
 REFERENCES = {"a": ["a dog runs on the grass", "a brown dog on grass"], "b": ["two cats sleep", "cats on a bed"]}

@@ -205,3 +205,86 @@ def test_stored_features_may_be_pooled_in_another_way():
 def test_pictures_or_features_not_both_or_neither(changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)
+
+
+# words that look at regions
+
+
+def looking(positions: bool = False, **changes) -> DualTransferCaptioner:
+    model = tiny(**changes)
+    model.add_region_attention(4, positions=positions)
+    torch.nn.init.normal_(
+        model.region_attention.merge.weight, std=0.5
+    )  # it starts small, so that nothing could be seen
+    return model.eval()
+
+
+def stored() -> dict[str, torch.Tensor]:
+    """Features of boxes, some of which are absent."""
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    data = {name: value for name, value in batch().items() if name != "image"}
+    return data | {"features": torch.randn(3, 4, 10, generator=generator), "feature_mask": mask}
+
+
+@pytest.mark.parametrize(("changes", "data"), [({}, batch()), (FEATURES, stored())], ids=["grid", "boxes"])
+def test_a_step_sees_what_teacher_forcing_sees(changes, data):
+    model = looking(**changes)
+    memory = model.encode(data)
+    output = run(model, data)
+    first, state, rows = [], None, {name: value[data["image_index"]] for name, value in memory.items()}
+    for place in range(3):
+        logits, state = model.step(rows, data["caption_ids"][:, place], state)
+        first.append(logits)
+    mask = target_mask(data["caption_lengths"], 9)
+    whole = output.logits.new_zeros(*mask.shape, 20).masked_scatter(mask.unsqueeze(2), output.logits)
+    for place, logits in enumerate(first):
+        real = mask[:, place]
+        torch.testing.assert_close(logits[real], whole[:, place][real], atol=1e-5, rtol=1e-4)
+
+
+def test_absent_boxes_and_their_order_do_not_matter():
+    model, data = looking(**FEATURES), stored()
+    output = run(model, data).logits
+    noisy = data["features"].masked_fill(~data["feature_mask"].unsqueeze(2), torch.nan)
+    torch.testing.assert_close(run(model, {**data, "features": noisy}).logits, output)
+    order = torch.tensor([3, 1, 0, 2])
+    turned = {**data, "features": data["features"][:, order], "feature_mask": data["feature_mask"][:, order]}
+    torch.testing.assert_close(run(model, turned).logits, output, atol=1e-5, rtol=1e-4)
+    one, other = data["features"].clone(), run(model, data).logits
+    one[0, 3] += 1.0
+    assert not torch.allclose(run(model, {**data, "features": one}).logits, other)
+
+
+def test_places_of_a_grid_matter_only_when_they_are_told():
+    data = batch()
+    told, untold = (looking(flag) for flag in (True, False))
+    for model, differs in ((told, True), (untold, False)):
+        found = model.encoder.feature_map(data["image"])
+        turned = found.flip(3)
+        keys = [model.region_attention.keys_values(grid.flatten(2).transpose(1, 2), None) for grid in (found, turned)]
+        hidden = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(2))
+        one, other = (model.region_attention(hidden, key, None) for key in keys)
+        assert torch.allclose(one, other, atol=1e-5) != differs
+
+
+def test_attention_sums_to_one_and_is_zero_where_a_box_is_absent():
+    model, data = looking(**FEATURES), stored()
+    assert model.attends
+    assert not tiny().attends
+    captions = data["caption_ids"], data["caption_lengths"], data["image_index"]
+    maps = model.attention_maps(model.encode(data), *captions)
+    real = target_mask(data["caption_lengths"], 9)
+    torch.testing.assert_close(maps.sum(2), real.float())
+    absent = ~data["feature_mask"][data["image_index"]].unsqueeze(1).expand_as(maps)
+    assert not maps[absent].any()
+
+
+def test_looking_hardly_changes_the_predictions_at_first():
+    data = batch()
+    plain, seeing = tiny().eval(), tiny()
+    seeing.add_region_attention(4)
+    seeing.eval()
+    missing = seeing.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("region_attention.") for name in missing)
+    assert (run(plain, data).logits - run(seeing, data).logits).abs().max() < 0.2
