@@ -1,5 +1,6 @@
 """Any folder of images with a file of captions: CSV, JSON lines, COCO JSON or Karpathy JSON."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ class FolderCaptions(CaptionDataModule):
             root (captions, dataset, metadata, ... with .csv, .tsv, .txt, .jsonl or .json).
         image_folder: folder of the images inside the root, when it is none of the usual ones.
         file_format: ``auto``, or the format when it is detected wrongly (``table``, ``lines``, ``coco``, ``karpathy``).
-        image_column: name of the image column; None: image, file_name, path, ...
+        image_column: name of the image column, or a pattern of several (``{art_style}/{painting}.jpg``); None: image,
+            file_name, path, ...
         caption_column: name of the caption column; None: caption, text, sentence, ...
         split_column: name of the split column; None: split, if there is one.
+        label_column: name of the column, or of the key of a sentence, with a label of each caption, such as an emotion;
+            None: captions have no labels.
         val_fraction: share of the images for validation when the data has no such split.
         test_fraction: share of the images for test when the data has no such split.
         split_seed: seed of that draw.
@@ -48,6 +52,7 @@ class FolderCaptions(CaptionDataModule):
         image_column: str | None = None,
         caption_column: str | None = None,
         split_column: str | None = None,
+        label_column: str | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -58,10 +63,18 @@ class FolderCaptions(CaptionDataModule):
         self.captions_file = captions_file
         self.image_folder = image_folder
         self.file_format: Format = file_format
-        self.columns = Columns(image=image_column, caption=caption_column, split=split_column)
+        self.columns = Columns(image=image_column, caption=caption_column, split=split_column, label=label_column)
         self.fractions = (val_fraction, test_fraction)
         self.split_seed = split_seed
         self._splits: dict[str, list[Example]] | None = None
+        self._label_names: tuple[str, ...] = ()
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """The labels of the label column, sorted."""
+        if self.columns.label is not None:
+            self.examples("train")
+        return self._label_names
 
     def load_examples(self, split: Split) -> list[Example]:
         """Reads the caption file, once for all splits, and finds the images of one.
@@ -94,6 +107,7 @@ class FolderCaptions(CaptionDataModule):
             found = read_records(path, file_format=self.file_format, columns=self.columns, report=self.report)
             records += found
             given += [split or record.split for record in found]
+        records = self._with_labels(records)
         keys = [record.image_id for record in records]
         first: dict[str, Example] = {}
         for record in records:  # only files of different splits can name an image again
@@ -105,6 +119,17 @@ class FolderCaptions(CaptionDataModule):
                 )
         splits = assign_splits(keys, given, self.fractions, self.split_seed, str(self.captions_file or self.root))
         return {name: [record for record, own in zip(records, splits, strict=True) if own == name] for name in SPLITS}
+
+    def _with_labels(self, records: list[Example]) -> list[Example]:
+        """Numbers the labels of captions."""
+        if self.columns.label is None:
+            return records
+        self._label_names = tuple(sorted({label for record in records for label in record.caption_labels} - {""}))
+        number = {name: place for place, name in enumerate(self._label_names)}
+        return [
+            replace(record, conditions=tuple(number.get(label, -1) for label in record.caption_labels))
+            for record in records
+        ]
 
     def _caption_files(self) -> list[tuple[Path, str | None]]:
         """The caption files, each with the split that its name says."""

@@ -46,7 +46,13 @@ def read_records(
         records = json_records(text, path, columns, report, document)
     else:
         document = parse_json(text, path) if document is None else document
-        records = (read_coco if file_format == "coco" else read_karpathy)(path, document, report)
+        if file_format == "coco" and columns.label is not None:
+            raise DataError(f"{path}: COCO captions have no labels; set label_column to null, or give a table")
+        records = (
+            read_coco(path, document, report)
+            if file_format == "coco"
+            else read_karpathy(path, document, report, columns.label)
+        )
     if not records:
         raise DataError(f"{path}: no usable record with an image and a caption; is it the right file?")
     return records

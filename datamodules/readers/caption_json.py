@@ -7,6 +7,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.inputs import parse_json, read_text, shown
+from datamodules.readers.caption_tables import caption_label
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.records import (
     Example,
@@ -60,7 +61,7 @@ def read_coco(path: Path, document: Any = None, report: Report = fail) -> list[E
     return records
 
 
-def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> list[Example]:
+def read_karpathy(path: Path, document: Any = None, report: Report = fail, label: str | None = None) -> list[Example]:
     """Reads Karpathy's format: ``images`` with ``filename``, ``split`` and ``sentences`` of ``raw`` or ``tokens``.
 
     The id is ``cocoid`` where it is given, else ``imgid``, else the file's name; ``filepath`` is put before the name.
@@ -69,6 +70,7 @@ def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> li
         path: the file.
         document: its content, if it was parsed already.
         report: what is done with defects of single records.
+        label: key of a sentence's label, such as SentiCap's ``sentiment``; None: there is none.
 
     Returns:
         The images in the order of the file, ids as in the file.
@@ -92,14 +94,21 @@ def read_karpathy(path: Path, document: Any = None, report: Report = fail) -> li
             continue
         file = posixpath.join(slashes(image.get("filepath") or ""), slashes(image["filename"]))
         image_id = next((image[key] for key in ("cocoid", "imgid") if isinstance(image.get(key), int | str)), file)
-        texts = _karpathy_captions(image["sentences"], where, sentence_ids, report)
+        texts, labels = _karpathy_captions(image["sentences"], where, sentence_ids, report, label)
         split, known = split_name(image.get("split"), where, report)
         if str(image_id) in ids or file in files:
             twice = f"image id {image_id!r}" if str(image_id) in ids else f"file name {file!r}"
             report(Problem("duplicate", f"{where}: {twice} is there twice; remove one of the two records"))
         elif texts and known:
             records.append(
-                Example(image_id=image_id, image=ImageFile(file), captions=tuple(texts), split=split, origin=where)
+                Example(
+                    image_id=image_id,
+                    image=ImageFile(file),
+                    captions=tuple(texts),
+                    caption_labels=tuple(labels) if any(labels) else (),
+                    split=split,
+                    origin=where,
+                )
             )
         ids.add(str(image_id))
         files.add(file)
@@ -151,9 +160,11 @@ def _annotation_problem(where: str, repeated: bool, unknown: str | None) -> Prob
     return Problem("empty", f"{where}: the caption is empty; write one or remove the annotation")
 
 
-def _karpathy_captions(sentences: list[Any], where: str, seen: set[object], report: Report) -> list[str]:
-    """The captions of one image; `seen` holds the sentence ids of all images before and is added to."""
-    texts = []
+def _karpathy_captions(
+    sentences: list[Any], where: str, seen: set[object], report: Report, label: str | None
+) -> tuple[list[str], list[str]]:
+    """The captions of one image and their labels; `seen` holds the sentence ids of all images before and grows."""
+    texts, labels = [], []
     for index, sentence in enumerate(sentences):
         at = f"{where}, sentence {record_name(sentence, 'sentid', index)}"
         found = caption_texts(sentence) if isinstance(sentence, dict) else None
@@ -167,10 +178,11 @@ def _karpathy_captions(sentences: list[Any], where: str, seen: set[object], repo
             report(Problem("empty", f"{at}: the caption is empty; write one or remove the sentence"))
         else:
             texts.append(found[0])
+            labels.append("" if label is None else caption_label(sentence.get(label), at, report))
         seen.add(own_id)
     if not sentences:
         report(Problem("empty", f"{where}: has no caption; add one or remove the image from the list"))
-    return texts
+    return texts, labels
 
 
 def _list(document: Any, key: str, path: Path) -> list[Any]:

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from datamodules.readers.records import (
     split_name,
 )
 
+_PART = re.compile(r"\{([^{}]+)\}")
+"""A column in a pattern of several."""
 csv.field_size_limit(MOST_TEXT)  # of the process, and nothing else of it relies on the smaller one
 
 
@@ -79,17 +82,18 @@ class _Row:
     captions: list[str]
     split: str | None
     origin: str
+    label: str = ""
 
 
 def _table_rows(text: str, path: Path, columns: Columns, report: Report) -> Iterator[_Row]:
     """Reads the rows of a table."""
     header: list[str] = []
-    image, caption, split = 0, 1, None
+    image, caption, split, label = 0, 1, None, None
     for where, cells in table_cells(text, path):
         if not header:
             bare = len(cells) == 2 and cells[0].strip().lower().endswith(IMAGE_SUFFIXES) and columns == Columns()
             header = ["image", "caption"] if bare else [cell.strip() for cell in cells]
-            image, caption, split = _places(header, columns, str(path))
+            image, caption, split, label = _places(header, columns, str(path))
             if not bare:
                 continue
         if len(cells) != len(header):
@@ -97,7 +101,9 @@ def _table_rows(text: str, path: Path, columns: Columns, report: Report) -> Iter
             wrong = f"{len(cells)} cells, expected {len(header)} as in the header"
             report(Problem("record", f"{where}: {wrong}; {advice}"))
         else:
-            yield from _row(cells[image], cells[caption], None if split is None else cells[split], where, report)
+            file = _filled(columns.image, dict(zip(header, cells, strict=True)), cells[image])
+            of_split = None if split is None else cells[split]
+            yield from _row(file, cells[caption], of_split, where, report, "" if label is None else cells[label])
 
 
 def table_cells(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -120,21 +126,24 @@ def table_cells(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _json_rows(text: str, path: Path, columns: Columns, report: Report, document: list[Any] | None) -> Iterator[_Row]:
     """Reads the rows of JSON lines or of a JSON list."""
-    names: tuple[str, str, str | None] | None = None
+    names: tuple[str, str, str | None, str | None] | None = None
     for where, value in json_objects(text, path, report, document):
         if not isinstance(value, dict):
             report(Problem("record", f"{where}: expected an object with an image and a caption, found {shown(value)}"))
             continue
         if names is None:
             keys = list(value)
-            image, caption, split = _places(keys, columns, where)
-            names = keys[image], keys[caption], None if split is None else keys[split]
+            image, caption, *others = _places(keys, columns, where)
+            split, label = (None if place is None else keys[place] for place in others)
+            names = keys[image], keys[caption], split, label
         absent = [name for name in names[:2] if name not in value]
         if absent:
             report(Problem("record", f"{where}: key {absent[0]!r} is missing; it has {', '.join(value) or 'none'}"))
         else:
             split_value = None if names[2] is None else value.get(names[2])
-            yield from _row(value[names[0]], value[names[1]], split_value, where, report)
+            file = _filled(columns.image, value, value[names[0]])
+            label_value = "" if names[3] is None else value.get(names[3])
+            yield from _row(file, value[names[1]], split_value, where, report, label_value)
 
 
 def json_objects(text: str, path: Path, report: Report, document: list[Any] | None) -> Iterator[tuple[str, Any]]:
@@ -157,7 +166,29 @@ def json_objects(text: str, path: Path, report: Report, document: list[Any] | No
         yield where, value
 
 
-def _row(image: object, caption: object, split: object, where: str, report: Report) -> Iterator[_Row]:
+def _filled(pattern: str | None, cells: Mapping[str, Any], image: object) -> object:
+    """The image's name of a row, where it is a pattern of several columns; else what its own column has.
+
+    >>> _filled("{style}/{name}.jpg", {"style": "cubism", "name": "a"}, "cubism")
+    'cubism/a.jpg'
+    """
+    if pattern is None or not _PART.search(pattern):
+        return image
+    return _PART.sub(lambda part: str(cells.get(part[1], "")).strip(), pattern)
+
+
+def caption_label(value: object, where: str, report: Report) -> str:
+    """The label of a caption as text: of text, a number or nothing; anything else is reported."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value).strip()
+    if value is not None:
+        report(Problem("record", f"{where}: the label is {shown(value)}; expected text or a number"))
+    return ""
+
+
+def _row(
+    image: object, caption: object, split: object, where: str, report: Report, label: object = ""
+) -> Iterator[_Row]:
     """Checks one row and yields it if it is whole."""
     if not isinstance(image, str) or not image.strip():
         report(Problem("record", f"{where}: the image's name is {shown(image)}; expected a path"))
@@ -170,7 +201,8 @@ def _row(image: object, caption: object, split: object, where: str, report: Repo
         report(Problem("empty", f"{where}: the caption of {image.strip()} is empty; write one or remove the row"))
     name, known = split_name(split, where, report)
     if known:
-        yield _Row(file=slashes(image), captions=[text for text in texts if text], split=name, origin=where)
+        said = caption_label(label, where, report)
+        yield _Row(file=slashes(image), captions=[text for text in texts if text], split=name, origin=where, label=said)
 
 
 def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
@@ -184,20 +216,26 @@ def _group(rows: Iterable[_Row], report: Report) -> Iterator[Example]:
         group.append(row)
     for file, group in groups.items():
         captions = tuple(text for row in group for text in row.captions)
+        labels = tuple(row.label for row in group for _ in row.captions)
         if captions:  # images with nothing but empty ones were reported
             yield Example(
                 image_id=file,
                 image=ImageFile(file),
                 captions=captions,
+                caption_labels=labels if any(labels) else (),
                 split=group[0].split,
                 origin=f"{group[0].origin} ({file})",
             )
 
 
-def _places(names: list[str], columns: Columns, where: str) -> tuple[int, int, int | None]:
-    """Finds the columns of image, caption and split (or None) by the given or the usual names."""
-    image = find_column(names, columns.image, IMAGE_COLUMNS, "image", where)
+def _places(names: list[str], columns: Columns, where: str) -> tuple[int, int, int | None, int | None]:
+    """Finds the columns of image, caption, split and label (the last two or None) by the given or the usual names."""
+    parts = _PART.findall(columns.image or "")
+    for part in parts:  # each of a pattern must be there
+        find_column(names, part, (), "image", where)
+    image = find_column(names, parts[0] if parts else columns.image, IMAGE_COLUMNS, "image", where)
     caption = find_column(names, columns.caption, CAPTION_COLUMNS, "caption", where)
     wanted = columns.split is not None or any(is_split_column(name) for name in names)
     split = find_column(names, columns.split, SPLIT_COLUMNS, "split", where) if wanted else None
-    return image, caption, split
+    label = None if columns.label is None else find_column(names, columns.label, (), "label", where)
+    return image, caption, split, label

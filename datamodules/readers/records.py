@@ -69,6 +69,7 @@ class Example:
         image_id: as in the source: a number, or the image's path where the source has no ids; matched by its text.
         image: where the image is; None when there are only captions.
         captions: white space normalised, none empty.
+        caption_labels: label of each caption as written, empty text for none; empty when there are none.
         conditions: label of each caption, an index into the data module's `condition_names`, -1 for none; empty when
             captions have no labels.
         labels: multi-label targets in [0, 1]; empty when there are none.
@@ -79,6 +80,7 @@ class Example:
     image_id: str | int
     image: ImageRef | None = None
     captions: tuple[str, ...] = ()
+    caption_labels: tuple[str, ...] = ()
     conditions: tuple[int, ...] = ()
     labels: tuple[float, ...] = ()
     split: str | None = None
@@ -92,11 +94,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Names of the columns of a table or keys of JSON lines; None: guessed from the usual names."""
+    """Names of the columns of a table or keys of JSON lines; None: guessed from the usual names, but no label is.
+
+    The image may be a pattern of several columns: ``{folder}/{name}.jpg``.
+    """
 
     image: str | None = None
     caption: str | None = None
     split: str | None = None
+    label: str | None = None
 
 
 def clean_caption(text: str) -> str:
