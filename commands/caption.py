@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, comma_list, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
+from commands.jobs.options import add_job_options, job_source
 from core.errors import UserError
 from core.text import say, say_json
 
@@ -44,6 +45,7 @@ def build_parser() -> Parser:
     )
     add("--attention", type=Path, metavar="FOLDER", help="write a figure of the attention at each word, one per image")
     add("--json", action="store_true", help="print one JSON object per image and line")
+    add_job_options(parser)
     return parser
 
 
@@ -54,7 +56,8 @@ def main(args: Sequence[str]) -> int:
         UserError: no such checkpoint, image or device.
     """
     options = build_parser().parse_args([dashed(arg) for arg in args])
-    paths = find_images(options.images)
+    source = job_source(options, without=("attention", "json"))
+    paths = find_images(options.images) if source is None else []
 
     import torch
 
@@ -74,6 +77,12 @@ def main(args: Sequence[str]) -> int:
         guidance=options.guidance,
     )
     emotions = chosen_emotions(captioner.module, options.emotion, options.emotions)
+    if source is not None:
+        from commands.jobs.engine import run_job
+        from commands.jobs.tasks import CaptionTask
+
+        task = CaptionTask(model=captioner, decoding=settings, emotions=emotions, seed=options.seed)
+        return run_job(task, source, options, args)
     generator = torch.Generator(captioner.device).manual_seed(options.seed)
     skipped = 0
     names_used: set[str] = set()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
+from commands.jobs.options import add_job_options, job_source
 from core.errors import UserError
 from core.text import say, say_json
 
@@ -27,6 +28,7 @@ def build_parser() -> Parser:
     )
     add("--top", type=int, help="show this many labels, most probable first; 0: all; default: the predicted ones")
     add("--json", action="store_true", help="print one JSON object per image and line, with all labels")
+    add_job_options(parser)
     return parser
 
 
@@ -41,13 +43,19 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"--threshold {options.threshold:g}: expected 0 to 1")
     if options.top is not None and options.top < 0:
         raise UserError(f"--top {options.top}: expected 0 or more")
-    paths = find_images(options.images)
+    source = job_source(options, without=("text", "top", "json"))
+    paths = find_images(options.images) if source is None else []
 
     from lightning_modules import load_classifier
 
     classifier = load_classifier(options.ckpt, choose_device(options.device))
     if options.threshold is not None:
         classifier.threshold = options.threshold
+    if source is not None:
+        from commands.jobs.engine import run_job
+        from commands.jobs.tasks import LabelTask
+
+        return run_job(LabelTask(model=classifier), source, options, args)
     _check_inputs(paths, options.text, classifier, options.ckpt)
     labelled = 0
     for path, text, scored in _labelled(classifier, paths, options):

@@ -11,6 +11,8 @@ COMMANDS = {
     "resume": "continue an interrupted run exactly: resume RUN",
     "caption": "caption images: caption --ckpt RUN image.jpg folder/",
     "label": "label images: label --ckpt RUN image.jpg [--text CAPTION]",
+    "tag": "caption images for training: tag --ckpt RUN folder/ --out FOLDER",
+    "merge": "one table of the parts that caption, label or tag --out wrote: merge FOLDER --out FILE",
     "sweep": "search over settings: sweep experiments/sweeps/NAME.yaml",
     "export": "a model as a folder to pass on: export RUN --out FOLDER",
     "demo": "a page to try models on images: demo --ckpt RUN RUN ...",

@@ -111,6 +111,12 @@ class TaskLine(progress.ProgressColumn):
         return text.append("".join(f" {part}" for part in kept[1:]))
 
 
+def task_line(parts: Callable[[progress.Task], Sequence[tuple[str, int]]]) -> progress.Progress:
+    """A line on standard error that is drawn when it is told to, and goes when it is done; see `TaskLine`."""
+    # without a thread of its own, so that processes can be forked meanwhile
+    return progress.Progress(TaskLine(parts), console=terminal(err=True), transient=True, auto_refresh=False)
+
+
 def fitting(parts: Sequence[tuple[str, int]], width: int) -> list[str]:
     """The texts that fit into a width with a blank between them.
 

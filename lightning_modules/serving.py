@@ -8,10 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -19,9 +16,9 @@ from core.batch import Batch
 from core.errors import UserError, command
 from core.inputs import WRONG_VALUES, damage
 from datamodules.loading.tokenization import CaptionTokenizer, tokenizer_from_spec
-from datamodules.readers.images import open_image, to_rgb
+from datamodules.readers.given_images import ImageLike, as_images, opened_image
 from datamodules.readers.transforms import ImageTransform
-from datamodules.stored_features.pictures import preparation, regions_of, stack_pictures
+from datamodules.stored_features.pictures import InProportion, Pictures, preparation, regions_of, stack_pictures
 from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule
@@ -30,11 +27,8 @@ from lightning_modules.loading import load_module
 from networks.classifiers.base import Classifier, LabelOutput
 from networks.encoders.base import ImageEncoder
 from networks.generation.search import decode
-from networks.generation.settings import DecodingSettings
+from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import CaptionOutput
-
-ImageLike = Image.Image | str | Path | NDArray[Any]
-"""An image: of Pillow, a path, or an array `(H, W, 3)` or `(H, W)`, uint8."""
 
 
 class LoadedModel:
@@ -59,10 +53,18 @@ class LoadedModel:
         if reads_images and "encoder" in module.inference:
             self.encoder = EncoderSpec(**module.inference["encoder"]).build().to(self.device)
 
+    @property
+    def preparation(self) -> ImageTransform | InProportion:
+        """What turns an image into the tensor that is read; small, so that it can travel to other processes."""
+        return self.transform if self.encoder is None else preparation(self.encoder, self.transform)
+
     def image_batch(self, images: Sequence[ImageLike]) -> Batch:
         """Prepares images as the data module did: tensors, or features of the frozen encoder."""
-        prepare = self.transform if self.encoder is None else preparation(self.encoder, self.transform)
-        pictures = stack_pictures([prepare(opened_image(image, prepare.min_side)) for image in images])
+        prepare = self.preparation
+        return self.prepared_batch(stack_pictures([prepare(opened_image(image, prepare.min_side)) for image in images]))
+
+    def prepared_batch(self, pictures: Pictures) -> Batch:
+        """A batch of images that went through `preparation`, on the model's device."""
         if self.encoder is None:
             return {"image": pictures.pixels.to(self.device)}
         features, mask = regions_of(self.encoder, pictures)
@@ -150,13 +152,28 @@ class LoadedCaptioner(LoadedModel):
             DataError: an image cannot be read.
             UserError: the captioner does not know the emotion.
         """
-        several, label = as_images(images), -1 if emotion is None else self.module.label_number(emotion)
+        several = as_images(images)
         if not several:
             return []
-        memory = self.module.captioner.encode(self.image_batch(several))
-        if label >= 0:
-            memory = self.module.under(memory, [label] * len(several))
-        found = decode(self.module.captioner, memory, settings or self.settings, generator)
+        return self.written(self.search(self.image_batch(several), settings, generator, emotion))
+
+    @torch.inference_mode()
+    def search(
+        self,
+        batch: Batch,
+        settings: DecodingSettings | None = None,
+        generator: torch.Generator | None = None,
+        emotion: str | None = None,
+    ) -> Hypotheses:
+        """Captions of a batch of `prepared_batch` as token ids; arguments as for `caption`."""
+        memory = self.module.captioner.encode(batch)
+        if emotion is not None:
+            images = len(next(iter(memory.values())))
+            memory = self.module.under(memory, [self.module.label_number(emotion)] * images)
+        return decode(self.module.captioner, memory, settings or self.settings, generator)
+
+    def written(self, found: Hypotheses) -> list[list[tuple[str, float]]]:
+        """For each image its captions as text, best first, each with its log-probability."""
         return [
             [
                 (self.tokenizer.decode(ids.tolist()), float(log_prob))
@@ -275,12 +292,17 @@ class LoadedClassifier(LoadedModel):
         count = self._count(several, captions)
         if not count:
             return torch.zeros(0, len(self.label_names))
-        batch: Batch = {"image_id": [str(place) for place in range(count)]}
+        batch: Batch = {}
         if self.reads_images:
             batch |= self.image_batch(several or ())
         if self.tokenizer is not None:
             batch |= caption_batch(captions or (), self.tokenizer, self.device)
-        output: LabelOutput = self.classifier(batch)
+        return self.classify(batch, count)
+
+    @torch.inference_mode()
+    def classify(self, batch: Batch, count: int) -> Tensor:
+        """Probabilities of all labels of a batch of `prepared_batch`, `(count, C)`, as `label` gives them."""
+        output: LabelOutput = self.classifier({**batch, "image_id": [str(place) for place in range(count)]})
         return output.probabilities(count).cpu()
 
     def _count(self, images: Sequence[Any] | None, texts: Sequence[Any] | None) -> int:
@@ -325,34 +347,6 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Loa
     module = load_module(path)
     with damage(path, "a classifier", "give another run", causes=WRONG_VALUES):
         return LoadedClassifier(module, device=device)
-
-
-def as_images(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """A list of images, of one or several; an array `(B, H, W, 3)` is several."""
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return list(images)
-    return [images] if isinstance(images, (Image.Image, str, Path, np.ndarray)) else list(images)
-
-
-def opened_image(image: ImageLike, min_side: int = 0) -> Image.Image:
-    """An image as RGB.
-
-    Args:
-        image: see `ImageLike`.
-        min_side: see `datamodules.readers.images.open_image`.
-
-    Raises:
-        DataError: it cannot be read.
-        UserError: an array is no image.
-    """
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-            shape = "x".join(map(str, image.shape))
-            raise UserError(f"array of {image.dtype}, {shape}: expected an image (H, W, 3) or (H, W), uint8")
-        return to_rgb(Image.fromarray(image))
-    return open_image(image, min_side=min_side)
 
 
 def check_reads_images(inference: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import functools
 import math
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -62,17 +62,9 @@ def consensus_order(
     Returns:
         `(B, K)`, long: indices of the captions from best to worst; ties in their order; missing ones last.
     """
-    share = log_prob.float().softmax(dim=1).nan_to_num(0.0)
+    found = _captions_of(token_ids, log_prob, lengths, eos_id)
     scores: list[list[float]] = []
-    for image, (rows, shares, kept) in enumerate(
-        zip(token_ids.tolist(), share.tolist(), lengths.tolist(), strict=True)
-    ):
-        captions = [
-            tuple(token for token in row[:length] if token != eos_id) for row, length in zip(rows, kept, strict=True)
-        ]
-        weights: dict[tuple[int, ...], float] = {}
-        for caption, weight in zip(captions, shares, strict=True):
-            weights[caption] = weights.get(caption, 0.0) + weight
+    for image, (captions, kept, weights) in enumerate(found):
         own = _expected(captions, kept, weights)
         if retrieved is not None:
             others = _retrieval_agreement(captions, retrieved, image)
@@ -82,6 +74,33 @@ def consensus_order(
             ]
         scores.append([score if length else -1.0 for score, length in zip(own, kept, strict=True)])
     return torch.tensor(scores, device=token_ids.device).argsort(dim=1, descending=True, stable=True)
+
+
+def expected_agreement(token_ids: Tensor, log_prob: Tensor, lengths: Tensor, eos_id: int) -> list[float]:
+    """Expected agreement of the first caption of each image with a caption of the model.
+
+    Arguments as for `consensus_order`. It is in [0, 1], 1 when all captions are the same.
+
+    Returns:
+        One number for each image; 0 where there is no caption.
+    """
+    found = _captions_of(token_ids, log_prob, lengths, eos_id)
+    return [max(0.0, _expected(captions[:1], kept[:1], weights)[0]) for captions, kept, weights in found]
+
+
+def _captions_of(
+    token_ids: Tensor, log_prob: Tensor, lengths: Tensor, eos_id: int
+) -> Iterator[tuple[list[tuple[int, ...]], list[int], dict[tuple[int, ...], float]]]:
+    """For each image its captions without EOS, their lengths with it, and the share of each different caption."""
+    share = log_prob.float().softmax(dim=1).nan_to_num(0.0)
+    for rows, shares, kept in zip(token_ids.tolist(), share.tolist(), lengths.tolist(), strict=True):
+        captions = [
+            tuple(token for token in row[:length] if token != eos_id) for row, length in zip(rows, kept, strict=True)
+        ]
+        weights: dict[tuple[int, ...], float] = {}
+        for caption, weight in zip(captions, shares, strict=True):
+            weights[caption] = weights.get(caption, 0.0) + weight
+        yield captions, kept, weights
 
 
 def _retrieval_agreement(captions: list[tuple[int, ...]], retrieved: RetrievedCaptions, image: int) -> list[float]:

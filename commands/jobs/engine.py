@@ -1,0 +1,147 @@
+"""Running a job: missing part after missing part, each written whole."""
+
+import argparse
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from callbacks.stop_signals import StopSignals
+from commands.jobs.parts import Job, is_done, open_job, write_part
+from commands.jobs.progress import JobProgress
+from commands.jobs.tasks import Columns, Task
+from core.errors import Interrupted, UserError, command
+from core.files import write_text
+from core.text import say
+from datamodules.sources.base import PictureSource
+from datamodules.sources.decoding import DecodedBatch, decoding
+from datamodules.stored_features.shards import Shard
+
+
+def run_job(task: Task, source: PictureSource, options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Writes the parts that are missing.
+
+    Args:
+        task: what is done with a batch.
+        source: the pictures.
+        options: of the job, as `commands.jobs.options.job_source` leaves them.
+        words: the command line behind the command's name, for the way on.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        UserError: the folder holds another job, a picture cannot be decoded and may not be skipped, or the disk is
+            full.
+        Interrupted: a signal came; what is complete stays.
+    """
+    job = Job(
+        command=task.command,
+        settings=task.settings,
+        model=task.model_digest(),
+        source=f"{source.kind} {source.digest()}",
+        pictures=len(source),
+        rows_per_part=options.rows_per_part,
+        batch_size=options.batch_size,
+    )
+    open_job(options.out, job)
+    parts = job.parts_of(options.shard or Shard(1, 1))
+    missing = [part for part in parts if not is_done(options.out, job, part)]
+    total = sum(len(job.rows(part)) for part in parts)
+    progress = JobProgress(task.command, total, total - sum(len(job.rows(part)) for part in missing))
+    bad = kept = 0
+    try:
+        with StopSignals().installed(), progress.shown():
+            for part, rows in _tables(job, task, source, missing, options, progress):
+                if options.sidecars is not None:
+                    kept += _write_sidecars(options.sidecars, task, rows)
+                write_part(options.out, job, part, pa.table(rows, schema=task.schema))
+                progress.written += len(rows["image"])
+                bad += sum(error is not None for error in rows["error"])
+    except Interrupted as stop:
+        name = signal.Signals(stop.number).name
+        way_on = f"{progress.written_text()} are in {options.out}; go on with {command(task.command, *words)}"
+        raise Interrupted(stop.number, message=f"interrupted by {name}: {way_on}") from stop
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        advice = "the memory may be too small: try fewer --workers"
+        raise UserError(f"a process that decodes images was killed; {advice}; what is complete stays") from error
+    _report(options, progress, bad, kept)
+    return 0
+
+
+def _tables(
+    job: Job,
+    task: Task,
+    source: PictureSource,
+    missing: Sequence[int],
+    options: argparse.Namespace,
+    progress: JobProgress,
+) -> Iterator[tuple[int, Columns]]:
+    """The rows of each missing part."""
+
+    def batches() -> Iterator[range]:
+        for part in missing:
+            yield from job.batches(part)
+
+    # a process that has nothing to do costs a tenth of a second
+    workers = min(options.workers, sum(1 for _ in zip(range(options.workers), batches(), strict=False)))
+    with decoding(source, batches, task.model.preparation, workers) as decoded:
+        for part in missing:
+            rows: Columns = {name: [] for name in task.schema.names}
+            for _ in job.batches(part):
+                batch = next(decoded)
+                _check(batch, options)
+                for name, values in task(batch).items():
+                    rows[name] += values
+                progress.advance(len(batch["image"]))
+            yield part, rows
+
+
+def _check(batch: DecodedBatch, options: argparse.Namespace) -> None:
+    """Fails on the first picture that cannot be decoded unless such are skipped."""
+    for name, error in zip(batch["image"], batch["error"], strict=True):
+        if error is None:
+            continue
+        if options.on_bad_image == "error":
+            raise UserError(f"{name}: {error}; --on-bad-image skip gives it a row with this reason and goes on")
+
+
+def _write_sidecars(folder: Path, task: Task, rows: Mapping[str, Sequence[Any]]) -> int:
+    """Writes a text file for each picture that has none; returns how many had one with other content."""
+    kept = 0
+    for values in zip(*rows.values(), strict=True):
+        row = dict(zip(rows, values, strict=True))
+        if row["error"] is not None:
+            continue
+        path = sidecar_path(folder, row["image"])
+        text = task.text(row)
+        if not path.exists():
+            write_text(path, text)
+        elif path.stat().st_size > 1 << 20 or path.read_bytes() != text.encode():
+            kept += 1
+    return kept
+
+
+def sidecar_path(folder: Path, name: str) -> Path:
+    """Text file of a picture, inside a folder whatever the picture is called.
+
+    >>> sidecar_path(Path("texts"), "../../etc/one.jpg").as_posix()
+    'texts/etc/one.txt'
+    """
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part.strip("/") not in ("", ".", "..")]
+    inside = folder.joinpath(*parts)
+    return inside.with_name(inside.name.rpartition(".")[0] or inside.name).with_name(f"{inside.stem}.txt")
+
+
+def _report(options: argparse.Namespace, progress: JobProgress, bad: int, kept: int) -> None:
+    shard = f", part {options.shard}" if options.shard else ""
+    say(f"{progress.what}: {progress.written_text()} in {options.out}{shard}, {progress.written:,} of them now")
+    if bad:
+        say(f"{bad:,} images cannot be decoded: their rows have the reason in the column error", err=True)
+    if kept:
+        say(f"{kept:,} text files were there with other content and stay as they were", err=True)
+    say(f"when all parts are there: {command('merge', options.out, '--out', f'{options.out}.parquet')}")

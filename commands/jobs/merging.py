@@ -1,0 +1,131 @@
+"""One table of the parts of a job, and the proof that nothing is missing or there twice."""
+
+import hashlib
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from commands.jobs.parts import Job, check_part, part_number, read_job
+from core.errors import UserError, command
+from core.files import replacing
+from core.inputs import damage, open_regular
+from core.text import say
+
+_LISTED = 8
+
+
+def merge(folders: Sequence[Path], out: Path | None, *, verify: bool) -> None:
+    """Puts the parts of a job together, one after the other, in bounded memory.
+
+    Args:
+        folders: with the parts; of the same job.
+        out: table to write, or None.
+        verify: read every row even if nothing is written, and say which images are there more than once.
+
+    Raises:
+        UserError: they are of different jobs, or parts are missing, damaged or different in two folders.
+    """
+    job = _same_job(folders)
+    files = _files(folders, job)
+    digests, bad = [], 0
+    writer: pq.ParquetWriter | None = None
+    if out is None:
+        for part in files:
+            table = _read(part, job)
+            digests.append(_digests(table))
+            bad += table.num_rows - table["error"].null_count
+    else:
+        with replacing(out, durable=True) as file:
+            for part in files:
+                table = _read(part, job)
+                noted = table.replace_schema_metadata({b"job": job.digest.encode(), b"command": job.command.encode()})
+                if writer is None:
+                    writer = pq.ParquetWriter(file, noted.schema, compression="zstd", write_page_checksum=True)
+                writer.write_table(noted, row_group_size=table.num_rows)
+                digests.append(_digests(table) if verify else np.zeros(0, np.uint64))
+                bad += table.num_rows - table["error"].null_count
+            if writer is not None:
+                writer.close()
+    where = "" if out is None else f", in {out}"
+    say(f"{job.command}: {job.pictures:,} images in {job.parts:,} parts{where}, {bad:,} of them with an error")
+    if verify:
+        _say_doubled(files, job, np.concatenate(digests))
+
+
+def _same_job(folders: Sequence[Path]) -> Job:
+    """The job of all folders."""
+    job = read_job(folders[0])
+    for folder in folders[1:]:
+        if read_job(folder) != job:
+            raise UserError(f"'{folder}' holds another job than '{folders[0]}': merge the folders of one job")
+    return job
+
+
+def _files(folders: Sequence[Path], job: Job) -> list[Path]:
+    """The file of every part.
+
+    Raises:
+        UserError: some are missing, or there twice and different.
+    """
+    found: dict[int, Path] = {}
+    for folder in dict.fromkeys(folders):
+        for path in sorted(folder.glob("part-*.parquet")):
+            part = part_number(path)
+            if part is None or part >= job.parts:
+                raise UserError(f"{path}: is no part of this job of {job.parts:,} parts; take it away")
+            check_part(path, job, part)
+            other = found.setdefault(part, path)
+            if other != path and other.read_bytes() != path.read_bytes():
+                raise UserError(f"{path} and {other} are the same part and differ: remove the wrong one")
+    missing = [part for part in range(job.parts) if part not in found]
+    if missing:
+        rows = sum(len(job.rows(part)) for part in missing)
+        where, again = ", ".join(map(str, folders)), "as before (without --shard, or with those that have not ended)"
+        raise UserError(
+            f"{where}: {len(missing):,} of {job.parts:,} parts are missing ({_ranges(missing)}), {rows:,} images: call "
+            f"{command(job.command)} again {again}"
+        )
+    return [found[part] for part in range(job.parts)]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as ranges.
+
+    >>> _ranges([0, 1, 2, 5])
+    '0-2, 5'
+    """
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(shown[:_LISTED]) + (" ..." if len(shown) > _LISTED else "")
+
+
+def _read(path: Path, job: Job) -> pa.Table:
+    """All rows of a part, with its checksums compared."""
+    with damage(path, "a part of a job", "remove it and call the job again"), open_regular(path) as file:
+        return pq.ParquetFile(file, page_checksum_verification=True).read()
+
+
+def _digests(table: pa.Table) -> NDArray[np.uint64]:
+    """Eight bytes for each name of a picture."""
+    names = table["image"].to_pylist()
+    digest = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(digest, np.uint64)
+
+
+def _say_doubled(files: Sequence[Path], job: Job, digests: NDArray[np.uint64]) -> None:
+    """Says which pictures are there more than once: the source names them so."""
+    order = np.argsort(digests, kind="stable")
+    again = order[1:][digests[order][1:] == digests[order][:-1]]
+    if not len(again):
+        say("nothing is missing, and no image is there twice")
+        return
+    names: list[str] = []
+    for row in sorted(again.tolist())[:_LISTED]:
+        part, place = divmod(row, job.rows_per_part)
+        names.append(str(_read(files[part], job)["image"][place]))
+    say(f"nothing is missing; {len(again):,} images are there again, as the source has them: {', '.join(names)}")

@@ -1,0 +1,45 @@
+"""``tag``: captions pictures for training, with how sure the captioner is of each caption.
+
+The table has a row for each picture: ``caption``, ``log_prob``, ``tokens``, ``confidence`` (geometric mean of the
+probabilities of the tokens), ``agreement`` (with the captions of the other beams), and ``source``, the captioner.
+"""
+
+from collections.abc import Sequence
+
+from commands.arguments import Parser, dashed, positive
+from commands.images import add_model_options, choose_device
+from commands.jobs.options import add_job_options, job_source
+
+BEAMS = 5
+"""Least beams: with fewer there is little to agree with."""
+
+
+def build_parser() -> Parser:
+    """Options of the command; dashes and underscores mean the same."""
+    parser = Parser("cli.py tag", description=__doc__)
+    add_model_options(parser, "+", "a folder of images, a list of them, Parquet files or tar archives")
+    parser.add_argument(
+        "--beams", type=positive, help=f"beam width; default: the one of the run, and {BEAMS} if that is less"
+    )
+    add_job_options(parser, required=True)
+    return parser
+
+
+def main(args: Sequence[str]) -> int:
+    """Writes the table, part by part.
+
+    Raises:
+        UserError: no such checkpoint, images or device.
+    """
+    options = build_parser().parse_args([dashed(arg) for arg in args])
+    source = job_source(options)
+    assert source is not None, "--out is required"
+
+    from commands.jobs.engine import run_job
+    from commands.jobs.tasks import TagTask
+    from lightning_modules import load_captioner
+
+    captioner = load_captioner(options.ckpt, choose_device(options.device))
+    beams = options.beams or max(BEAMS, captioner.settings.beams)
+    decoding = captioner.decoding(beams=beams, num_captions=beams)
+    return run_job(TagTask(model=captioner, decoding=decoding), source, options, args)

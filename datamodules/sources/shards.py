@@ -1,0 +1,183 @@
+"""Pictures inside larger files: Parquet tables with a column of encoded images, and tar archives (WebDataset).
+
+Nothing of them is unpacked or executed: tar archives are read with `tarfile` at the places of their members, and no
+member but images is looked at.
+"""
+
+import tarfile
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from core.errors import DataError, UserError
+from core.inputs import damage, open_regular
+from datamodules.readers.images import IMAGE_SUFFIXES
+from datamodules.readers.records import IMAGE_COLUMNS, find_column
+from datamodules.sources.base import PictureSource, RawPicture, digest_of, valid_text
+
+ID_COLUMNS = ("image_id", "id", "__key__", "key", "uid", "file_name", "filename")
+"""Columns of Parquet tables that name a picture, first match wins."""
+_MOST_MEMBER = 1 << 28
+"""Bytes of one picture."""
+_MOST_GROUP = 1 << 32
+"""Bytes of a group of rows, which is read at once."""
+_AGAIN = "get the file again, or take it away"
+
+
+class _Shards(PictureSource):
+    """Pictures in several files, one file after the other.
+
+    Args:
+        files: in order, each of another name.
+
+    Raises:
+        UserError: two have the same name.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        names = [file.name for file in self.files]
+        if len(set(names)) < len(names):
+            raise UserError(f"{self.kind} shards: several are called {max(names, key=names.count)}: rename them")
+        self.ends = list(accumulate(self._count(file) for file in self.files))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def digest(self) -> str:
+        """Names and sizes of the files."""
+        return digest_of(f"{file.name}\t{file.stat().st_size}" for file in self.files)
+
+    def read(self, rows: range) -> Iterator[RawPicture]:
+        """Reads rows one after the other."""
+        start = rows.start
+        while start < rows.stop:
+            place = bisect_right(self.ends, start)
+            first = self.ends[place - 1] if place else 0
+            stop = min(rows.stop, self.ends[place])
+            yield from self._read(place, range(start - first, stop - first))
+            start = stop
+
+    @abstractmethod
+    def _count(self, file: Path) -> int:
+        """How many pictures a file has; called once for each in order."""
+
+    @abstractmethod
+    def _read(self, place: int, rows: range) -> Iterator[RawPicture]:
+        """Reads rows of one file."""
+
+
+class ParquetPictures(_Shards):
+    """Parquet tables with a column of encoded images: bytes, or the Image feature of `datasets`.
+
+    A picture is called as a column of ids says, else by its file and row. A group of rows is read at once, so memory
+    grows with the groups of the files, not with the number of pictures.
+    """
+
+    kind = "parquet"
+
+    def _count(self, file: Path) -> int:
+        return int(_metadata(file)[0].num_rows)
+
+    def _read(self, place: int, rows: range) -> Iterator[RawPicture]:
+        file = self.files[place]
+        ends = _metadata(file)[1]
+        start = rows.start
+        while start < rows.stop:
+            group = bisect_right(ends, start)
+            first = ends[group - 1] if group else 0
+            table = _group(file, group)
+            stop = min(rows.stop, ends[group])
+            for row, values in enumerate(table.slice(start - first, stop - start).to_pylist(), start=start):
+                yield _picture(values, f"{file.name}#{row}", file.parent)
+            start = stop
+
+
+def _picture(values: dict[str, Any], position: str, folder: Path) -> RawPicture:
+    content, name = values["image"], values.get("id")
+    if isinstance(content, dict):
+        embedded, path = content.get("bytes"), content.get("path")
+        content = embedded if embedded is not None or path is None else str(folder / path)
+    elif isinstance(content, str):
+        content = str(folder / content)
+    return RawPicture(valid_text(str(position if name is None else name)), content)
+
+
+@lru_cache(maxsize=16)
+def _metadata(file: Path) -> tuple[Any, list[int]]:
+    """What a table says of itself, and where its groups of rows end."""
+    with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
+        found = pq.read_metadata(opened)
+    return found, list(accumulate(found.row_group(group).num_rows for group in range(found.num_row_groups)))
+
+
+@lru_cache(maxsize=1)
+def _group(file: Path, group: int) -> pa.Table:
+    """A group of rows with the columns ``image`` and, where there is one, ``id``."""
+    claimed = _metadata(file)[0].row_group(group).total_byte_size
+    if claimed > _MOST_GROUP:
+        raise DataError(f"{file}: a group of rows has {claimed:,} bytes: write it with smaller row groups")
+    with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
+        # reading ahead and threads of its own would take memory, and locks that a forked process never gets
+        table = pq.ParquetFile(opened, pre_buffer=False)
+        names = table.schema_arrow.names
+        image = names[find_column(names, None, IMAGE_COLUMNS, "image", str(file))]
+        own = next((name for name in ID_COLUMNS if name in names and name != image), None)
+        columns = [image] if own is None else [image, own]
+        found = table.read_row_group(group, columns=columns, use_threads=False).select(columns)
+    return found.rename_columns(["image", "id"][: len(columns)])
+
+
+class TarPictures(_Shards):
+    """Tar archives as WebDataset writes them: every image in them is a picture, whatever else is beside it.
+
+    A picture is called by its archive and its path there.
+    """
+
+    kind = "tar"
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._names: list[str] = []
+        self._places: list[NDArray[np.int64]] = []
+        super().__init__(files)
+
+    def _count(self, file: Path) -> int:
+        places = []
+        for name, offset, size in _members(file):
+            self._names.append(valid_text(f"{file.name}/{name}"))
+            places.append((offset, size))
+        self._places.append(np.array(places, np.int64).reshape(-1, 2))
+        return len(places)
+
+    def _read(self, place: int, rows: range) -> Iterator[RawPicture]:
+        file = self.files[place]
+        first = self.ends[place - 1] if place else 0
+        with open_regular(file) as opened:
+            for row in rows:
+                offset, size = self._places[place][row].tolist()
+                opened.seek(offset)
+                yield RawPicture(self._names[first + row], opened.read(size) if size <= _MOST_MEMBER else None)
+
+
+def _members(file: Path) -> Iterator[tuple[str, int, int]]:
+    """Path, place and size in bytes of every image of an archive."""
+    with (
+        damage(file, "an uncompressed tar archive", "unpack it if it is compressed, else get it again", DataError),
+        open_regular(file) as opened,
+        tarfile.open(fileobj=opened, mode="r:") as archive,
+    ):
+        while (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte for each
+            name = member.name.removeprefix("./")
+            hidden = name.rpartition("/")[2].startswith(".")
+            if member.isreg() and not member.issparse() and not hidden and name.lower().endswith(IMAGE_SUFFIXES):
+                yield name, member.offset_data, member.size
