@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from callbacks.stop_signals import StopSignals
-from commands.jobs.parts import Job, is_done, open_job, write_part
+from commands.jobs.parts import Job, columns_of, is_done, open_job, write_part
 from commands.jobs.progress import JobProgress
 from commands.jobs.tasks import Columns, Task
 from core.errors import Interrupted, UserError, command
@@ -45,6 +45,7 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
         pictures=len(source),
         rows_per_part=options.rows_per_part,
         batch_size=options.batch_size,
+        columns=columns_of(task.schema),
     )
     open_job(options.out, job)
     parts = job.parts_of(options.shard or Shard(1, 1))
@@ -132,7 +133,7 @@ def sidecar_path(folder: Path, name: str) -> Path:
     >>> sidecar_path(Path("texts"), "../../etc/one.jpg").as_posix()
     'texts/etc/one.txt'
     """
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part.strip("/") not in ("", ".", "..")]
+    parts = [part for part in PurePosixPath(name).parts if part.strip("/") not in ("", ".", "..")]
     inside = folder.joinpath(*parts)
     return inside.with_name(inside.name.rpartition(".")[0] or inside.name).with_name(f"{inside.stem}.txt")
 

@@ -1,5 +1,6 @@
 """One table of the parts of a job, and the proof that nothing is missing or there twice."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from itertools import groupby
@@ -33,28 +34,30 @@ def merge(folders: Sequence[Path], out: Path | None, *, verify: bool) -> None:
     job = _same_job(folders)
     files = _files(folders, job)
     digests, bad = [], 0
-    writer: pq.ParquetWriter | None = None
-    if out is None:
-        for part in files:
-            table = _read(part, job)
-            digests.append(_digests(table))
+    with _writing(out, job, _read(files[0]).schema) as write:
+        for path in files:
+            table = _read(path)
+            write(table)
             bad += table.num_rows - table["error"].null_count
-    else:
-        with replacing(out, durable=True) as file:
-            for part in files:
-                table = _read(part, job)
-                noted = table.replace_schema_metadata({b"job": job.digest.encode(), b"command": job.command.encode()})
-                if writer is None:
-                    writer = pq.ParquetWriter(file, noted.schema, compression="zstd", write_page_checksum=True)
-                writer.write_table(noted, row_group_size=table.num_rows)
-                digests.append(_digests(table) if verify else np.zeros(0, np.uint64))
-                bad += table.num_rows - table["error"].null_count
-            if writer is not None:
-                writer.close()
+            digests.append(_digests(table) if verify else np.zeros(0, np.uint64))
     where = "" if out is None else f", in {out}"
     say(f"{job.command}: {job.pictures:,} images in {job.parts:,} parts{where}, {bad:,} of them with an error")
     if verify:
         _say_doubled(files, job, np.concatenate(digests))
+
+
+@contextlib.contextmanager
+def _writing(out: Path | None, job: Job, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Function that adds rows to a table, which appears when the block ends well; without a file it does nothing."""
+    if out is None:
+        yield lambda table: None
+        return
+    noted = schema.with_metadata({b"job": job.digest.encode(), b"command": job.command.encode()})
+    with (
+        replacing(out, durable=True) as file,
+        pq.ParquetWriter(file, noted, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        yield lambda table: writer.write_table(table.cast(noted), row_group_size=table.num_rows)
 
 
 def _same_job(folders: Sequence[Path]) -> Job:
@@ -104,7 +107,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(shown[:_LISTED]) + (" ..." if len(shown) > _LISTED else "")
 
 
-def _read(path: Path, job: Job) -> pa.Table:
+def _read(path: Path) -> pa.Table:
     """All rows of a part, with its checksums compared."""
     with damage(path, "a part of a job", "remove it and call the job again"), open_regular(path) as file:
         return pq.ParquetFile(file, page_checksum_verification=True).read()
@@ -127,5 +130,5 @@ def _say_doubled(files: Sequence[Path], job: Job, digests: NDArray[np.uint64]) -
     names: list[str] = []
     for row in sorted(again.tolist())[:_LISTED]:
         part, place = divmod(row, job.rows_per_part)
-        names.append(str(_read(files[part], job)["image"][place]))
+        names.append(str(_read(files[part])["image"][place]))
     say(f"nothing is missing; {len(again):,} images are there again, as the source has them: {', '.join(names)}")

@@ -39,6 +39,7 @@ class Job:
         pictures: how many there are.
         rows_per_part: pictures of a part.
         batch_size: pictures of a batch; the last digits of a probability may depend on it.
+        columns: name and type of each.
     """
 
     command: str
@@ -48,6 +49,7 @@ class Job:
     pictures: int
     rows_per_part: int
     batch_size: int
+    columns: list[str]
 
     @property
     def digest(self) -> str:
@@ -91,7 +93,7 @@ def read_job(folder: Path) -> Job:
         job = Job(**{name: found[name] for name in Job.__dataclass_fields__})
         if not (job.pictures > 0 and job.rows_per_part > 0 and job.batch_size > 0):
             raise ValueError("a number below 1")
-        _ = job.digest, dict(job.settings)
+        _ = job.digest, dict(job.settings), list(job.columns)
     return job
 
 
@@ -122,12 +124,19 @@ def _differences(old: Job, new: Job) -> Iterator[str]:
     if (old.source, old.pictures) != (new.source, new.pictures):
         counts = f"{old.pictures:,} of them, now {new.pictures:,}" if old.pictures != new.pictures else "other names"
         yield f"other pictures ({counts})"
+    if old.columns != new.columns:
+        yield "other columns"
     pairs: dict[str, tuple[Any, Any]] = {name: (getattr(old, name), getattr(new, name)) for name in _SIZES}
     names = sorted({*old.settings, *new.settings})
     pairs |= {name: (old.settings.get(name), new.settings.get(name)) for name in names}
     for name, (before, now) in pairs.items():
         if before != now:
             yield f"another {name.replace('_', ' ')} ({shown(before)}, now {shown(now)})"
+
+
+def columns_of(schema: pa.Schema) -> list[str]:
+    """Name and type of each column."""
+    return [f"{field.name}: {field.type}" for field in schema]
 
 
 def part_path(folder: Path, part: int) -> Path:
@@ -163,7 +172,8 @@ def check_part(path: Path, job: Job, part: int) -> None:
     with damage(path, "a part of a job", "remove it and call the job again"), open_regular(path) as file:
         found = pq.read_metadata(file)
         noted = (found.metadata or {}).get(_KEY)
-    if noted != _note(job, part):
+        columns = columns_of(found.schema.to_arrow_schema())
+    if noted != _note(job, part) or columns != job.columns:
         raise UserError(f"{path}: is no part {part} of this job; remove it and call the job again")
     if found.num_rows != len(job.rows(part)):
         raise UserError(f"{path}: has {found.num_rows:,} rows, expected {len(job.rows(part)):,}; remove it")

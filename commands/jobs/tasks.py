@@ -98,7 +98,7 @@ class CaptionTask(Task):
         self.decoding, self.seed = decoding, seed
         columns: dict[str, pa.DataType] = {"caption": pa.string(), "log_prob": pa.float32()}
         if decoding.num_captions > 1:
-            columns |= {"captions": pa.list_(pa.string()), "log_probs": pa.list_(pa.float32())}
+            columns |= {"captions": _list(pa.string()), "log_probs": _list(pa.float32())}
         settings = {**asdict(decoding), **({"seed": seed} if decoding.sample else {})}
         super().__init__(model=model, settings=settings, columns=columns)
 
@@ -134,7 +134,7 @@ class LabelTask(Task):
             raise UserError("this model reads captions, which very many pictures do not have: give one that reads none")
         if clash := sorted({"image", "labels", "error"} & set(model.label_names)):
             raise UserError(f"label '{clash[0]}' is called like a column of the table: rename it and train again")
-        columns = {"labels": pa.list_(pa.string()), **dict.fromkeys(model.label_names, pa.float32())}
+        columns = {"labels": _list(pa.string()), **dict.fromkeys(model.label_names, pa.float32())}
         super().__init__(model=model, settings={"threshold": model.threshold}, columns=columns)
 
     def columns(self, batch: Batch, first: int) -> Columns:
@@ -193,6 +193,11 @@ class TagTask(Task):
     def text(self, row: Mapping[str, Any]) -> str:
         """The caption."""
         return f"{row['caption']}\n"
+
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    """Lists as Parquet names them, so that a file has the same type."""
+    return pa.list_(pa.field("element", kind))
 
 
 def _first(values: list[Any], otherwise: Any = None) -> Any:
