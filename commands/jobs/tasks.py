@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +22,7 @@ from core.seeds import derive_seed
 from datamodules.stored_features.pictures import Pictures
 from lightning_modules.serving import LoadedCaptioner, LoadedClassifier, LoadedModel
 from networks.generation.consensus import expected_agreement
-from networks.generation.search import DecodingSettings, Hypotheses
+from networks.generation.settings import DecodingSettings, Hypotheses
 
 DIGITS = 4
 """Decimals of probabilities: further ones depend on the number of threads and the processor."""
@@ -88,28 +88,41 @@ class CaptionTask(Task):
     Args:
         model: the captioner.
         decoding: how captions are searched for.
+        emotions: what captions are asked for, at least one; None: for nothing. With several each has its captions, and
+            ``emotions`` says which.
         seed: of sampling.
     """
 
     command = "caption"
     model: LoadedCaptioner
 
-    def __init__(self, *, model: LoadedCaptioner, decoding: DecodingSettings, seed: int = 0) -> None:
-        self.decoding, self.seed = decoding, seed
+    def __init__(
+        self, *, model: LoadedCaptioner, decoding: DecodingSettings, emotions: Sequence[str | None] = (None,), seed: int = 0
+    ) -> None:
+        self.decoding, self.emotions, self.seed = decoding, list(emotions), seed
         columns: dict[str, pa.DataType] = {"caption": pa.string(), "log_prob": pa.float32()}
-        if decoding.num_captions > 1:
+        self.several = decoding.num_captions > 1 or len(self.emotions) > 1
+        if self.several:
             columns |= {"captions": _list(pa.string()), "log_probs": _list(pa.float32())}
+        if len(self.emotions) > 1:
+            columns["emotions"] = _list(pa.string())
         settings = {**asdict(decoding), **({"seed": seed} if decoding.sample else {})}
+        settings |= {} if self.emotions == [None] else {"emotions": self.emotions}
         super().__init__(model=model, settings=settings, columns=columns)
 
     def columns(self, batch: Batch, first: int) -> Columns:
         """Searches or samples; random numbers depend on the position alone."""
         generator = torch.Generator(self.model.device).manual_seed(derive_seed(self.seed, first))
-        several = self.model.written(self.model.search(batch, self.decoding, generator))
-        texts = [[text for text, _ in captions] for captions in several]
-        scores = [[_rounded(score) for _, score in captions] for captions in several]
+        by_emotion = [
+            [[(text, _rounded(score), emotion) for text, score in captions] for captions in self.model.written(found)]
+            for emotion in self.emotions
+            for found in [self.model.search(batch, self.decoding, generator, emotion)]
+        ]
+        images = [[one for captions in image for one in captions] for image in zip(*by_emotion, strict=True)]
+        texts, scores, emotions = ([[one[place] for one in image] for image in images] for place in range(3))
         found: Columns = {"caption": [_first(row, "") for row in texts], "log_prob": [_first(row) for row in scores]}
-        return {**found, **({"captions": texts, "log_probs": scores} if self.decoding.num_captions > 1 else {})}
+        found |= {"captions": texts, "log_probs": scores} if self.several else {}
+        return {**found, **({"emotions": emotions} if len(self.emotions) > 1 else {})}
 
     def text(self, row: Mapping[str, Any]) -> str:
         """All captions, one a line."""
