@@ -51,7 +51,8 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
     parts = job.parts_of(options.shard or Shard(1, 1))
     missing = [part for part in parts if not is_done(options.out, job, part)]
     total = sum(len(job.rows(part)) for part in parts)
-    progress = JobProgress(task.command, total, total - sum(len(job.rows(part)) for part in missing))
+    there = total - sum(len(job.rows(part)) for part in missing)
+    progress = JobProgress(task.command, total=total, there=there)
     bad = kept = 0
     try:
         with StopSignals().installed(), progress.shown():

@@ -22,7 +22,7 @@ class JobProgress:
         there: those that were written before.
     """
 
-    def __init__(self, what: str, total: int, there: int) -> None:
+    def __init__(self, what: str, *, total: int, there: int) -> None:
         self.what, self.total, self.there = what, total, there
         self.done = self.written = 0
         self._began = self._said = time.monotonic()
