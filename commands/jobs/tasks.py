@@ -97,7 +97,12 @@ class CaptionTask(Task):
     model: LoadedCaptioner
 
     def __init__(
-        self, *, model: LoadedCaptioner, decoding: DecodingSettings, emotions: Sequence[str | None] = (None,), seed: int = 0
+        self,
+        *,
+        model: LoadedCaptioner,
+        decoding: DecodingSettings,
+        emotions: Sequence[str | None] = (None,),
+        seed: int = 0,
     ) -> None:
         self.decoding, self.emotions, self.seed = decoding, list(emotions), seed
         columns: dict[str, pa.DataType] = {"caption": pa.string(), "log_prob": pa.float32()}

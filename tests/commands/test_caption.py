@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning import Trainer
@@ -51,6 +52,17 @@ def test_one_caption_for_each_emotion(conditioned, capsys):
     assert [line.split()[0] for line in text[1:]] == ["fear", "awe"]
     one = printed([*conditioned, "--emotion", "fear"], capsys)
     assert one == f"{conditioned[-1]}: {rows['fear']}\n"
+
+
+def test_a_job_has_the_same_captions(conditioned, tmp_path, capsys):
+    out = json.loads(printed([*conditioned, "--emotions", "fear,awe", "--json"], capsys))
+    printed([*conditioned, "--emotions", "fear,awe", "--out", str(tmp_path / "job"), "--workers=0"], capsys)
+    (row,) = pq.read_table(tmp_path / "job" / "part-000000.parquet").to_pylist()
+    assert row["emotions"] == ["fear", "awe"]
+    assert row["captions"] == [one["caption"] for one in out["captions"]]
+    assert row["caption"] == row["captions"][0]
+    assert cli.main([*conditioned, "--emotion", "fear", "--out", str(tmp_path / "job"), "--workers=0"]) == 1
+    assert "holds a job with other columns; another emotions (['fear', 'awe'], now ['fear'])" in capsys.readouterr().err
 
 
 def test_guidance_of_zero_ignores_the_emotion(conditioned, capsys):
