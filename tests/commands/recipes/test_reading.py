@@ -150,8 +150,10 @@ def test_recipes_are_there():
     # the published settings are of full size; the stages of their recipes have twins in the other recipes
     names = {name for name in names if not name.endswith("_as_published.yaml")}
     online = {name for name in names if "/" not in name}
-    assert {f"offline/{name}" for name in online} - names <= {"offline/ucm_attention_rnn.yaml"}
-    assert {name.removeprefix("offline/") for name in names - online} <= online
+    real_only = {"ucm_attention_rnn.yaml", "ucm_self_critical.yaml"}  # they compare on real captions; minutes, no hub
+    assert {name for name in online if f"offline/{name}" not in names} == real_only
+    scenes_only = {"where_and_how_many.yaml"}  # only of scenes is it known what captions get right
+    assert {name.removeprefix("offline/") for name in names - online} - online == scenes_only
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
