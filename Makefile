@@ -10,7 +10,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow coverage faults faults-long lint types format benchmark gpu-report notebook docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ SEED ?= 1
 
 faults: $(VENV)/.installed ## seeded deaths, signals and failing writes against runs left alone (under 10 minutes)
 	@$(PY) -m tests.faults --seed $(SEED) --faults 200 --minutes 9
+
+jobs: $(VENV)/.installed ## a job over 20,000 pictures killed 20 times against one left alone (about 15 minutes)
+	@$(PY) -m tests.commands.jobs --seed $(SEED)
 
 faults-long: $(VENV)/.installed ## 1,000 of them (about an hour on a core)
 	@$(PY) -m tests.faults --seed $(SEED) --faults 1000

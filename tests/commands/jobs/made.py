@@ -1,8 +1,38 @@
-"""Calling jobs, and looking at what they have written."""
+"""Tiny models for jobs, calling jobs, and looking at what they have written."""
+
+from dataclasses import asdict
 
 import pyarrow.parquet as pq
+import torch
 
 import cli
+from datamodules.scenes import SceneCaptions
+from lightning_modules import AttentionRNN, MultiLabel
+
+SMALL = {"image_encoder": "small-conv", "region_dim": 8, "hidden_dim": 8, "word_dim": 8, "attention_dim": 8}
+
+
+def small_scenes():
+    return SceneCaptions(num_train=8, num_val=2, num_test=23, max_tokens=8)
+
+
+def make_runs(folder):
+    """Writes checkpoints of models that were never trained; their captions are long and differ."""
+    scenes = small_scenes()
+    torch.manual_seed(0)
+    modules = {
+        "captioner": AttentionRNN.for_data(scenes, **SMALL, beams=2),
+        "other": AttentionRNN.for_data(scenes, **SMALL, beams=2),
+        "classifier": MultiLabel(image_encoder="small-conv", hidden_dims=[8], num_labels=24),
+    }
+    for name, module in modules.items():
+        module.inference = {"method": module.method, **scenes.describe()}
+        if name != "classifier":
+            module.inference["decoding"] = asdict(module.decoding("test"))
+        checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+        module.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, folder / f"{name}.ckpt")
+    return folder
 
 
 def job(command, runs, source, out, *words):
