@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.stored_features.shards import Shard
 from tests.commands.jobs.made import make_runs
 
 AT_ONCE, SHARDS = 2, 4
-LONGEST = 20.0
-"""Seconds after which a process is killed at the latest; half of the time it is still starting."""
+ROWS = 256
+"""Pictures of a part."""
+LONGEST, STARTING = 8.0, 0.3
+"""Seconds until a kill, at most, and the share of the kills that come while a process starts."""
 
 
 def main() -> int:
@@ -37,7 +40,7 @@ def main() -> int:
         make_pictures(folder / "pictures", options.pictures)
         (folder / "runs").mkdir()
         make_runs(folder / "runs")
-        equal = [proves(command, folder, options.kills, draw) for command in ("caption", "tag")]
+        equal = [proves(command, folder, options, draw) for command in ("caption", "tag")]
     return 0 if all(equal) else 1
 
 
@@ -51,37 +54,68 @@ def make_pictures(folder: Path, count: int) -> None:
         coarse.resize((24, 24), Image.Resampling.NEAREST).save(path, compress_level=1)
 
 
-def proves(command: str, folder: Path, kills: int, draw: random.Random) -> bool:
+class Call:
+    """A process that does a shard, and when it is killed.
+
+    Args:
+        command: caption or tag.
+        folder: of everything.
+        shard: its number.
+        pictures: how many there are.
+        draw: chance.
+    """
+
+    def __init__(self, command: str, folder: Path, shard: int, pictures: int, draw: random.Random) -> None:
+        self.shard, self.delay, self.starting = shard, draw.uniform(0, LONGEST), draw.random() < STARTING
+        rows = Shard(shard, SHARDS).rows(pictures, ROWS)
+        out = folder / f"{command}-killed"
+        self._parts = [out / f"part-{part:06d}.parquet" for part in range(rows.start // ROWS, -(-rows.stop // ROWS))]
+        self._before, self._since = self.written(), time.monotonic() if self.starting else None
+        self.process = start(command, folder, "killed", f"{shard}/{SHARDS}")
+
+    def written(self) -> int:
+        """Parts of the shard that are there."""
+        return sum(path.exists() for path in self._parts)
+
+    def is_due(self) -> bool:
+        """Whether it is to be killed now: some time after its start, or after the first part that it wrote."""
+        if self._since is None and self.written() > self._before:
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() > self._since + self.delay
+
+
+def proves(command: str, folder: Path, options: argparse.Namespace, draw: random.Random) -> bool:
     """Whether both ways give the same bytes; says how long they took."""
     began = time.monotonic()
     wait(start(command, folder, "alone", "1/1"))
     alone = merged(folder, command, "alone")
     took = time.monotonic() - began
     began, killed, calls = time.monotonic(), 0, 0
-    shards, running = deque(range(1, SHARDS + 1)), {}
+    shards: deque[int] = deque(range(1, SHARDS + 1))
+    running: list[Call] = []
     while shards or running:
         while shards and len(running) < AT_ONCE:
-            shard = shards.popleft()
-            process, calls = start(command, folder, "killed", f"{shard}/{SHARDS}"), calls + 1
-            running[process] = (shard, time.monotonic() + draw.uniform(0, LONGEST))
+            running.append(Call(command, folder, shards.popleft(), options.pictures, draw))
+            calls += 1
         time.sleep(0.02)
-        for process, (shard, until) in list(running.items()):
-            if process.poll() is not None:
-                wait(process)
-                del running[process]
-            elif killed < kills and time.monotonic() > until:
-                process.kill()
-                process.wait()
+        for call in list(running):
+            if call.process.poll() is not None:
+                wait(call.process)
+                running.remove(call)
+            elif killed < options.kills and call.is_due():
+                call.process.kill()
+                call.process.wait()
                 killed += 1
-                shards.append(shard)
-                del running[process]
-                parts = len(list((folder / f"{command}-killed").glob("part-*.parquet")))
-                print(f"{command}: kill {killed} of shard {shard}, {parts} parts are there", flush=True)
+                shards.append(call.shard)
+                running.remove(call)
+                when = "after its start" if call.starting else "after the first part that it wrote"
+                text = f"{call.delay:.1f} s {when}, {call.written()} of its parts are there"
+                print(f"{command}: kill {killed}, shard {call.shard} {text}", flush=True)
     left = [path.name for path in (folder / f"{command}-killed").iterdir() if ".tmp" in path.name]
-    equal = merged(folder, command, "killed") == alone and not left and killed == kills
+    equal = merged(folder, command, "killed") == alone and not left and killed == options.kills
     print(
-        f"{command}: {killed} kills in {calls} calls of {SHARDS} shards, {AT_ONCE} at a time, "
-        f"{time.monotonic() - began:.0f} s (alone {took:.0f} s): {'the same bytes' if equal else 'other bytes'}",
+        f"{command}: {options.pictures:,} pictures, {killed} kills in {calls} calls of {SHARDS} shards, {AT_ONCE} at a "
+        f"time, {time.monotonic() - began:.0f} s (alone {took:.0f} s): {'the same bytes' if equal else 'other bytes'}",
         flush=True,
     )
     return equal
@@ -90,7 +124,7 @@ def proves(command: str, folder: Path, kills: int, draw: random.Random) -> bool:
 def start(command: str, folder: Path, name: str, shard: str) -> "subprocess.Popen[bytes]":
     """Starts a job."""
     words = ["--ckpt", folder / "runs" / "captioner.ckpt", folder / "pictures", "--out", folder / f"{command}-{name}"]
-    words += ["--shard", shard, "--rows-per-part", "256", "--workers", "1"]
+    words += ["--shard", shard, "--rows-per-part", str(ROWS), "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "cli.py", command, *map(str, words)]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, env=environment)
