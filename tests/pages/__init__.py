@@ -1,0 +1,1 @@
+"""Every page that the program writes, opened in a browser."""

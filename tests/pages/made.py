@@ -1,0 +1,89 @@
+"""Every kind of page that the program writes, of tiny runs: reports of all methods, a comparison, a search, the demo."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+import yaml
+
+import cli
+from commands.serving.app import build_app
+from commands.serving.models import load_models
+from commands.serving.server import listen
+from tests.conftest import ROOT
+from tests.lightning_modules.boards import DRAWN
+from tests.twins import write_twins
+
+CAPTIONERS = ("attention_rnn", "transformer_captioner")
+SERVED = (*CAPTIONERS, "ucm_multilabel", "emotion_teacher")
+TRIALS = 3
+
+
+def make_pages(folder: Path) -> dict[str, Path]:
+    """Runs and tests every offline twin, small, and writes all pages.
+
+    Args:
+        folder: an empty one.
+
+    Returns:
+        Names of the pages to their files; run folders are in ``runs``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("CAPTION_CACHE", str(folder / "cache"))
+        pages = {}
+        for name, line in write_twins(folder).items():
+            run = folder / "runs" / name
+            _call([one for one in line if "fast_dev_run" not in one], *_options(name, line[0]))
+            if line[0] == "fit":  # predictions alone have no report; the report of the student shows these
+                _call(["test", "--ckpt_path", str(run)])
+                _call(["report", str(run)])
+                pages[f"report-{name}"] = run / "report.html"
+        tests = [str(folder / "runs" / name) for name in CAPTIONERS]
+        _call(["compare", *tests, "--out", str(folder / "comparison")])
+        pages["comparison"] = folder / "comparison" / "compare.html"
+        _call(["sweep", str(_small_sweep(folder)), "--out", str(folder / "search"), f"--trials={TRIALS}"])
+        pages["search"] = folder / "search" / "sweep.html"
+    return pages
+
+
+def _options(name: str, command: str) -> list[str]:
+    """What the pages need besides the options of a small twin: figures that small twins do not draw."""
+    if command != "fit":
+        return []
+    return ["--wandb=off", *([f"--trainer.callbacks+={DRAWN[name]}"] if name in DRAWN else [])]
+
+
+def _call(words: list[str], *more: str) -> None:
+    assert cli.main([*words, *more]) == 0, f"failed: python cli.py {' '.join([*words, *more])}"
+
+
+def _small_sweep(folder: Path) -> Path:
+    """The sweep of the classifier on its small twin."""
+    sweep = yaml.safe_load((ROOT / "experiments" / "sweeps" / "multilabel_scenes.yaml").read_text())
+    command = sweep["command"]
+    command[command.index("--config") + 1] = str(folder / "ucm_multilabel.yaml")
+    command.insert(-1, "--data.init_args.num_train=16")
+    path = folder / "sweep.yaml"
+    path.write_text(json.dumps(sweep))
+    return path
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serves the demo page of some of the runs; gives its address."""
+    models = load_models({name: str(folder / "runs" / name) for name in SERVED}, "cpu")
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(build_app(models, page=True), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
