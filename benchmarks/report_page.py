@@ -54,7 +54,9 @@ def main() -> None:
         browser.close()
         size = path.stat().st_size / 1e6
     times = f"median {statistics.median(found):.2f} s, {min(found):.2f} to {max(found):.2f} s"
-    print(f"{shown} images, {size:.2f} MB; load: {times} of {options.loads}; load of the machine {os.getloadavg()[0]:.1f}")
+    print(
+        f"{shown} images, {size:.2f} MB; load: {times} of {options.loads}; load of the machine {os.getloadavg()[0]:.1f}"
+    )
     print(time.strftime("%Y-%m-%d"))
 
 

@@ -41,10 +41,11 @@ _MEDIAN_OF, _LEAST = 50, 5
 class HealthWatch(EvaluationCallback):
     """Looks for signs that a run has collapsed and says so once for each kind of sign.
 
-    In training a sign counts when two validations in a row have it, both after 100 steps. Looked at are: captions (all
-    alike, empty, of one word), probabilities of labels (the same for all images), attention of a few images (uniform,
-    or the same everywhere), units that get no gradient, and the norm of the gradients, which is also logged as
-    ``train/grad_norm``; pseudo-labels as their audit finds them.
+    In training a sign counts when two validations in a row have it, both after 100 steps. When the last validation of a
+    run was earlier, its signs are told at the end. Looked at are: captions (all alike, empty, of one word),
+    probabilities of labels (the same for all images), attention of a few images (uniform, or the same everywhere), units
+    that get no gradient, and the norm of the gradients, which is also logged as ``train/grad_norm``; pseudo-labels as
+    their audit finds them.
 
     Signs go to the terminal, to ``health.json`` in the run folder, which the report shows, and to W&B and TensorBoard.
     """
@@ -52,6 +53,7 @@ class HealthWatch(EvaluationCallback):
     def __init__(self) -> None:
         self.notes: list[Note] = []
         self._before: set[str] = set()  # kinds of signs of the validation before
+        self._early: list[tuple[int, str, str]] = []  # step, kind and sign of a last validation too early to count
         self._maps: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._norms: deque[float] = deque(maxlen=_MEDIAN_OF)
@@ -122,12 +124,20 @@ class HealthWatch(EvaluationCallback):
         signs = self._signs(trainer, pl_module, "val")
         if trainer.state.fn == "fit":
             signs += _unit_signs(trainer, pl_module)
-            signs = signs if trainer.global_step >= _STEPS else []
+            early = trainer.global_step < _STEPS
+            self._early = [(trainer.global_step, *found) for found in signs] if early else []
+            signs = [] if early else signs
             now = {kind for kind, _ in signs}
             signs = [(kind, sign) for kind, sign in signs if kind in self._before]
             self._before = now
         for kind, sign in signs:
             self._note(trainer, step_of(trainer, pl_module), kind, sign)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells of a last validation that was too early to count before: it is what the run has come to."""
+        for step, kind, sign in self._early:
+            self._note(trainer, step, kind, sign)
+        self._early = []
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at what the test gave."""

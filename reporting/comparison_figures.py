@@ -8,6 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from metrics.names import metric
 from reporting.drawing import TextFigure, name_ticks
@@ -47,6 +48,7 @@ def curve_figure(curves: Mapping[str, Mapping[str, Points]], metrics: Sequence[s
             handles.setdefault(name, drawn[0])
         tidy(axis, key)
         axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     _legend(figure, handles, len(curves))
     return figure
 

@@ -185,12 +185,15 @@ class Dashboards:
 def make_loggers(run_dir: Path, dashboards: Dashboards | None = None) -> list[Logger]:
     """Makes the loggers of a training run; all of them write into its folder and continue there after a resume.
 
+    A new run takes the W&B id that the environment gives: an agent of ``wandb sweep`` chooses it, and W&B ignores others.
+
     Args:
         run_dir: run folder.
         dashboards: what is written beside ``metrics.csv``.
     """
     dashboards = dashboards or Dashboards()
-    wandb_id = str(read_facts(run_dir).get("wandb_id") or secrets.token_hex(4))
+    noted = read_facts(run_dir).get("wandb_id")
+    wandb_id = str(noted or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     found = _dashboards(run_dir, dashboards, wandb_id, first_step=0)
     return [CSVFile(run_dir), *(Background(logger) for logger in found)]
 

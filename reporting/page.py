@@ -20,6 +20,8 @@ from metrics.names import MetricName, metric
 from reporting.tables import FLAG
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_ONE_PANEL = 1000
+"""Pixels of width up to which a figure stays readable on a narrow screen."""
 CAPTION_SCORE = "CIDEr-D of this image"
 _SIDE = 224
 """Longer side of a thumbnail, pixels."""
@@ -125,6 +127,23 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | int | float | None]]
 
+    @property
+    def texts(self) -> list[bool]:
+        """Whether a column holds texts, which begin on the left and take several lines, or numbers.
+
+        >>> Table(title="", columns=("word", "images"), rows=[("sea", "3"), ("ship", None)]).texts
+        [True, False]
+        """
+        return [any(_is_text(row[place]) for row in self.rows) for place in range(len(self.columns))]
+
+
+def _is_text(cell: str | int | float | None) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return True
+    return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
@@ -192,7 +211,7 @@ class Report:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -200,6 +219,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
+    environment.tests["with_panels"] = _has_panels
+    return environment
+
+
+def _has_panels(address: str) -> bool:
+    """Whether a figure is so wide that a narrow screen scrolls it: shrunk, the text of its panels would be unreadable."""
+    head = base64.b64decode(address.partition(",")[2][:32])  # of a PNG file, which has its width at byte 16
+    return int.from_bytes(head[16:20]) > _ONE_PANEL
 
 
 def render(page: Page) -> str:

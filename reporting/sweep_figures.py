@@ -1,6 +1,6 @@
 """Figures of a search over settings."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def slice_figure(
         else:
             places = chosen
             if name in logs:
-                _log_axis(axis)
+                _log_axis(axis, list(chosen.values()))
         _points(axis, places, values, stopped)
         axis.set_xlabel(name)
         axis.set_ylabel(metric(key).title)
@@ -91,10 +91,11 @@ def slice_figure(
     return figure
 
 
-def _log_axis(axis: Axes) -> None:
+def _log_axis(axis: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis with plain numbers: figures take no mathematical notation."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    wide = max(values) > 10 * min(values)  # else a number for every step of the automatic choice, one over the other
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(3))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(axis="x", labelsize=8)

@@ -17,6 +17,8 @@ from core.errors import UserError
 from core.processes import ending_with
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "cli.py"
+_OF_ONE_RUN = ("CAPTION_RUN_DIR", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
+"""Environment variables that name a single run; stages are runs of their own."""
 _PATIENCE = 60.0
 """Seconds that interrupted stages get to close their files."""
 _WAIT = 10.0
@@ -52,7 +54,7 @@ class StageProcess:
         threads: int | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "CAPTION_RUN_DIR"}
+        environment = {name: value for name, value in os.environ.items() if name not in _OF_ONE_RUN}
         environment["PYTHONUNBUFFERED"] = "1"
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))

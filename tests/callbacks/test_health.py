@@ -144,6 +144,22 @@ class Knowing(AttentionRNN):
         return {**found, "captions": [batch["references"][row][0] for row in rows]}
 
 
+class Recovering(Knowing):
+    """Writes the same caption for every image in the first two epochs."""
+
+    def _generate(self, batch, memory, rows, stage):
+        found = super()._generate(batch, memory, rows, stage)
+        return {**found, "captions": ["a dog"] * len(rows)} if self.current_epoch < 2 else found
+
+
+class Collapsing(Knowing):
+    """Writes the same caption for every image from the third epoch on."""
+
+    def _generate(self, batch, memory, rows, stage):
+        found = super()._generate(batch, memory, rows, stage)
+        return {**found, "captions": ["a dog"] * len(rows)} if self.current_epoch >= 2 else found
+
+
 class Labelling(MultiLabel):
     """Gives every image its own labels."""
 
@@ -161,9 +177,19 @@ def test_a_healthy_run_is_told_nothing(method, data, tmp_path, marks, capsys):
 
 
 def test_the_first_steps_of_a_run_do_not_count(data, tmp_path, marks, monkeypatch):
+    monkeypatch.setattr(health, "_STEPS", 6)
+    run(Collapsing.for_data(data, **SMALL, attention="bahdanau"), data, tmp_path, epochs=3)
+    assert "captions" not in kinds(tmp_path), "one validation after them, and at the end of nothing else"
+
+
+def test_a_run_that_ends_within_its_first_steps_is_told_at_its_end(data, tmp_path, marks, monkeypatch, capsys):
     monkeypatch.setattr(health, "_STEPS", 100)
-    run(Mute.for_data(data, **SMALL, attention="bahdanau"), data, tmp_path, epochs=3)
-    assert read_notes(tmp_path) == []
+    run(Mute.for_data(data, **SMALL, attention="bahdanau"), data, tmp_path / "a", epochs=3)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("health: captions")]
+    assert told == ['health: captions, step 6: 24 of 24 images have the same caption: "a dog"']
+    assert ("captions", 6) in marks
+    run(Recovering.for_data(data, **SMALL, attention="bahdanau"), data, tmp_path / "b", epochs=3)
+    assert "captions" not in kinds(tmp_path / "b"), "only the last validation counts"
 
 
 def test_a_resumed_run_keeps_what_it_has_told(data, tmp_path, marks):

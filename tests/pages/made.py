@@ -37,7 +37,9 @@ def make_pages(folder: Path) -> dict[str, Path]:
         patch.chdir(ROOT)
         patch.setenv("CAPTION_CACHE", str(folder / "cache"))
         pages = {}
-        for name, line in write_twins(folder).items():
+        lines = write_twins(folder)
+        lines["transferred"] = _with_transfer(lines["emotion_transfer"], folder / "runs")
+        for name, line in lines.items():
             run = folder / "runs" / name
             _call([one for one in line if "fast_dev_run" not in one], *_options(name, line[0]))
             if line[0] == "fit":  # predictions alone have no report; the report of the student shows these
@@ -50,6 +52,14 @@ def make_pages(folder: Path) -> dict[str, Path]:
         _call(["sweep", str(_small_sweep(folder)), "--out", str(folder / "search"), f"--trials={TRIALS}"])
         pages["search"] = folder / "search" / "sweep.html"
     return pages
+
+
+def _with_transfer(line: list[str], runs: Path) -> list[str]:
+    """The command of the twin for emotion transfer, with what it takes over from the student."""
+    student = runs / "emotion_student"
+    words = [str(runs / "transferred") if one == str(runs / "emotion_transfer") else one for one in line]
+    options = (f"model.init_args.init_from={student}", "model.init_args.cut_depth=null")
+    return [*words, *(f"--{one}" for one in options), f"--data.init_args.tokenizer={student}"]
 
 
 def _options(name: str, command: str) -> list[str]:
@@ -68,7 +78,7 @@ def _small_sweep(folder: Path) -> Path:
     sweep = yaml.safe_load((ROOT / "experiments" / "sweeps" / "multilabel_scenes.yaml").read_text())
     command = sweep["command"]
     command[command.index("--config") + 1] = str(folder / "ucm_multilabel.yaml")
-    command.insert(-1, "--data.init_args.num_train=16")
+    command[command.index("--data.init_args.num_train=1000")] = "--data.init_args.num_train=16"
     path = folder / "sweep.yaml"
     path.write_text(json.dumps(sweep))
     return path

@@ -76,9 +76,8 @@ def test_the_demo_page_is_whole_and_readable_with_its_answers(browser, pages, fo
     del pages
 
     def use(page):
-        page.set_input_files("#file", PICTURE)
         page.fill("#text", "a red circle")
-        page.click("button[type=submit]")
+        page.set_input_files("#file", PICTURE)
         sync_api.expect(page.locator(".captions")).to_have_count(len(CAPTIONERS), timeout=30_000)
         sync_api.expect(page.locator(".bars")).to_have_count(len(SERVED) - len(CAPTIONERS), timeout=30_000)
         sync_api.expect(page.locator("[aria-busy]")).to_have_count(0, timeout=30_000)
