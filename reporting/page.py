@@ -224,7 +224,7 @@ def _environment() -> Environment:
 
 
 def _has_panels(address: str) -> bool:
-    """Whether a figure is so wide that a narrow screen scrolls it: shrunk, the text of its panels would be unreadable."""
+    """Whether a figure is so wide that a narrow screen scrolls it: shrunk, its panels would be unreadable."""
     head = base64.b64decode(address.partition(",")[2][:32])  # of a PNG file, which has its width at byte 16
     return int.from_bytes(head[16:20]) > _ONE_PANEL
 

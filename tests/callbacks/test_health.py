@@ -10,10 +10,14 @@ from callbacks import health
 from callbacks.evaluation import writes_files
 from callbacks.health import HealthWatch
 from callbacks.predictions import PredictionWriter
+from callbacks.pseudo_labels import ShardWriter
 from commands.run_report.content import build_report
+from datamodules.pseudo_labels import PseudoLabels
 from datamodules.scenes import SceneCaptions
 from lightning_modules import AttentionRNN, MultiLabel
 from reporting.health_notes import read_notes
+from reporting.loggers import Dashboards, make_loggers, own_wandb_run
+from tests.wandb_records import read_board
 
 SMALL = {
     "image_encoder": "small-conv",
@@ -44,7 +48,6 @@ def run(module, data, folder, *, epochs=2, **options):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -53,7 +56,7 @@ def run(module, data, folder, *, epochs=2, **options):
         default_root_dir=folder,
         callbacks=[PredictionWriter(), watch],
         log_every_n_steps=1,
-        **options,
+        **{"logger": False, **options},
     )
     assert not writes_files(trainer) or trainer.is_global_zero
     trainer.fit(module, datamodule=data)
@@ -98,6 +101,54 @@ def test_uniform_attention_is_told_unless_it_was_asked_for(data, tmp_path, marks
     assert "attention" in kinds(tmp_path / "a")
     run(captioner(data, attention="uniform"), data, tmp_path / "b")
     assert "attention" not in kinds(tmp_path / "b")
+
+
+def seen_everywhere(folder, kind):
+    """The sign of a kind in ``health.json``, which the report and the records of W&B have as well."""
+    (folder / "config.yaml").write_text("model: {class_path: a.B}\ndata: {class_path: c.D}\n")
+    (note,) = [note for note in read_notes(folder) if note["kind"] == kind]
+    warning = f"Seen in training at step {note['step']}, {kind}: {note['sign']}."
+    assert warning in build_report(folder, images=0).warnings
+    board = read_board(folder)
+    assert board.summary[f"health/{kind}"] == f"step {note['step']}: {note['sign']}"
+    assert (f"health: {kind}", board.summary[f"health/{kind}"]) in board.alerts
+    return note["sign"]
+
+
+def test_stuck_attention_is_told_everywhere(data, tmp_path, monkeypatch):
+    """At every word the same region, whatever the image."""
+    monkeypatch.setattr(health, "_STEPS", 2)
+    monkeypatch.delenv("WANDB_MODE")
+    module = captioner(data)
+
+    def stuck(features, keys, state, mask):
+        weights = features.new_zeros(features.shape[:2])
+        weights[:, 3] = 1.0
+        return features[:, 3], weights
+
+    module.captioner.decoder.attention.attend = stuck
+    with own_wandb_run():
+        run(module, data, tmp_path, logger=make_loggers(tmp_path, Dashboards(wandb="offline")))
+    assert "the same at" in seen_everywhere(tmp_path, "attention")
+
+
+def test_pseudo_labels_on_few_classes_are_told_everywhere(data, tmp_path, monkeypatch):
+    """Before the first step: a teacher that always says the same."""
+    monkeypatch.delenv("WANDB_MODE")
+    names = ("awe", "fear", "joy", "anger", "sadness")
+    folder = tmp_path / "pseudo_labels"
+    folder.mkdir()
+    facts = {"label_names": json.dumps(names), "model": "x"}
+    writer = ShardWriter(folder, rank=0, label_names=names, facts=facts, rows_per_file=100, rows_per_group=100)
+    ids = [str(example.image_id) for example in data.examples("train")]
+    writer.append(ids, torch.tensor([[0.9, 0.8, 0.1, 0.1, 0.1]] * len(ids)))
+    writer.close()
+    labelled = PseudoLabels(source=data, labels=str(folder), per_image=2)
+    module = MultiLabel.for_data(labelled, image_encoder="small-conv", hidden_dims=[16])
+    with own_wandb_run():
+        loggers = make_loggers(tmp_path, Dashboards(wandb="offline"))
+        run(module, labelled, tmp_path, epochs=1, logger=loggers)
+    assert "awe on 100.00%, fear on 100.00% of the images" in seen_everywhere(tmp_path, "pseudo-labels")
 
 
 def test_units_that_no_gradient_reaches_are_told(data, tmp_path, marks):

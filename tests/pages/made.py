@@ -1,4 +1,4 @@
-"""Every kind of page that the program writes, of tiny runs: reports of all methods, a comparison, a search, the demo."""
+"""Every kind of page that the program writes, of tiny runs: reports, a comparison, a search, the demo."""
 
 import contextlib
 import json

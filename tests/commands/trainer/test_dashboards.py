@@ -1,12 +1,20 @@
 """A run is one run in W&B, however often it is resumed and evaluated; group, kind and tags are kept."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+import yaml
 
 import cli
 from commands.trainer.dashboards import dashboards_of, settings_of
+from datamodules.scenes import SceneCaptions
+from lightning_modules import DualTransfer
+from metrics.tokenize import tokenize_caption
 from tests.conftest import ROOT
+from tests.metrics.plain_captions import plain_rows
 from tests.wandb_records import read_board
 
 CONFIG = {
@@ -56,6 +64,58 @@ def run(tmp_path, monkeypatch):
     limits = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"]
     assert cli.main(["fit", *words, *limits, "--wandb=offline", "--wandb_artifacts=all"]) == 0
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A run that an agent of ``wandb sweep`` has begun, in a process of its own; tested with varied captions."""
+    folder = tmp_path_factory.mktemp("swept")
+    run, config = folder / "run", ROOT / "experiments" / "offline" / "dual_transfer.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["data"]["init_args"] |= {"num_train": 8, "num_val": 6, "num_test": 7, "batch_size": 8}
+    settings["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1}
+    (folder / "small.yaml").write_text(json.dumps(settings))
+    words = ["fit", "--config", str(folder / "small.yaml"), "--run_dir", str(run), "--wandb=offline"]
+    given = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agentsid", "CAPTION_CACHE": str(folder / "cache")}
+    line = [sys.executable, "cli.py", *words]
+    done = subprocess.run(line, cwd=ROOT, env=given | agent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    def varied(self, batch, memory, rows, stage):
+        """Captions of other images, and of the image itself."""
+        texts = [(batch["references"][row][0], batch["references"][row - 1][1]) for row in rows]
+        return {"captions": [pair[place % 2] for place, pair in enumerate(texts)]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.delenv("WANDB_MODE")
+        patch.setenv("CAPTION_CACHE", str(folder / "cache"))
+        patch.setattr(DualTransfer, "_generate", varied)
+        assert cli.main(["test", "--ckpt_path", str(run), "--wandb=offline"]) == 0
+    return run, SceneCaptions(**settings["data"]["init_args"])
+
+
+def test_a_run_of_a_sweep_has_the_id_that_the_agent_gives(swept):
+    run, _ = swept
+    assert json.loads((run / "run.json").read_text())["wandb_id"] == "agentsid"
+    assert len(list(run.glob("wandb/offline-run-*-agentsid"))) == len(list(run.glob("wandb/offline-run-*"))) == 2
+    board = read_board(run)
+    assert board.run["id"] == "agentsid"
+    assert {"best/cider_d", "test/cider_d"} <= board.summary.keys()
+
+
+def test_scores_of_the_caption_table_are_those_of_the_predictions(swept):
+    """Computed from the file by the plain implementation, with the document frequencies of the split."""
+    run, data = swept
+    said = {row["image_id"]: row["caption"] for row in json.loads((run / "eval/test/predictions.json").read_text())}
+    references = {str(example.image_id): example.captions for example in data.examples("test")}
+    scores = dict(zip(said, plain_rows(said, references, tokenize_caption)[:, -1].tolist(), strict=True))
+    table = read_board(run).tables["test/caption_table"]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert {row["image_id"]: row["caption"] for row in rows} == said
+    assert {row["image_id"]: row["CIDEr-D"] for row in rows} == pytest.approx(scores)
+    assert len({round(score, 3) for score in scores.values()}) > 3, "else nothing was compared"
 
 
 def test_resume_and_test_go_on_in_the_same_run(run):
