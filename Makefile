@@ -4,13 +4,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # stages of a recipe that run at the same time
 JOBS ?= 2
-RUN_DIR := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
+NOW := $(shell date +%Y-%m-%d_%H-%M-%S)
+RUN_DIR := runs/demo/$(NOW)
+PAGES_DIR := runs/pages/$(NOW)
 # the packages of this project may be imported from its root only
 export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
+.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow pages coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,10 @@ test: $(VENV)/.installed ## run the tests (under 6 minutes, no network, no GPU)
 
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
+
+pages: $(VENV)/.installed ## open the pages of tiny runs of every method in Chromium (about 5 minutes)
+	@HF_HUB_OFFLINE=1 CAPTION_PAGES=$(PAGES_DIR) $(PY) -m pytest -m slow -q -rs tests/pages
+	@test ! -d $(PAGES_DIR) || echo "pages, and how they look: $(PAGES_DIR)"
 
 coverage: $(VENV)/.installed ## the tests, with the lines of the packages that none of them reaches; fails below 90 %
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --timeout 900 --cov

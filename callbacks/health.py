@@ -43,9 +43,9 @@ class HealthWatch(EvaluationCallback):
 
     In training a sign counts when two validations in a row have it, both after 100 steps. When the last validation of a
     run was earlier, its signs are told at the end. Looked at are: captions (all alike, empty, of one word),
-    probabilities of labels (the same for all images), attention of a few images (uniform, or the same everywhere), units
-    that get no gradient, and the norm of the gradients, which is also logged as ``train/grad_norm``; pseudo-labels as
-    their audit finds them.
+    probabilities of labels (the same for all images), attention of a few images (uniform, or the same everywhere),
+    units that get no gradient, and the norm of the gradients, which is also logged as ``train/grad_norm``;
+    pseudo-labels as their audit finds them.
 
     Signs go to the terminal, to ``health.json`` in the run folder, which the report shows, and to W&B and TensorBoard.
     """

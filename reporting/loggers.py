@@ -185,7 +185,7 @@ class Dashboards:
 def make_loggers(run_dir: Path, dashboards: Dashboards | None = None) -> list[Logger]:
     """Makes the loggers of a training run; all of them write into its folder and continue there after a resume.
 
-    A new run takes the W&B id that the environment gives: an agent of ``wandb sweep`` chooses it, and W&B ignores others.
+    A new run takes the W&B id of the environment: an agent of ``wandb sweep`` chooses it, and W&B ignores others.
 
     Args:
         run_dir: run folder.

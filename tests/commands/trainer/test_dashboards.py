@@ -85,7 +85,8 @@ def swept(tmp_path_factory):
     def varied(self, batch, memory, rows, stage):
         """Captions of other images, and of the image itself."""
         texts = [(batch["references"][row][0], batch["references"][row - 1][1]) for row in rows]
-        return {"captions": [pair[place % 2] for place, pair in enumerate(texts)]}
+        ids = [batch["image_id"][row] for row in rows]
+        return {"image_id": ids, "captions": [pair[place % 2] for place, pair in enumerate(texts)]}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
