@@ -58,7 +58,7 @@ test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
 
 pages: $(VENV)/.installed ## open the pages of tiny runs of every method in Chromium (about 5 minutes)
-	@HF_HUB_OFFLINE=1 CAPTION_PAGES=$(PAGES_DIR) $(PY) -m pytest -m slow -q -rs tests/pages
+	@HF_HUB_OFFLINE=1 CAPTION_PAGES=$(PAGES_DIR) $(PY) -m pytest -m slow -q -rs tests/test_pages.py
 	@test ! -d $(PAGES_DIR) || echo "pages, and how they look: $(PAGES_DIR)"
 
 coverage: $(VENV)/.installed ## the tests, with the lines of the packages that none of them reaches; fails below 90 %

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pages.made import CAPTIONERS, SERVED, TRIALS, make_pages, served
+from tests.made_pages import CAPTIONERS, SERVED, TRIALS, make_pages, served
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -1,1 +1,0 @@
-"""Every page that the program writes, opened in a browser."""
