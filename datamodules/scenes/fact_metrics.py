@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from core.errors import UserError
 from datamodules.scenes.facts import KINDS, check_caption
 from datamodules.scenes.generator import Scene
+from networks.layers.sequences import on_device
 
 SHARES = tuple(f"{kind}s" for kind in KINDS)
 """Figures besides F1: of all facts of a kind that are stated, the share that holds."""
@@ -52,18 +53,18 @@ class SceneFacts(Metric):
                 raise UserError(f"image id {image_id!r} is not among the {len(self._row)} scenes of this metric")
             found = check_caption(caption, self._scenes[image_id])
             values = [found.f1, *(number for kind in found.kinds for number in kind)]
-            self.rows[self._row[image_id]] = self.rows.new_tensor(values)
+            self.rows[self._row[image_id]] = on_device(values, self.rows.device, self.rows.dtype)
 
     def compute(self) -> dict[str, Tensor]:
         """Returns float32 scalars.
 
         ``f1`` is the mean over the scenes that have a caption, NaN when none has. ``objects``, ``colours``, ``sizes``,
-        ``counts`` and ``relations`` are shares of all facts stated; a kind that no caption states is left out.
+        ``counts`` and ``relations`` are shares of all facts stated, 0 for a kind that no caption states.
         """
         seen = self.rows[self.rows[:, 0] >= 0]
         sums = seen[:, 1:].sum(dim=0).view(len(KINDS), 2)
-        shares = {name: true / stated for name, (stated, true) in zip(SHARES, sums, strict=True) if stated}
-        return {name: value.float() for name, value in {"f1": seen[:, 0].mean(), **shares}.items()}
+        shares = sums[:, 1] / sums[:, 0].clamp(min=1)
+        return {"f1": seen[:, 0].mean().float(), **dict(zip(SHARES, shares.float().unbind(), strict=True))}
 
     def _apply(self, fn: Callable[..., Tensor], exclude_state: Sequence[str] = "") -> torch.nn.Module:
         # Apple's MPS has no float64; there the rows stay in main memory

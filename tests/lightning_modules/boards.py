@@ -28,7 +28,8 @@ class Shown:
 ALWAYS = {"epoch", "train/loss", "train/grad_norm", "trainer/global_step", "lr-AdamW/new"}
 OWN_CNN = {"lr-AdamW/pretrained"}
 SPEED = {f"throughput/{name}" for name in ("images_per_s", "captions_per_s", "tokens_per_s", "data_time_share")}
-CAPTIONS = {"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "fact_f1"}
+CAPTIONS = {"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"}
+CAPTIONS |= {f"fact_{name}" for name in ("f1", "objects", "colours", "sizes", "counts", "relations")}
 ATTENTION = {"attention_entropy", "pointing", "pointing_noun"}
 LABELS = {
     *("loss", "threshold", "labels_without_positives", "lift_over_prior", "macro_ap", "recall3", "recall3_micro"),
@@ -63,6 +64,7 @@ def classifier(*curves: str, rate: str = "lr-AdamW/new") -> Shown:
 BOARDS = {
     "attention_rnn": captioner(*OWN_CNN, *SPEED, attends=True),
     "transformer_captioner": captioner(*OWN_CNN, *SPEED, attends=True),
+    "emotional_captions": captioner(*OWN_CNN, *SPEED, attends=True, more=("alignment", "perplexity", "distinct")),
     "dual_transfer": captioner(*SPEED),
     "ucm_captioning": captioner(*OWN_CNN, more=("distinct",)),
     "emotion_teacher": classifier(rate="lr-SGD/new"),
@@ -87,6 +89,7 @@ BOARDS = {
 DRAWN = {
     "attention_rnn": '{"class_path": "callbacks.attention_maps.AttentionMaps", "init_args": {"count": 1}}',
     "transformer_captioner": '{"class_path": "callbacks.attention_maps.AttentionMaps", "init_args": {"count": 1}}',
+    "emotional_captions": '{"class_path": "callbacks.attention_maps.AttentionMaps", "init_args": {"count": 1}}',
     "ucm_distillation": "callbacks.code_projection.CodeProjection",
 }
 """Callbacks that twins have and small twins do not."""

@@ -66,8 +66,8 @@ def test_every_parameter_learns(batch, merging):
 def test_image_is_encoded_once_however_many_captions(batch, monkeypatch):
     module = make()
     seen = []
-    vector = module.captioner.encoder.vector
-    monkeypatch.setattr(module.captioner.encoder, "vector", lambda image: seen.append(len(image)) or vector(image))
+    encoder, forward = module.captioner.encoder, module.captioner.encoder.feature_map
+    monkeypatch.setattr(encoder, "feature_map", lambda image: seen.append(len(image)) or forward(image))
     module.training_step(batch, 0)
     assert seen == [2]
 

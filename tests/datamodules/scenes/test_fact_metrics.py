@@ -65,4 +65,4 @@ def test_kinds_of_facts_by_hand():
     metric.update(["x", "y"], texts)
     found = {name: value.item() for name, value in metric.compute().items()}
     assert found.pop("f1") == pytest.approx(sum(caption_fact_f1(text, SCENE) for text in texts) / 2)
-    assert found == {"objects": 1.0, "colours": 1.0, "counts": 0.75, "relations": 0.5}
+    assert found == {"objects": 1.0, "colours": 1.0, "sizes": 0.0, "counts": 0.75, "relations": 0.5}
