@@ -48,8 +48,8 @@ LABEL_TABLES = {
 }
 
 
-def captioner(*curves: str, attends: bool = False, more: tuple[str, ...] = ()) -> Shown:
-    scores = CAPTIONS | (ATTENTION if attends else set()) | set(more)
+def captioner(*curves: str, attends: bool = False, more: tuple[str, ...] = (), less: tuple[str, ...] = ()) -> Shown:
+    scores = (CAPTIONS | (ATTENTION if attends else set()) | set(more)) - set(less)
     images = {"samples", *(["attention_0"] if attends else [])}
     columns = [*CAPTION_TABLE, *(["attention"] if attends else [])]
     return Shown(frozenset({*ALWAYS, *curves}), frozenset(images), {"caption_table": columns}, frozenset(scores))
@@ -64,7 +64,13 @@ def classifier(*curves: str, rate: str = "lr-AdamW/new") -> Shown:
 BOARDS = {
     "attention_rnn": captioner(*OWN_CNN, *SPEED, attends=True),
     "transformer_captioner": captioner(*OWN_CNN, *SPEED, attends=True),
-    "emotional_captions": captioner(*OWN_CNN, *SPEED, attends=True, more=("alignment", "perplexity", "distinct")),
+    "emotional_captions": captioner(  # whose words are not matched with objects
+        *OWN_CNN,
+        *SPEED,
+        attends=True,
+        more=("alignment", "perplexity", "distinct"),
+        less=("pointing", "pointing_noun"),
+    ),
     "dual_transfer": captioner(*SPEED),
     "ucm_captioning": captioner(*OWN_CNN, more=("distinct",)),
     "emotion_teacher": classifier(rate="lr-SGD/new"),
