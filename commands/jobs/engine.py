@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from callbacks.stop_signals import StopSignals
-from commands.jobs.parts import Job, columns_of, is_done, open_job, write_part
+from commands.jobs.parts import Job, columns_of, is_done, open_job, part_path, write_part
 from commands.jobs.progress import JobProgress
 from commands.jobs.tasks import Columns, Task
 from core.errors import Interrupted, UserError, command
@@ -64,6 +64,7 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
                 bad += sum(error is not None for error in rows["error"])
     except Interrupted as stop:
         name = signal.Signals(stop.number).name
+        progress.written = sum(len(job.rows(part)) for part in missing if part_path(options.out, part).exists())
         way_on = f"{progress.written_text()} are in {options.out}; go on with {command(task.command, *words)}"
         raise Interrupted(stop.number, message=f"interrupted by {name}: {way_on}") from stop
     except RuntimeError as error:

@@ -5,6 +5,7 @@ Letters: B pictures of a batch, H x W pixels of the largest.
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, TypedDict
@@ -142,5 +143,9 @@ def _as_it_is(batch: DecodedBatch) -> DecodedBatch:
 
 
 def _begin(parent: int, worker: int) -> None:
+    """A worker ends with its parent and by nothing else: a signal to the whole group is for the parent."""
     del worker
     end_with_parent(parent)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
