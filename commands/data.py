@@ -80,7 +80,7 @@ def features(name: str, args: list[str]) -> int:
     frozen = data.feature_source.frozen(data.num_workers)
     if frozen is None:
         raise UserError("there is nothing to compute: name an encoder with --encoder (and --encoder_weights)")
-    from datamodules.stored_features.shards import Shard
+    from core.shards import Shard
 
     shard = None if own["shard"] is None else Shard.parse(own["shard"])
     examples, start = data.examples(own["split"]), time.perf_counter()

@@ -14,10 +14,10 @@ from commands.jobs.progress import JobProgress
 from commands.jobs.tasks import Columns, Task
 from core.errors import Interrupted, UserError, command
 from core.files import write_text
+from core.shards import Shard
 from core.text import say
 from datamodules.sources.base import PictureSource
 from datamodules.sources.decoding import DecodedBatch, decoding
-from datamodules.stored_features.shards import Shard
 
 
 def run_job(task: Task, source: PictureSource, options: argparse.Namespace, words: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from commands.arguments import Parser, positive
 from core.errors import UserError
+from core.shards import Shard
 from datamodules.sources.base import PictureSource
 from datamodules.sources.find import find_source
-from datamodules.stored_features.shards import Shard
 
 _DEFAULTS: dict[str, Any] = {
     "shard": None,

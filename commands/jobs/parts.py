@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from core.errors import UserError
 from core.files import replacing, write_json
 from core.inputs import damage, open_regular, read_object, shown
-from datamodules.stored_features.shards import Shard
+from core.shards import Shard
 
 FACTS = "job.json"
 _SIZES = ("rows_per_part", "batch_size")

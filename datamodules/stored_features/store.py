@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from core.errors import DataError, UserError
+from core.shards import Shard
 from core.text import log_of
 from datamodules.readers.records import Example
 from datamodules.readers.transforms import ImageTransform
@@ -39,7 +40,7 @@ from datamodules.stored_features.pictures import (
     stack_pictures,
 )
 from datamodules.stored_features.reading import Images, collate, stamp_of, with_progress
-from datamodules.stored_features.shards import Piece, Shard, finished_shards, pieces
+from datamodules.stored_features.shards import Piece, finished_shards, pieces, shard_folder
 from networks.encoders.base import ImageEncoder
 from networks.encoders.build import build_encoder, local_files, picture_shape, reads_whole_pictures
 from networks.encoders.pictures import PictureEncoder
@@ -226,7 +227,7 @@ class FrozenFeatures:
                 f"shard {shard}: {len(examples)} images make {len(examples) // _BATCH} batches of {_BATCH}: expected "
                 "at most as many shards"
             )
-        folder = shard.folder(whole)
+        folder = shard_folder(whole, shard)
         return self._once(folder, lambda: self._build(folder, spec, examples, [Piece(rows, None)]))
 
     def _spec(self, examples: Sequence[Example]) -> StoreSpec:

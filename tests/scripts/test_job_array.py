@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from datamodules.stored_features.shards import Shard
+from core.shards import Shard
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the script is for bash")

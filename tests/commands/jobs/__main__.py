@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules.stored_features.shards import Shard
+from core.shards import Shard
 from tests.commands.jobs.made import make_runs
 
 AT_ONCE, SHARDS = 2, 4

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
+from core.shards import Shard
 from datamodules.stored_features.files import FeatureStore
-from datamodules.stored_features.shards import Shard, finished_shards, pieces
+from datamodules.stored_features.shards import finished_shards, pieces, shard_folder
 from datamodules.stored_features.store import EncoderSpec
 from tests.datamodules.stored_features.test_store import frozen, make_pictures, watched
 from tests.genome import write_genome
@@ -80,10 +81,10 @@ def test_parts_cover_every_row_once_and_begin_with_a_batch(images, total):
 def test_parts_of_another_division_are_not_mixed_up(tmp_path):
     store = tmp_path / "store"
     for shard in (Shard(1, 2), Shard(2, 3), Shard(3, 3)):
-        folder = shard.folder(store)
+        folder = shard_folder(store, shard)
         folder.mkdir()
         np.save(folder / "features.npy", np.zeros((len(shard.rows(100, 32)), 1, 1), np.float16))
-    cut_off = Shard(3, 4).folder(store)
+    cut_off = shard_folder(store, Shard(3, 4))
     cut_off.mkdir()
     np.save(cut_off / "features.npy", np.zeros((1, 1, 1), np.float16))
     assert set(finished_shards(store, 100, 32)) == {Shard(1, 2), Shard(2, 3), Shard(3, 3)}
