@@ -6,12 +6,14 @@ import os
 import re
 import shlex
 import shutil
+import socket
 
 import pytest
 import torch
 
 import callbacks.checkpoints
 import cli
+from datamodules.readers import download
 from tests.conftest import ROOT
 from tests.core.test_locks import holder
 from tests.tiny import make_config, make_folder
@@ -164,8 +166,14 @@ def test_images_that_cannot_be_read(fails, config, tmp_path):
     assert cli.main([*fit, f"--data.init_args.{re.search(r'pass (on_bad_image=skip)', fails(fit))[1]}"]) == 0
 
 
-def test_where_a_data_set_can_be_had(fails, tmp_path, capsys):
-    """In a folder whose name a shell takes apart."""
+def test_where_a_data_set_can_be_had(fails, tmp_path, capsys, monkeypatch):
+    """In a folder whose name a shell takes apart, on a machine without a network."""
+
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(download, "_pause", lambda failures: 0.0)
     root = tmp_path / "land use"
     root.mkdir()
     assert cli.main(["data", "check", "ucm_captions", "--root", str(root)]) == 1
