@@ -132,26 +132,36 @@ def _now(key: str) -> str:
 
 
 def differences(before: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]]) -> tuple[int, list[str]]:
-    """Compares two runs.
+    """Compares two runs, value by value at the same step.
 
-    Columns that only the newer run has do not count; an older one that is gone does.
+    Columns and rows that only the newer run has do not count; an older value that is gone does.
 
     Returns:
         Number of values compared, and a line for each difference.
 
-    >>> differences([{"step": "1", "loss": "2.5"}], [{"step": "1", "loss": "2.5", "new": "1"}])
-    (2, [])
+    >>> differences([{"step": "1", "loss": "2.5"}], [{"step": "1", "lr": ".1"}, {"step": "1", "loss": "2.5"}])
+    (1, [])
     >>> differences([{"step": "1", "loss": "2.5"}], [{"step": "1", "loss": "2.50001"}])
-    (2, ['row 0: loss 2.5 -> 2.50001'])
+    (1, ['step 1: loss 2.5 -> 2.50001'])
     """
-    found = [] if len(before) == len(now) else [f"{len(before)} rows -> {len(now)} rows"]
-    count = 0
-    for number, (old, new) in enumerate(zip(before, now, strict=False)):
-        for key, value in old.items():
-            count += value != ""
-            if value != new.get(key, ""):
-                found.append(f"row {number}: {key} {value} -> {new.get(key, 'no such column')}")
-    return count, found
+    found = []
+    old, new = _values(before), _values(now)
+    for place, values in old.items():
+        for number, value in enumerate(values):
+            theirs = new.get(place, [])[number : number + 1] or ["gone"]
+            if value != theirs[0]:
+                found.append(f"step {place[0]}: {place[1]} {value} -> {theirs[0]}")
+    return sum(map(len, old.values())), found
+
+
+def _values(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """What was logged under a name at a step, in order."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if value != "" and key != "step":
+                found.setdefault((row.get("step", ""), key), []).append(value)
+    return found
 
 
 def compare(before: Path, now: Path, names: Sequence[str]) -> int:
