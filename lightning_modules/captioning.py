@@ -39,7 +39,7 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(ConditionOptions, TokenOptions, SelfCriticalOptions, BaseModule):
+class CaptioningModule(ConditionOptions, SelfCriticalOptions, TokenOptions, BaseModule):
     """Base of the captioners. A subclass makes `captioner`, then calls `complete_captioner`.
 
     Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the

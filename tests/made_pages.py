@@ -2,21 +2,17 @@
 
 import contextlib
 import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 import yaml
 
 import cli
-from commands.serving.app import build_app
 from commands.serving.models import load_models
-from commands.serving.server import listen
 from tests.conftest import ROOT
 from tests.lightning_modules.boards import DRAWN
+from tests.page_server import served_page
 from tests.twins import write_twins
 
 CAPTIONERS = ("attention_rnn", "transformer_captioner")
@@ -88,12 +84,5 @@ def _small_sweep(folder: Path) -> Path:
 def served(folder: Path) -> Iterator[str]:
     """Serves the demo page of some of the runs; gives its address."""
     models = load_models({name: str(folder / "runs" / name) for name in SERVED}, "cpu")
-    with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(build_app(models, page=True), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+    with served_page(models) as address:
+        yield address

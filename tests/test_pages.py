@@ -4,16 +4,15 @@ With ``CAPTION_PAGES=FOLDER`` the pages and an image of each are kept, to be loo
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.made_pages import CAPTIONERS, SERVED, TRIALS, make_pages, served
+from tests.page_server import BROWSER, chromium
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")]
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text()
@@ -36,10 +35,8 @@ def pages(folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with chromium(sync_api) as browser:
         yield browser
-        browser.close()
 
 
 def problems_of(browser, address, width, scheme, image, use=None):

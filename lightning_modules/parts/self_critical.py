@@ -3,25 +3,30 @@
 Letters: B images, K captions drawn of each, N = B K captions, L tokens of the longest, M scored tokens.
 """
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from core.batch import Batch
 from core.errors import UserError
-from lightning_modules.parts.mixin import Mixin
 from lightning_modules.parts.rewards import CaptionReward
+from lightning_modules.parts.tokens import TokenOptions
 from networks.captioners.base import Captioner
 from networks.generation.search import decode
 from networks.generation.settings import DecodingSettings, Hypotheses
 from networks.layers.sequences import CaptionOutput, Memory
 from networks.losses.policy import advantages, policy_loss
 
+if TYPE_CHECKING:
+    TokenMixin = TokenOptions
+else:
+    TokenMixin = object  # see `lightning_modules.parts.mixin`
+
 Baseline = Literal["samples", "greedy"]
 
 
-class SelfCriticalOptions(Mixin):
+class SelfCriticalOptions(TokenMixin):
     """A captioner that can be trained on the metrics of what it writes, after it has been trained on captions.
 
     Start from a trained run (``init_from``), with a small learning rate and without dropout: captions are drawn from,
@@ -38,7 +43,6 @@ class SelfCriticalOptions(Mixin):
     """
 
     captioner: Captioner
-    max_tokens: int
 
     def __init__(
         self,
@@ -56,10 +60,6 @@ class SelfCriticalOptions(Mixin):
         self.reward_cider_d, self.reward_bleu4, self.reward_truth = reward_cider_d, reward_bleu4, reward_truth
         self.caption_loss = caption_loss
         self._reward: CaptionReward | None = None
-
-    def decoded(self, token_ids: list[list[int]]) -> list[str]:
-        """Texts of captions that were written."""
-        raise NotImplementedError(f"{type(self).__name__} writes no captions")
 
     def check_settings(self) -> None:
         """Also checks the options of the reward."""

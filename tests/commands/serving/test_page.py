@@ -1,18 +1,12 @@
 """The page of ``demo`` in a browser: an image is dropped, every model answers, the attention of a word is shown."""
 
 import base64
-import shutil
-import threading
-import time
 
 import pytest
-import uvicorn
 
-from commands.serving.app import build_app
-from commands.serving.server import listen
+from tests.page_server import BROWSER, chromium, served_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 
 DROP = """([drop, content]) => {
@@ -26,23 +20,14 @@ DROP = """([drop, content]) => {
 @pytest.fixture
 def address(models):
     """Where the page is served."""
-    with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(build_app(models, page=True), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+    with served_page(models) as where:
+        yield where
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with chromium(sync_api) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
