@@ -1,5 +1,6 @@
 """``caption``: captions images with a trained captioner."""
 
+import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ def build_parser() -> Parser:
         type=float,
         help="how strongly --emotion counts: 1 as trained, 0 not at all, 2 exaggerates; default: as in the run",
     )
+    add("--control", metavar="RUN", help="prefix classifier that guides to --emotion; the captioner may know none")
+    add("--control-strength", type=float, help="its weight at every word; 0: none; default: as in the captioner's run")
+    add("--control-rerank", type=float, default=0.0, help="its weight in the choice among captions; default: 0")
     add("--attention", type=Path, metavar="FOLDER", help="write a figure of the attention at each word, one per image")
     add("--json", action="store_true", help="print one JSON object per image and line")
     add_job_options(parser)
@@ -56,6 +60,7 @@ def main(args: Sequence[str]) -> int:
         UserError: no such checkpoint, image or device.
     """
     options = build_parser().parse_args([dashed(arg) for arg in args])
+    check_control(options)
     source = job_source(options, without=("attention", "json"))
     paths = find_images(options.images) if source is None else []
 
@@ -63,7 +68,7 @@ def main(args: Sequence[str]) -> int:
 
     from lightning_modules import load_captioner
 
-    captioner = load_captioner(options.ckpt, choose_device(options.device))
+    captioner = load_captioner(options.ckpt, choose_device(options.device), options.control)
     if options.attention is not None:
         from reporting.attention import attending, write_attention
 
@@ -75,6 +80,8 @@ def main(args: Sequence[str]) -> int:
         top_p=options.top_p,
         temperature=options.temperature,
         guidance=options.guidance,
+        control_strength=options.control_strength,
+        control_rerank=options.control_rerank,
     )
     emotions = chosen_emotions(captioner.module, options.emotion, options.emotions)
     if source is not None:
@@ -104,6 +111,18 @@ def main(args: Sequence[str]) -> int:
             texts = [captions[0][0] if captions else "" for captions in written]
             write_attention(captioner, images, texts, folder=options.attention, names=names)
     return 1 if skipped else 0
+
+
+def check_control(options: argparse.Namespace) -> None:
+    """Makes sure that what is given of control has an effect.
+
+    Raises:
+        UserError: it has none.
+    """
+    if options.control is None and (options.control_strength is not None or options.control_rerank):
+        raise UserError("--control-strength and --control-rerank need --control, the run of a prefix classifier")
+    if options.control is not None and options.emotion is None and options.emotions is None:
+        raise UserError("--control needs to know what captions should say: give --emotion or --emotions")
 
 
 def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from lightning_modules.dual_transfer import DualTransfer
 from lightning_modules.emotion_labeller import EmotionLabeller
 from lightning_modules.emotion_transfer import EmotionTransfer
 from lightning_modules.multilabel import MultiLabel
+from lightning_modules.prefix_classifier import PrefixClassification
 from lightning_modules.serving import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
 from lightning_modules.text_autoencoder import TextAutoencoding
 from lightning_modules.transformer_captioner import TransformerCaptioner
@@ -23,6 +24,7 @@ __all__ = [
     "LoadedCaptioner",
     "LoadedClassifier",
     "MultiLabel",
+    "PrefixClassification",
     "TextAutoencoding",
     "TransformerCaptioner",
     "load_captioner",

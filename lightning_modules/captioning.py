@@ -4,7 +4,7 @@ Letters: B images, N captions, M target tokens.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -19,6 +19,7 @@ from datamodules.readers.records import Split
 from datamodules.scenes.fact_metrics import SceneFacts
 from lightning_modules.base import BaseModule, Stage, loss_metric
 from lightning_modules.parts.condition import ConditionOptions
+from lightning_modules.parts.control import ControlOptions
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.self_critical import SelfCriticalOptions
 from lightning_modules.parts.tokens import TokenOptions
@@ -39,7 +40,7 @@ class Generated(TypedDict):
     captions: list[str]
 
 
-class CaptioningModule(ConditionOptions, SelfCriticalOptions, TokenOptions, BaseModule):
+class CaptioningModule(ControlOptions, ConditionOptions, SelfCriticalOptions, TokenOptions, BaseModule):
     """Base of the captioners. A subclass makes `captioner`, then calls `complete_captioner`.
 
     Validation is greedy on at most `val_images` images, evenly spread over the split; testing and prediction use the
@@ -104,17 +105,20 @@ class CaptioningModule(ConditionOptions, SelfCriticalOptions, TokenOptions, Base
 
     def decoding(self, stage: Stage) -> DecodingSettings:
         """Settings of the search: greedy in validation, the configured beams elsewhere."""
+        plain = DecodingSettings(
+            max_tokens=self.max_tokens, guidance=self.guidance, control_strength=self.control_strength
+        )
         if stage == "val":
-            return DecodingSettings(max_tokens=self.max_tokens, guidance=self.guidance)
-        return DecodingSettings(
+            return plain
+        return replace(
+            plain,
             beams=self.beams,
-            max_tokens=self.max_tokens,
             length_penalty=self.length_penalty,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
             mbr_reranking=self.mbr_reranking and self.beams > 1,
             retrieval_images=self.retrieval_images,
             retrieval_weight=self.retrieval_weight,
-            guidance=self.guidance,
+            control_rerank=self.control_rerank,
         )
 
     # retrieval of training captions
@@ -216,7 +220,8 @@ class CaptioningModule(ConditionOptions, SelfCriticalOptions, TokenOptions, Base
             memory = select_rows(memory, torch.tensor(rows, device=self.device))
         wanted = self.wanted_labels(batch)
         labels = [wanted[row] for row in rows]
-        found = decode(self.captioner, self.under(memory, labels), self.decoding(stage))
+        control = self.control_for([self.condition_names[label] if label >= 0 else None for label in labels])
+        found = decode(self.captioner, self.under(memory, labels), self.decoding(stage), control=control)
         image_ids = [batch["image_id"][row] for row in rows]
         captions = self.with_words(image_ids, self.decoded(found.token_ids[:, 0].tolist()), labels)
         return {"image_id": image_ids, "captions": captions}

@@ -187,6 +187,7 @@ class CodeCaptioning(SamplingOptions, SentenceCodeOptions, ImageCodeOptions, Cap
             settings,
             beams=beams,
             mbr_reranking=self.mbr_reranking and beams > 1,
+            control_rerank=0.0 if stage == "val" else settings.control_rerank,
             # the index is that of the last checkpoint, and it is checkpoints that validation chooses
             retrieval_images=0 if stage == "val" else settings.retrieval_images,
         )

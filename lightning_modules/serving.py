@@ -96,6 +96,8 @@ class LoadedCaptioner(LoadedModel):
         top_p: float = 0.9,
         temperature: float = 1.0,
         guidance: float | None = None,
+        control_strength: float | None = None,
+        control_rerank: float = 0.0,
     ) -> DecodingSettings:
         """The run's decoding settings with a reader's choices over them.
 
@@ -106,12 +108,14 @@ class LoadedCaptioner(LoadedModel):
             top_p: probability mass that is sampled from.
             temperature: above 1 makes sampled captions more diverse.
             guidance: how strongly an emotion counts, see `networks.generation.guidance`; None: as in the run.
+            control_strength: weight of the classifier that guides, see `networks.generation.control`; likewise.
+            control_rerank: its weight in the choice among captions, in place of `mbr_reranking`; 0: it does not choose.
 
         Raises:
             UserError: a value is out of range, or a guidance is given to a captioner that knows no emotions.
         """
         if guidance is not None:
-            self.module.conditions_known()
+            self.module.conditions_learnt()
         if beams is None:
             beams = 1 if sample else max(self.settings.beams, num_captions)
         return replace(
@@ -121,7 +125,10 @@ class LoadedCaptioner(LoadedModel):
             sample=sample,
             top_p=top_p if sample else 1.0,
             temperature=temperature if sample else 1.0,
+            mbr_reranking=self.settings.mbr_reranking and not control_rerank,
+            control_rerank=control_rerank,
             guidance=self.settings.guidance if guidance is None else guidance,
+            control_strength=self.settings.control_strength if control_strength is None else control_strength,
         )
 
     @torch.inference_mode()
@@ -166,11 +173,12 @@ class LoadedCaptioner(LoadedModel):
         emotion: str | None = None,
     ) -> Hypotheses:
         """Captions of a batch of `prepared_batch` as token ids; arguments as for `caption`."""
-        memory = self.module.captioner.encode(batch)
+        memory, control = self.module.captioner.encode(batch), None
         if emotion is not None:
             images = len(next(iter(memory.values())))
             memory = self.module.under(memory, [self.module.label_number(emotion)] * images)
-        return decode(self.module.captioner, memory, settings or self.settings, generator)
+            control = self.module.control_for([emotion] * images)
+        return decode(self.module.captioner, memory, settings or self.settings, generator, control)
 
     def written(self, found: Hypotheses) -> list[list[tuple[str, float]]]:
         """For each image its captions as text, best first, each with its log-probability."""
@@ -316,14 +324,14 @@ class LoadedClassifier(LoadedModel):
         return len((images if self.reads_images else texts) or ())
 
 
-def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> LoadedCaptioner:
-    """Loads a captioner from a run folder or checkpoint.
+def load_captioner(path: str | Path, device: str | torch.device = "cpu", control: str | None = None) -> LoadedCaptioner:
+    """Loads a captioner from a run folder or checkpoint; `control`: run of the prefix classifier that guides it.
 
     >>> load_captioner("runs/dual_transfer/demo").caption("picture.jpg")  # doctest: +SKIP
     [[('two red circles above a blue square', -3.2)]]
 
     Raises:
-        UserError: no such checkpoint, or it is not a captioner.
+        UserError: no such checkpoint, or it is not a captioner; or the classifier does not fit.
     """
     module = load_module(path)
     if not isinstance(module, CaptioningModule):
@@ -331,6 +339,8 @@ def load_captioner(path: str | Path, device: str | torch.device = "cpu") -> Load
             f"'{path}' is of method '{module.method}', which writes no captions; a classifier labels images: "
             f"{command('label', '--ckpt', path)}"
         )
+    if control is not None:
+        module.use_control(control)
     with damage(path, "a captioner", "give another run", causes=WRONG_VALUES):
         return LoadedCaptioner(module, device=device)
 

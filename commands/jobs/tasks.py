@@ -113,6 +113,8 @@ class CaptionTask(Task):
             columns["emotions"] = _list(pa.string())
         settings = {**asdict(decoding), **({"seed": seed} if decoding.sample else {})}
         settings |= {} if self.emotions == [None] else {"emotions": self.emotions}
+        guide = model.module.control_module
+        settings |= {} if guide is None else {"control": fingerprint(guide)}
         super().__init__(model=model, settings=settings, columns=columns)
 
     def columns(self, batch: Batch, first: int) -> Columns:

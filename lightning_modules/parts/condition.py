@@ -76,8 +76,8 @@ class ConditionOptions(Mixin):
         """Names of the labels, which every checkpoint remembers; empty without any."""
         return tuple(self.inference.get("condition_names", ()))
 
-    def conditions_known(self) -> tuple[str, ...]:
-        """Names of the labels that captions can be asked for.
+    def conditions_learnt(self) -> tuple[str, ...]:
+        """Names of the labels that the captioner was conditioned on.
 
         Raises:
             UserError: the captioner was trained without.
@@ -85,9 +85,17 @@ class ConditionOptions(Mixin):
         if not self.conditioned:
             raise UserError(
                 "this captioner was trained without emotions or other labels of captions: train one with "
-                "model.init_args.conditioned=true on data that has them"
+                "model.init_args.conditioned=true on data that has them, or let a classifier guide it (--control RUN)"
             )
         return self.condition_names
+
+    def conditions_known(self) -> tuple[str, ...]:
+        """Names of the labels that captions can be asked for.
+
+        Raises:
+            UserError: there are none.
+        """
+        return self.conditions_learnt()
 
     def label_number(self, name: str) -> int:
         """Number of a label that captions can be asked for.

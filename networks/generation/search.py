@@ -15,6 +15,7 @@ from torch import Tensor
 
 from networks.generation.beams import beam_search
 from networks.generation.consensus import consensus_order
+from networks.generation.control import Control, chosen, controlled
 from networks.generation.guidance import guided
 from networks.generation.protocol import TokenModel
 from networks.generation.scores import cropped, rows_of, take, token_scores
@@ -24,7 +25,11 @@ from networks.layers.sequences import Memory, select_rows
 
 @torch.no_grad()
 def decode(
-    captioner: TokenModel, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None = None
+    captioner: TokenModel,
+    memory: Memory,
+    settings: DecodingSettings,
+    generator: torch.Generator | None = None,
+    control: Control | None = None,
 ) -> Hypotheses:
     """Writes captions for encoded images.
 
@@ -37,19 +42,31 @@ def decode(
     than `beams` (a tiny vocabulary), Hugging Face fills up with copies and counts them as finished; we do not.
 
     BOS and PAD are never produced. Where the memory has a condition, `guidance` applies, see
-    `networks.generation.guidance`.
+    `networks.generation.guidance`; with a `control`, a classifier guides or chooses, see `networks.generation.control`.
 
     Args:
         captioner: the network, in evaluation mode.
         memory: what its `encode` returned, B rows.
         settings: the search.
         generator: source of randomness for sampling, on any device; torch's own if None.
+        control: labels that captions are to have, and the classifier that judges it.
 
     Returns:
         `settings.num_captions` captions for each image: beam search ranks them by score or agreement, sampling
         by log-probability.
     """
     captioner, memory = guided(captioner, memory, settings.guidance)
+    captioner, memory = controlled(captioner, memory, control, settings)
+    if control is not None and settings.control_rerank:
+        several = settings if settings.sample else replace(settings, num_captions=settings.beams)
+        return chosen(_found(captioner, memory, several, generator), control, settings)
+    return _found(captioner, memory, settings, generator)
+
+
+def _found(
+    captioner: TokenModel, memory: Memory, settings: DecodingSettings, generator: torch.Generator | None
+) -> Hypotheses:
+    """Captions as search, sampling and minimum Bayes risk rank them."""
     if settings.beams > 1 and settings.mbr_reranking:
         found = beam_search(captioner, memory, replace(settings, num_captions=settings.beams))
         retrieved = captioner.retrieve(memory, settings.retrieval_images) if settings.retrieval_images else None

@@ -33,6 +33,10 @@ class DecodingSettings:
         retrieval_weight: weight of the agreement with them, in [0, 1].
         guidance: how strongly a condition counts, see `networks.generation.guidance`: 1 is the conditioned model as it
             is, 0 the model without a condition; >= 0.
+        control_strength: weight of the classifier that guides, if there is one, see `networks.generation.control`; 0:
+            it does not guide.
+        control_rerank: weight of the classifier in the choice among finished captions: those of the beams, or samples;
+            0: it does not choose.
         sample: samples tokens instead of searching for the most probable caption.
         top_p: samples come from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
         temperature: divides the logits before sampling; > 0.
@@ -48,6 +52,8 @@ class DecodingSettings:
     retrieval_images: int = 0
     retrieval_weight: float = 0.7
     guidance: float = 1.0
+    control_strength: float = 1.0
+    control_rerank: float = 0.0
     sample: bool = False
     top_p: float = 1.0
     temperature: float = 1.0
@@ -70,6 +76,7 @@ class DecodingSettings:
             )
         if not 0 <= self.guidance < math.inf:
             raise UserError(f"guidance={self.guidance}: expected 0 (no condition), 1 (as trained) or more")
+        self._check_control()
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} is not in (0, 1]; 1 samples from the whole vocabulary")
         if not self.temperature > 0:
@@ -80,6 +87,18 @@ class DecodingSettings:
             raise UserError(
                 f"num_captions={self.num_captions} needs at least as many beams (beams={self.beams}), or sample=true"
             )
+
+    def _check_control(self) -> None:
+        """Checks the values of a classifier's control, see `__post_init__`."""
+        for name in ("control_strength", "control_rerank"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)}: expected 0 (off) or more")
+        if self.control_rerank and self.mbr_reranking:
+            raise UserError(
+                f"control_rerank={self.control_rerank} and mbr_reranking=true both rank captions: set one of them off"
+            )
+        if self.control_rerank and self.beams == 1 and not self.sample:
+            raise UserError(f"control_rerank={self.control_rerank} with beams=1: there is one caption; set beams to 5")
 
 
 @dataclass(kw_only=True)
