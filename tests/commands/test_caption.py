@@ -10,7 +10,8 @@ from lightning import Trainer
 import cli
 from datamodules.scenes import SceneCaptions
 from datamodules.scenes.emotions import EMOTION_NAMES
-from lightning_modules import AttentionRNN
+from lightning_modules import AttentionRNN, PrefixClassification
+from tests.twins import saved_and_loaded
 
 SMALL = {"image_encoder": "small-conv", "region_dim": 8, "hidden_dim": 8, "word_dim": 8, "attention_dim": 8}
 
@@ -97,3 +98,47 @@ def test_a_run_without_emotions_says_so(option, plain, capsys):
     error = capsys.readouterr().err
     assert "trained without emotions or other labels of captions" in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """A prefix classifier of the words of `conditioned`, which has learnt nothing but has opinions."""
+    folder = tmp_path_factory.mktemp("guide")
+    data = SceneCaptions(num_train=6, num_val=2, num_test=2, batch_size=6, feelings=True)
+    module = PrefixClassification.for_data(data, word_dim=8, hidden_dim=8)
+    module.inference = {"method": module.method, **data.describe()}
+    torch.nn.init.normal_(module.classifier.head.weight, std=3)
+    saved_and_loaded(module, folder / "one.ckpt")
+    return f"--control={folder / 'one.ckpt'}"
+
+
+def test_a_classifier_guides_or_chooses(conditioned, guide, capsys):
+    line = [*conditioned, "--emotion=fear"]
+    plain = printed(line, capsys)
+    assert printed([*line, guide, "--control-strength=0"], capsys) == plain
+    assert printed([*line, guide, "--control_strength", "9"], capsys) != plain
+    beams = [*line, "--beams=6"]
+    assert printed([*beams, guide, "--control-strength=0", "--control-rerank=99"], capsys) != printed(beams, capsys)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--control-strength=2", "--emotion=awe"], "--control-rerank need --control"),
+        (["GUIDE"], "--control needs to know what captions should say: give --emotion"),
+        (["GUIDE", "--emotion=joy"], "emotion is 'joy'"),
+        (["GUIDE", "--emotion=awe", "--control-strength=-1"], "control_strength=-1.0: expected 0"),
+        (["GUIDE", "--emotion=awe", "--control-rerank=1", "--beams=1"], "there is one caption"),
+        (["--control=nowhere", "--emotion=awe"], "nowhere"),
+    ],
+)
+def test_control_without_effect_is_one_line(given, message, conditioned, guide, capsys):
+    assert cli.main([*conditioned, *(guide if one == "GUIDE" else one for one in given)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_classifier_of_other_words_is_refused(plain, guide, capsys):
+    assert cli.main([*plain, "--emotion=awe", guide]) == 1
+    assert "was trained with another vocabulary" in capsys.readouterr().err

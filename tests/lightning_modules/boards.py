@@ -39,6 +39,7 @@ LABELS = {
 }
 LABEL_CURVES = {"label_ap/", "label_f1/"}
 CODES = {"loss", "recall_at_1", "recall_at_5", "recall_at_10"}
+BEGINNINGS = {"loss", "label_accuracy", "prefix_accuracy"}
 TEXTS = {"loss", "bleu4", "exact", "unseen_bleu4", "unseen_exact"}
 
 CAPTION_TABLE = ["image_id", "image", "caption", "CIDEr-D", "references"]
@@ -84,6 +85,7 @@ BOARDS = {
         frozenset(CODES),
         baselines=False,
     ),
+    "prefix_classifier": Shown(frozenset(ALWAYS), frozenset(), {}, frozenset(BEGINNINGS)),
     "ucm_text_autoencoder": Shown(
         frozenset(ALWAYS),
         frozenset(),
