@@ -1,8 +1,9 @@
 """Socratis: captioned news images with the emotions that people felt."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from core.cache import default_cache_dir
 from core.errors import DataError, UserError, command
 from core.inputs import parse_json, read_text
 from datamodules.labelled import LabelledDataModule
@@ -10,7 +11,7 @@ from datamodules.readers.download import Archive
 from datamodules.readers.image_refs import ImageFile
 from datamodules.readers.image_search import ImageSearch, image_folders
 from datamodules.readers.obtaining import Part, images_to, named
-from datamodules.readers.records import Example, Problem, say_dropped
+from datamodules.readers.records import Example, Problem, Split, say_dropped
 from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
     SYNONYMS,
@@ -21,6 +22,9 @@ from datamodules.readers.socratis_cleaning import (
     read_annotations,
     read_cleaned,
 )
+from datamodules.readers.valence import VALENCES, valence
+from datamodules.stored_features.files import FeatureStore
+from datamodules.stored_features.words import word_store
 
 RAW_FILE = "imCaptionEmotionExplanation_formatted.json"
 CLEANED_FILE = "cleaned_data.csv"
@@ -51,6 +55,10 @@ class Socratis(LabelledDataModule):
         root: folder of the data set.
         annotations_file: the raw JSON or the cleaned CSV, in the root or relative to the working directory; None: the
             one that exists, the raw one before the other.
+        caption_labels: label of each caption, for captions on demand: ``valence`` (see `datamodules.readers.valence`)
+            or ``none``.
+        word_features: width of a vector of each caption's own words, in any order, that batches carry in place of
+            images: a captioner then writes captions again; None: none. Needs no images.
         merge_synonyms: count anger as angry, fear as scared, joy as happy; leaves 26 labels. Published: off.
         test_fraction: share for test; not used with folds.
         max_tokens: longest caption in tokens; 32 is published.
@@ -66,6 +74,8 @@ class Socratis(LabelledDataModule):
         *,
         root: str = "data/socratis",
         annotations_file: str | None = None,
+        caption_labels: Literal["valence", "none"] = "none",
+        word_features: int | None = None,
         merge_synonyms: bool = False,
         test_fraction: float = 0.2,
         max_tokens: int = 32,
@@ -85,7 +95,15 @@ class Socratis(LabelledDataModule):
         if self.captions_only and source:
             wrong = f"encoder={source.encoder}" if source.encoder is not None else f"regions={source.regions}"
             raise UserError(f"captions_only is true with {wrong}: set one of the two off")
+        if word_features is not None and (word_features < 1 or source):
+            raise UserError(
+                f"word_features is {word_features}: expected 1 or more, and neither an encoder nor regions beside it"
+            )
+        if caption_labels not in ("valence", "none"):
+            raise UserError(f"caption_labels is {caption_labels!r}: expected valence or none")
         self.annotations_file, self.merge_synonyms = annotations_file, merge_synonyms
+        self.caption_labels, self.word_features = caption_labels, word_features
+        self.has_images = word_features is None
 
     images_origin = f"the authors offer them at {IMAGES}"
 
@@ -122,6 +140,37 @@ class Socratis(LabelledDataModule):
     def label_names(self) -> tuple[str, ...]:
         """Names of the emotions in the order of `Example.labels`: 29, or 26 with merged synonyms."""
         return tuple(name for name in EMOTIONS if not (self.merge_synonyms and name in SYNONYMS))
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """The valences, where captions have them."""
+        return VALENCES if self.caption_labels == "valence" else ()
+
+    # captions as features of themselves
+
+    @property
+    def feature_dim(self) -> int | None:
+        """Width of the vectors of words, or as in every data set."""
+        return self.word_features or super().feature_dim
+
+    @property
+    def feature_grid(self) -> tuple[int, int] | None:
+        """One vector of words, or as in every data set."""
+        return (1, 1) if self.word_features else super().feature_grid
+
+    def features(self, split: Split) -> FeatureStore | None:
+        """Vectors of words, or as in every data set."""
+        if self.word_features is None:
+            return super().features(split)
+        if split not in self._stores:
+            captions = [example.captions[0] for example in self.examples(split)]
+            self._stores[split] = word_store(captions, self.word_features, default_cache_dir() / "features")
+        return self._stores[split]
+
+    def describe(self) -> dict[str, Any]:
+        """Also says that images are not read."""
+        own = {"regions": {"files": "the words of the captions", "width": self.word_features}}
+        return super().describe() | (own if self.word_features else {})
 
     def check_facts(self) -> tuple[list[Problem], list[str]]:
         """Compares the full raw file with the published counts; problems and notes for ``data check``."""
@@ -168,6 +217,7 @@ class Socratis(LabelledDataModule):
                     image=ImageFile(name),
                     captions=(item.caption,),
                     labels=labels,
+                    conditions=(VALENCES.index(valence(item.emotions)),) if self.condition_names else (),
                     origin=f"{path}, {name}",
                 )
             )
