@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cli
@@ -13,7 +14,10 @@ from datamodules.loading.dataset import Collate
 from datamodules.readers import socratis_cleaning as rules
 from datamodules.readers.records import fail
 from datamodules.readers.socratis_cleaning import EMOTIONS, PUBLISHED_COUNTS, Annotation, emotion_list
+from datamodules.readers.valence import VALENCES, valence
 from datamodules.socratis import CLEANED_FILE, RAW_FILE, Socratis
+from datamodules.stored_features.words import word_vector
+from lightning_modules import CodeCaptioning, LoadedCaptioner
 
 SPLITS = ("train", "val", "test")
 
@@ -303,3 +307,57 @@ def test_emotion_lists_are_parsed_never_executed():
     assert emotion_list('["sad", "calm"]') == ["sad", "calm"]
     for text in ("('sad',)", "[1]", "open('x')", "[", "", None):
         assert emotion_list(text) is None
+
+
+# captions on demand
+
+
+@pytest.fixture(scope="module")
+def written_again(root, tmp_path_factory):
+    """Captions with their valence, and their own words in place of images."""
+    folder = tmp_path_factory.mktemp("words")
+    options = {"split_file": str(folder / "split.json"), "caption_labels": "valence", "word_features": 64}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTION_CACHE", str(folder / "cache"))
+        data = Socratis(root=str(root), batch_size=4, min_count=5, **options)
+        data.prepare_data()
+        yield data, next(iter(data.val_dataloader()))
+
+
+def test_valence_of_captions_is_that_of_their_emotions(written_again, published):
+    data, batch = written_again
+    assert data.condition_names == VALENCES
+    for image_id, label in zip(batch["image_id"], batch["condition"].tolist(), strict=True):
+        assert VALENCES[label] == valence(published[image_id][1])
+    counts = Counter(example.conditions for split in SPLITS for example in data.examples(split))
+    assert sum(counts.values()) == 2065
+    assert min(counts.values()) > 200
+
+
+def test_a_caption_is_written_again_from_its_words(written_again, tmp_path):
+    """By any captioner on stored features; the run says that it reads no images."""
+    data, batch = written_again
+    assert (data.feature_dim, data.feature_grid) == (64, (1, 1))
+    expected = np.stack([word_vector(captions[0], 64) for captions in batch["references"]])
+    assert torch.equal(batch["features"][:, 0], torch.from_numpy(expected).float())
+    assert "image" not in batch
+    small = {"hidden_dim": 8, "word_dim": 8, "layers": 1, "hidden_dims": [8], "conditioned": True}
+    module = CodeCaptioning.for_data(data, **small)
+    module.inference = {"method": module.method, **data.describe(), "decoding": {}}
+    module.step_loss(batch)[0].backward()
+    assert module.captioner.conditions.weight.grad.abs().sum() > 0
+    with pytest.raises(UserError, match="the words of the captions"):
+        LoadedCaptioner(module)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"word_features": 0}, "word_features is 0: expected 1 or more"),
+        ({"word_features": 8, "encoder": "small-conv"}, "and neither an encoder nor regions beside it"),
+        ({"caption_labels": "joy"}, "caption_labels is 'joy': expected valence or none"),
+    ],
+)
+def test_what_cannot_be_written_again_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Socratis(**options)
