@@ -8,7 +8,9 @@ and says which files are still missing and where they can be had (``--list`` doe
 images then finds; ``--shard I/N`` computes one part of N, on this machine or another one with the same folders.
 ``data check NAME --root DIR`` reports what is missing, broken or in two splits, and shows how sizes of images, lengths
 of captions, labels and words are distributed (``--figures DIR``: as pictures, too); every argument of the data module
-is a flag. The exit code is 1 when something has to be fixed.
+is a flag. ``data shard NAME --root DIR --out FOLDER`` converts it to tar archives, from which training streams; NAME
+may also be a configuration, ``RUN/config.yaml`` for instance (``--images_per_shard``, ``--splits``). The exit
+code is 1 when something has to be fixed.
 """
 
 import time
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from commands.data_prepare import prepare
 from commands.data_sets import build_data, data_sets, known_name, underscored
+from commands.data_shard import shard
 from core.errors import UserError
 from core.text import say, say_json
 
@@ -39,11 +42,11 @@ _FEATURE_OPTIONS = (
     {"flag": "--split", "choices": ["train", "val", "test"], "default": "train", "help": "whose images"},
     {"flag": "--shard", "help": "I/N: compute part I of N only"},
 )
-_USAGE = "usage: python cli.py data prepare|features|check NAME --root DIR [options]"
+_USAGE = "usage: python cli.py data prepare|features|check|shard NAME --root DIR [options]"
 
 
 def main(args: Sequence[str]) -> int:
-    """Prepares a data set, computes its features, or checks it.
+    """Prepares a data set, computes its features, checks it, or converts it to shards.
 
     Returns:
         0; 1 when `check` found problems.
@@ -55,14 +58,14 @@ def main(args: Sequence[str]) -> int:
         say(*f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}".splitlines())
         return 0
     action, rest = args[0], [underscored(arg) for arg in args[1:]]
-    actions = {"prepare": prepare, "features": features, "check": check}
+    actions = {"prepare": prepare, "features": features, "check": check, "shard": shard}
     if action not in actions:
-        raise UserError(f"'{action}' is unknown: expected prepare, features or check ({_USAGE})")
+        raise UserError(f"'{action}' is unknown: expected prepare, features, check or shard ({_USAGE})")
     if not rest or rest[0].startswith("-"):
         raise UserError(
             f"data {action}: expected the data set's name first, one of {', '.join(data_sets())} ({_USAGE})"
         )
-    name = known_name(rest[0], f"data {action}")
+    name = rest[0] if action == "shard" else known_name(rest[0], f"data {action}")
     return actions[action](name, rest[1:])
 
 

@@ -1,7 +1,7 @@
 """What every data module of captioned images has in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -107,14 +107,14 @@ class CaptionDataModule(LabelFacts, Obtainable, TransferredBatches, EvaluationOp
         self._predicted: Callable[[], Collection[str]] | None = None
         self._problems: dict[Problem, None] | None = None
         self._stores: dict[Split, FeatureStore] = {}
-        self._examples: dict[Split, list[Example]] = {}
+        self._examples: dict[Split, Sequence[Example]] = {}
         self._tokenizer: WordTokenizer | BPETokenizer | None = None
         self._baselines = CaptionBaselines(self)
 
     # what a data set has to say
 
     @abstractmethod
-    def load_examples(self, split: Split) -> list[Example]:
+    def load_examples(self, split: Split) -> Sequence[Example]:
         """Reads the annotations of one split.
 
         Raises:
@@ -179,13 +179,13 @@ class CaptionDataModule(LabelFacts, Obtainable, TransferredBatches, EvaluationOp
             raise DataError(f"{example.origin or example.image_id}: has captions alone and no image")
         return example.image.open(self.transform.min_side)
 
-    def usable(self, examples: list[Example]) -> list[Example]:
+    def usable(self, examples: Sequence[Example]) -> Sequence[Example]:
         """The examples whose image can be decoded, when bad ones are to be skipped; else all of them."""
         if self.on_bad_image == "error":
             return examples
         return without_bad_images(examples, self.open_image, default_cache_dir())
 
-    def examples(self, split: Split) -> list[Example]:
+    def examples(self, split: Split) -> Sequence[Example]:
         """Examples of a split, read once.
 
         Raises:

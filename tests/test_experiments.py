@@ -10,10 +10,13 @@ from lightning import Trainer
 
 import cli
 import datamodules.base as base
+import datamodules.shards.datamodule
 import networks.emotion.bert_resnet
 import networks.emotion.visual_bert
 from datamodules.loading.tokenization import WordTokenizer
 from datamodules.pseudo_labels import PseudoLabels
+from datamodules.shards import ShardedCaptions
+from datamodules.shards.index import ShardIndex
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import METHODS
 from lightning_modules.captioning import CaptioningModule
@@ -114,6 +117,9 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(base.CaptionDataModule, "examples", lambda self, split: [])
     monkeypatch.setattr(UCMCaptions, "vocabulary_captions", lambda self: [])
     monkeypatch.setattr(PseudoLabels, "label_names", ("joy", "fear"))
+    none = ShardIndex(made_from="X", label_names=(), condition_names=(), splits={})
+    monkeypatch.setattr(ShardedCaptions, "index", none)
+    monkeypatch.setattr(datamodules.shards.datamodule, "read_words", lambda folder: {"a": 9, "dog": 9})
     for module in (networks.emotion.visual_bert, networks.emotion.bert_resnet):  # twelve layers take seconds
         monkeypatch.setattr(module, "build_bert", shallow_bert)
     return built
@@ -134,7 +140,7 @@ def test_experiment_instantiates(monkeypatch, nothing_runs, tmp_path, path):
     assert {key: module.hparams[key] for key in given} == given
 
 
-FOR_CAPTIONERS = ("memorise", "self_critical")
+FOR_CAPTIONERS = ("memorise", "self_critical", "shards")
 PAIRS = [
     (overlay, experiment)
     for overlay in OVERLAYS

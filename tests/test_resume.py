@@ -1,6 +1,7 @@
 """A killed run, resumed, ends with the same bits as one that was left alone."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,27 @@ def test_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, workers, accu
     run_and_kill(config, killed, killed_after, *options)
     begun = last(killed)["global_step"]
     assert 0 < begun < last_step(killed_after, accumulate) + 1
+    assert cli.main(["resume", str(killed)]) == 0
+    assert cli.main(["fit", "--config", str(config), "--run_dir", str(alone), "--wandb=off", *options]) == 0
+    compare(last(alone), last(killed))
+    assert read_rows(killed) == read_rows(alone)
+
+
+@pytest.mark.slow
+def test_killed_run_on_shards_ends_with_the_same_bits(tmp_path, monkeypatch):
+    """The shuffle buffer holds 8 of the 20 images, and the kill falls into a window in the second epoch."""
+    monkeypatch.chdir(ROOT)
+    root, shards = make_folder(tmp_path / "data"), tmp_path / "shards"
+    words = ["--splits", "train", "val", "--images_per_shard=3", "--out", str(shards)]
+    assert cli.main(["data", "shard", "folder_captions", "--root", str(root), *words]) == 0
+    config = make_config(tmp_path / "tiny.yaml", shards, 2, 1)
+    settings = json.loads(config.read_text())
+    settings["data"]["class_path"] = "datamodules.shards.ShardedCaptions"
+    settings["data"]["init_args"]["shuffle_buffer"] = 8
+    config.write_text(json.dumps(settings))
+    options = ["--checkpoint_steps=2"]
+    alone, killed = tmp_path / "runs" / "alone", tmp_path / "runs" / "killed"
+    run_and_kill(config, killed, 10, *options)
     assert cli.main(["resume", str(killed)]) == 0
     assert cli.main(["fit", "--config", str(config), "--run_dir", str(alone), "--wandb=off", *options]) == 0
     compare(last(alone), last(killed))

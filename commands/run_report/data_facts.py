@@ -1,5 +1,6 @@
 """The part of a run's report about its data: sizes of the splits, and what they share."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.errors import DataError
@@ -20,7 +21,7 @@ def data_section(data: "CaptionDataModule") -> Section:
     Args:
         data: that the run was evaluated on.
     """
-    examples: dict[str, list[Example]] = {}
+    examples: dict[str, Sequence[Example]] = {}
     for split in SPLITS:
         try:
             examples[split] = data.examples(split)

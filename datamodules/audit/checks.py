@@ -56,7 +56,7 @@ def check_data(
         progress: wraps the examples, given their number, and shows how far it is.
     """
     findings = Findings()
-    examples: dict[str, list[Example]] = {}
+    examples: dict[str, Sequence[Example]] = {}
     with data.collected_problems() as problems:
         for split in SPLITS:
             try:
@@ -85,7 +85,7 @@ def check_data(
 
 
 def _digests(
-    examples: dict[str, list[Example]],
+    examples: Mapping[str, Sequence[Example]],
     findings: Findings,
     progress: Callable[[Iterable[Example], int], Iterable[Example]] | None,
 ) -> tuple[dict[ImageRef, str], list[tuple[int, int]]]:
@@ -107,7 +107,9 @@ def _digests(
     return digests, sizes
 
 
-def _compare_splits(examples: dict[str, list[Example]], digests: dict[ImageRef, str], findings: Findings) -> None:
+def _compare_splits(
+    examples: Mapping[str, Sequence[Example]], digests: dict[ImageRef, str], findings: Findings
+) -> None:
     """Finds what is in two splits: the same id, file or pixels; equal images inside a split are a note."""
     seen: dict[tuple[str, str], tuple[str, Example]] = {}
     twins: Counter[str] = Counter()

@@ -6,7 +6,9 @@ the seed, the epoch and the index.
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from core.seeds import derive_seed
@@ -59,6 +61,60 @@ class EpochSampler(Sampler[IndexInEpoch]):
 
     def __len__(self) -> int:
         return len(range(self.rank, self.size + (-self.size % self.world_size if self.shuffle else 0), self.world_size))
+
+
+class StreamSampler(EpochSampler):
+    """Training order of images that lie in shards, one shard after the other, in memory that does not grow with them.
+
+    In every epoch the shards are shuffled and put in line. Each rank takes an equal piece of the line (its end is
+    filled from the beginning so that all are equally long), and shuffles it in windows: `buffer` images that follow one
+    another are permuted. The order of a window is a function of seed, epoch, rank and its number, so an iteration
+    begins anywhere without going through what was before.
+
+    Args:
+        sizes: images of each shard.
+        buffer: images of a window.
+        seed: seed of the permutations.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, buffer: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(sum(sizes), shuffle=True, seed=seed, rank=rank, world_size=world_size)
+        self.sizes, self.buffer = np.asarray(sizes, np.int64), buffer
+
+    def order(self, epoch: int) -> list[int]:
+        """Image indices that this rank reads in an epoch, all of them."""
+        return [index for window in self._windows(epoch, 0) for index in window.tolist()]
+
+    def __iter__(self) -> Iterator[IndexInEpoch]:
+        epoch, start = self.position() if self.position is not None else (self.epoch, 0)
+        skipped = start % self.buffer
+        for window in self._windows(epoch, start // self.buffer):
+            yield from ((index, epoch) for index in window[skipped:].tolist())
+            skipped = 0
+
+    def _windows(self, epoch: int, first: int) -> Iterator[NDArray[np.int64]]:
+        """The windows of an epoch in order, from one of them on."""
+        shards = _permutation(len(self.sizes), self.seed, epoch)
+        starts = np.concatenate([[0], np.cumsum(self.sizes)])[shards]
+        ends = np.cumsum(self.sizes[shards])
+        length = len(self)
+        for number in range(first, -(-length // self.buffer)):
+            begin = number * self.buffer
+            size = min(self.buffer, length - begin)
+            places = _permutation(size, self.seed, epoch, self.rank, number) + (self.rank * length + begin)
+            places %= self.size
+            found = np.searchsorted(ends, places, side="right")
+            yield starts[found] + places - (ends[found] - self.sizes[shards][found])
+
+
+def _permutation(size: int, *seeds: int) -> NDArray[np.int64]:
+    """A permutation that is a function of some integers."""
+    order: NDArray[np.int64] = torch.randperm(
+        size, generator=torch.Generator().manual_seed(derive_seed(*seeds))
+    ).numpy()
+    return order
 
 
 class ChosenSampler(Sampler[IndexInEpoch]):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -95,6 +95,11 @@ class WordTokenizer:
     def build(cls, captions: Iterable[str], min_count: int, max_tokens: int) -> "WordTokenizer":
         """Makes the vocabulary of all words that occur at least `min_count` times, most frequent first."""
         counts = Counter(word for caption in captions for word in split_words(caption))
+        return cls.of_counts(counts, min_count, max_tokens)
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int], min_count: int, max_tokens: int) -> "WordTokenizer":
+        """Makes the vocabulary of how often each word occurs, as `build` does."""
         kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         if not kept:
             raise UserError(

@@ -14,7 +14,7 @@ from core.cache import default_cache_dir
 from core.errors import DataError
 from core.files import replacing
 from datamodules.readers.image_refs import ImageFile, ImageRef
-from datamodules.readers.images import find_image, open_image
+from datamodules.readers.images import encoded_image, find_image, open_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,16 +65,34 @@ class TableRow(ImageRef):
 
     def open(self, min_side: int = 0) -> Image.Image:
         """Reads the image of the row as RGB."""
+        found = self._content()
+        if isinstance(found, RemoteImage):
+            return found.open(min_side)
+        name = self.origin if isinstance(found, bytes) else f"{found} ({self.origin})"
+        return open_image(found, name=name, min_side=min_side)
+
+    def encoded(self) -> tuple[bytes, str]:
+        """The bytes in the row, or of the file that it names."""
+        found = self._content()
+        if isinstance(found, bytes):
+            return encoded_image(found, self.origin)
+        return found.encoded() if isinstance(found, RemoteImage) else ImageFile(str(found)).encoded()
+
+    def _content(self) -> "bytes | Path | RemoteImage":
+        """What the row has: bytes, a file or an address.
+
+        Raises:
+            DataError: it has nothing.
+        """
         value = self.table[self.row][self.column]
         if isinstance(value, dict):  # the Image feature, undecoded
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
-            return open_image(value, name=self.origin, min_side=min_side)
-        if isinstance(value, str) and is_address(value):
-            return RemoteImage(value).open(min_side)
+            return value
         if isinstance(value, str):
-            path = find_image(self.folder, value) or self.folder / value
-            return open_image(path, name=f"{path} ({self.origin})", min_side=min_side)
+            if is_address(value):
+                return RemoteImage(value)
+            return find_image(self.folder, value) or self.folder / value
         raise DataError(f"{self.origin}: no image in column {self.column!r}; remove the row, or set image_column")
 
     def __eq__(self, other: object) -> bool:
@@ -109,10 +127,19 @@ class RemoteImage(ImageRef):
         Raises:
             DataError: it cannot be fetched or decoded.
         """
+        path = self._fetched()
+        return open_image(path, name=f"{self.url} ({path})", min_side=min_side)
+
+    def encoded(self) -> tuple[bytes, str]:
+        """The bytes at the address."""
+        return ImageFile(str(self._fetched())).encoded()
+
+    def _fetched(self) -> Path:
+        """Its file in the cache."""
         path = default_cache_dir() / "images" / _digest(self.url.encode(), Path(self.url).suffix)
         if not path.is_file():
             _fetch(self.url, path)
-        return open_image(path, name=f"{self.url} ({path})", min_side=min_side)
+        return path
 
 
 def stored_image(value: Any, folder: Path, origin: str) -> ImageRef:

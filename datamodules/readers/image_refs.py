@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.readers.images import open_image
+from core.inputs import read_bytes
+from datamodules.readers.images import MOST_BYTES, as_png, encoded_image, open_image
 
 
 class ImageRef(ABC):
@@ -40,6 +41,14 @@ class ImageRef(ABC):
         Raises:
             OSError: there is no such file.
         """
+
+    def encoded(self) -> tuple[bytes, str]:
+        """The image as the bytes of a file and the ending of its name; what is in no file becomes a PNG.
+
+        Raises:
+            DataError: it is missing, or no image.
+        """
+        return as_png(self.open())
 
     @property
     def file(self) -> Path | None:
@@ -76,6 +85,10 @@ class ImageFile(ImageRef):
     def open(self, min_side: int = 0) -> Image.Image:
         """Reads the file as RGB."""
         return open_image(self.path, min_side=min_side)
+
+    def encoded(self) -> tuple[bytes, str]:
+        """The bytes of the file."""
+        return encoded_image(read_bytes(self.path, MOST_BYTES, "an image"), self.path)
 
     def stamp(self) -> str:
         """Absolute path, size in bytes and modification time."""

@@ -24,6 +24,10 @@ LIMIT = "CAPTION_MAX_PIXELS"
 """Environment variable that replaces `MAX_PIXELS`."""
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats of images, whatever the file is called; others of Pillow start other programs (EPS) or are no pictures."""
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "PPM": ".ppm"}
+"""Ending of the name of a file with a format."""
+MOST_BYTES = 1 << 28
+"""Bytes of an image file that is passed on as it is."""
 _STRIP = 1 << 22
 """Values that are scaled at once."""
 
@@ -79,6 +83,31 @@ def open_image(source: str | Path | bytes | BinaryIO, *, name: str = "", min_sid
         if isinstance(error, UnidentifiedImageError):
             reason = "its content is no image format that Pillow knows"
         raise DataError(f"{name}: image cannot be decoded ({reason}); {WAYS_OUT}") from error
+
+
+def encoded_image(content: bytes, name: str) -> tuple[bytes, str]:
+    """The bytes of an image file and the ending that its content calls for; of rarer formats, the image as PNG.
+
+    Args:
+        content: of the file.
+        name: of the image, for messages.
+
+    Raises:
+        DataError: it is no image.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:  # reads the header only
+            ending = _ENDINGS.get(image.format or "")
+    except Exception:  # as many kinds as there are broken files: the reader says what is wrong
+        ending = None
+    return as_png(open_image(content, name=name)) if ending is None else (content, ending)
+
+
+def as_png(image: Image.Image) -> tuple[bytes, str]:
+    """An image as PNG, and the ending of its name; equal images give equal bytes."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue(), ".png"
 
 
 def max_pixels() -> int:

@@ -58,6 +58,37 @@ def test_features_are_computed_in_parts_and_found_by_a_run(folder, capsys, tmp_p
         data.main([*command[1:], "--shard", "3/2"])
 
 
+def test_a_data_set_is_converted_by_its_name_or_by_a_configuration(folder, capsys, tmp_path):
+    flags = ["--captions-file=my-words.csv", "--caption_column", "words", "--images-per-shard=3"]
+    by_name = ["data", "shard", "folder-captions", "--root", str(folder), *flags, "--out", str(tmp_path / "one")]
+    assert cli.main(by_name) == 0
+    assert "8 train, 1 val, 1 test images in 5 shards, 5 of them written now" in capsys.readouterr().out
+    section = {"class_path": "datamodules.folder_captions.FolderCaptions", "init_args": {"root": str(folder)}}
+    section["init_args"] |= {"captions_file": "my-words.csv", "caption_column": "no such", "image_column": None}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": section, "model": {"class_path": "X"}}))
+    by_config = ["data", "shard", str(tmp_path / "config.yaml"), *flags, "--out", str(tmp_path / "two")]
+    assert cli.main(by_config) == 0
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    capsys.readouterr()
+    assert cli.main(["data", "check", "shards", "--root", str(tmp_path / "one")]) == 0
+    assert "note: 5 shards made from FolderCaptions" in capsys.readouterr().out
+
+
+def test_what_cannot_be_converted_is_said(folder, tmp_path):
+    shard = ["shard", "folder_captions", "--root", str(folder)]
+    with pytest.raises(UserError, match="--images_per_shard 0: expected at least 1"):
+        data.main([*shard, "--out", str(tmp_path / "out"), "--images_per_shard", "0"])
+    with pytest.raises(UserError, match="is a file; expected a folder"):
+        data.main([*shard, "--out", str(folder / "0.png")])
+    with pytest.raises(UserError, match="data shard: there is no data set 'nothing'"):
+        data.main(["shard", "nothing", "--out", str(tmp_path / "out")])
+    for text in ("[]", "{}", '{"data": {"class_path": "os.system"}}'):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml: has no data module of this project"):
+            data.main(["shard", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")])
+
+
 def test_values_keep_their_dashes():
     assert underscored("--captions-file=my-file.csv") == "--captions_file=my-file.csv"
     assert underscored("my-file.csv") == "my-file.csv"
@@ -95,7 +126,7 @@ def test_json_is_one_object(folder, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["look"], "'look' is unknown: expected prepare, features or check"),
+        (["look"], "'look' is unknown: expected prepare, features, check or shard"),
         (["check"], "expected the data set's name first, one of coco"),
         (["check", "--root", "x"], "expected the data set's name first"),
         (["check", "cooc"], "there is no data set 'cooc': expected one of coco, flickr8k"),
