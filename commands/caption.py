@@ -3,6 +3,7 @@
 import argparse
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ from core.errors import UserError
 from core.text import say, say_json
 
 if TYPE_CHECKING:
+    from commands.jobs.tasks import CaptionTask
     from lightning_modules.captioning import CaptioningModule
+    from lightning_modules.serving import LoadedCaptioner
+    from networks.generation.settings import DecodingSettings
 
 
 def build_parser() -> Parser:
@@ -62,34 +66,19 @@ def main(args: Sequence[str]) -> int:
     options = build_parser().parse_args([dashed(arg) for arg in args])
     check_control(options)
     source = job_source(options, without=("attention", "json"))
-    paths = find_images(options.images) if source is None else []
+    if source is not None:
+        from commands.jobs.engine import run_job
+
+        return run_job(partial(make_task, options), source, options, args)
+    paths = find_images(options.images)
 
     import torch
 
-    from lightning_modules import load_captioner
-
-    captioner = load_captioner(options.ckpt, choose_device(options.device), options.control)
+    captioner, settings, emotions = _load(options)
     if options.attention is not None:
         from reporting.attention import attending, write_attention
 
         attending(captioner.module, "--attention")  # fails now, not after the first images
-    settings = captioner.decoding(
-        beams=options.beams,
-        num_captions=options.num_captions,
-        sample=options.sample,
-        top_p=options.top_p,
-        temperature=options.temperature,
-        guidance=options.guidance,
-        control_strength=options.control_strength,
-        control_rerank=options.control_rerank,
-    )
-    emotions = chosen_emotions(captioner.module, options.emotion, options.emotions)
-    if source is not None:
-        from commands.jobs.engine import run_job
-        from commands.jobs.tasks import CaptionTask
-
-        task = CaptionTask(model=captioner, decoding=settings, emotions=emotions, seed=options.seed)
-        return run_job(task, source, options, args)
     generator = torch.Generator(captioner.device).manual_seed(options.seed)
     skipped = 0
     names_used: set[str] = set()
@@ -123,6 +112,32 @@ def check_control(options: argparse.Namespace) -> None:
         raise UserError("--control-strength and --control-rerank need --control, the run of a prefix classifier")
     if options.control is not None and options.emotion is None and options.emotions is None:
         raise UserError("--control needs to know what captions should say: give --emotion or --emotions")
+
+
+def make_task(options: argparse.Namespace) -> "CaptionTask":
+    """What a job does with a batch, by the options of the command."""
+    from commands.jobs.tasks import CaptionTask
+
+    captioner, settings, emotions = _load(options)
+    return CaptionTask(model=captioner, decoding=settings, emotions=emotions, seed=options.seed)
+
+
+def _load(options: argparse.Namespace) -> "tuple[LoadedCaptioner, DecodingSettings, Sequence[str | None]]":
+    """The captioner, how it searches, and what captions are asked for."""
+    from lightning_modules import load_captioner
+
+    captioner = load_captioner(options.ckpt, choose_device(options.device), options.control)
+    settings = captioner.decoding(
+        beams=options.beams,
+        num_captions=options.num_captions,
+        sample=options.sample,
+        top_p=options.top_p,
+        temperature=options.temperature,
+        guidance=options.guidance,
+        control_strength=options.control_strength,
+        control_rerank=options.control_rerank,
+    )
+    return captioner, settings, chosen_emotions(captioner.module, options.emotion, options.emotions)
 
 
 def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from core.errors import UserError
 from core.text import say, say_json
 
 if TYPE_CHECKING:
+    from commands.jobs.tasks import LabelTask
     from lightning_modules.serving import LoadedClassifier
 
 
@@ -44,24 +46,34 @@ def main(args: Sequence[str]) -> int:
     if options.top is not None and options.top < 0:
         raise UserError(f"--top {options.top}: expected 0 or more")
     source = job_source(options, without=("text", "top", "json"))
-    paths = find_images(options.images) if source is None else []
-
-    from lightning_modules import load_classifier
-
-    classifier = load_classifier(options.ckpt, choose_device(options.device))
-    if options.threshold is not None:
-        classifier.threshold = options.threshold
     if source is not None:
         from commands.jobs.engine import run_job
-        from commands.jobs.tasks import LabelTask
 
-        return run_job(LabelTask(model=classifier), source, options, args)
+        return run_job(partial(make_task, options), source, options, args)
+    paths = find_images(options.images)
+    classifier = _load(options)
     _check_inputs(paths, options.text, classifier, options.ckpt)
     labelled = 0
     for path, text, scored in _labelled(classifier, paths, options):
         labelled += 1
         show(path, text, scored, threshold=classifier.threshold, top=options.top, as_json=options.json)
     return 1 if classifier.reads_images and labelled < len(paths) else 0
+
+
+def make_task(options: argparse.Namespace) -> "LabelTask":
+    """What a job does with a batch, by the options of the command."""
+    from commands.jobs.tasks import LabelTask
+
+    return LabelTask(model=_load(options))
+
+
+def _load(options: argparse.Namespace) -> "LoadedClassifier":
+    from lightning_modules import load_classifier
+
+    classifier = load_classifier(options.ckpt, choose_device(options.device))
+    if options.threshold is not None:
+        classifier.threshold = options.threshold
+    return classifier
 
 
 def _labelled(

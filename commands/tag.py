@@ -4,11 +4,17 @@ The table has a row for each picture: ``caption``, ``log_prob``, ``tokens``, ``c
 probabilities of the tokens), ``agreement`` (with the captions of the other beams), and ``source``, the captioner.
 """
 
+import argparse
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from commands.arguments import Parser, dashed, positive
 from commands.images import add_model_options, choose_device
 from commands.jobs.options import add_job_options, job_source
+
+if TYPE_CHECKING:
+    from commands.jobs.tasks import TagTask
 
 BEAMS = 5
 """Least beams: with fewer there is little to agree with."""
@@ -36,10 +42,15 @@ def main(args: Sequence[str]) -> int:
     assert source is not None, "--out is required"
 
     from commands.jobs.engine import run_job
+
+    return run_job(partial(make_task, options), source, options, args)
+
+
+def make_task(options: argparse.Namespace) -> "TagTask":
+    """What the job does with a batch, by the options of the command."""
     from commands.jobs.tasks import TagTask
     from lightning_modules import load_captioner
 
     captioner = load_captioner(options.ckpt, choose_device(options.device))
     beams = options.beams or max(BEAMS, captioner.settings.beams)
-    decoding = captioner.decoding(beams=beams, num_captions=beams)
-    return run_job(TagTask(model=captioner, decoding=decoding), source, options, args)
+    return TagTask(model=captioner, decoding=captioner.decoding(beams=beams, num_captions=beams))

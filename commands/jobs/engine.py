@@ -2,7 +2,9 @@
 
 import argparse
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,14 +19,14 @@ from core.files import write_text
 from core.shards import Shard
 from core.text import say
 from datamodules.sources.base import PictureSource
-from datamodules.sources.decoding import DecodedBatch, decoding
+from datamodules.sources.decoding import decoding
 
 
-def run_job(task: Task, source: PictureSource, options: argparse.Namespace, words: Sequence[str]) -> int:
+def run_job(make: Callable[[], Task], source: PictureSource, options: argparse.Namespace, words: Sequence[str]) -> int:
     """Writes the parts that are missing.
 
     Args:
-        task: what is done with a batch.
+        make: builds what is done with a batch; other processes may call it, too.
         source: the pictures.
         options: of the job, as `commands.jobs.options.job_source` leaves them.
         words: the command line behind the command's name, for the way on.
@@ -37,6 +39,7 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
             full.
         Interrupted: a signal came; what is complete stays.
     """
+    task = make()
     job = Job(
         command=task.command,
         settings=task.settings,
@@ -56,7 +59,9 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
     bad = kept = 0
     try:
         with StopSignals().installed(), progress.shown():
-            for part, rows in _tables(job, task, source, missing, options, progress):
+            for part, rows in _tables(
+                job, _Work(make=make, task=task, source=source, missing=missing), options, progress
+            ):
                 if options.sidecars is not None:
                     kept += _write_sidecars(options.sidecars, task, rows)
                 write_part(options.out, job, part, pa.table(rows, schema=task.schema))
@@ -76,37 +81,62 @@ def run_job(task: Task, source: PictureSource, options: argparse.Namespace, word
     return 0
 
 
-def _tables(
-    job: Job,
-    task: Task,
-    source: PictureSource,
-    missing: Sequence[int],
-    options: argparse.Namespace,
-    progress: JobProgress,
-) -> Iterator[tuple[int, Columns]]:
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is to be done.
+
+    Attributes:
+        make: builds the task.
+        task: one that is built.
+        source: the pictures.
+        missing: parts that are not there.
+    """
+
+    make: Callable[[], Task]
+    task: Task
+    source: PictureSource
+    missing: Sequence[int]
+
+
+def _tables(job: Job, work: _Work, options: argparse.Namespace, progress: JobProgress) -> Iterator[tuple[int, Columns]]:
     """The rows of each missing part."""
 
     def batches() -> Iterator[range]:
-        for part in missing:
+        for part in work.missing:
             yield from job.batches(part)
 
-    # a process that has nothing to do costs a tenth of a second
-    workers = min(options.workers, sum(1 for _ in zip(range(options.workers), batches(), strict=False)))
-    with decoding(source, batches, task.model.preparation, workers) as decoded:
-        for part in missing:
-            rows: Columns = {name: [] for name in task.schema.names}
+    with _results(work, batches, options) as results:
+        for part in work.missing:
+            rows: Columns = {name: [] for name in work.task.schema.names}
             for _ in job.batches(part):
-                batch = next(decoded)
-                _check(batch, options)
-                for name, values in task(batch).items():
+                found = next(results)
+                _check(found, options)
+                for name, values in found.items():
                     rows[name] += values
-                progress.advance(len(batch["image"]))
+                progress.advance(len(found["image"]))
             yield part, rows
 
 
-def _check(batch: DecodedBatch, options: argparse.Namespace) -> None:
+@contextmanager
+def _results(
+    work: _Work, batches: Callable[[], Iterator[range]], options: argparse.Namespace
+) -> Generator[Iterator[Columns], None, None]:
+    """The columns of each batch, from the engine that is asked for."""
+    if options.engine == "ray" and work.missing:
+        from commands.jobs.on_ray import ray_results
+
+        with ray_results(work.make, work.task, work.source, batches, options) as results:
+            yield results
+        return
+    # a process that has nothing to do costs a tenth of a second
+    workers = sum(1 for _ in zip(range(options.workers), batches(), strict=False))
+    with decoding(work.source, batches, work.task.model.preparation, workers) as decoded:
+        yield (work.task(batch) for batch in decoded)
+
+
+def _check(found: Columns, options: argparse.Namespace) -> None:
     """Fails on the first picture that cannot be decoded unless such are skipped."""
-    for name, error in zip(batch["image"], batch["error"], strict=True):
+    for name, error in zip(found["image"], found["error"], strict=True):
         if error is None:
             continue
         if options.on_bad_image == "error":

@@ -17,6 +17,8 @@ _DEFAULTS: dict[str, Any] = {
     "rows_per_part": 1024,
     "on_bad_image": "error",
     "sidecars": None,
+    "engine": "processes",
+    "actors": 1,
 }
 """Options that mean nothing without --out, and their defaults there."""
 
@@ -52,6 +54,13 @@ def add_job_options(parser: Parser, *, required: bool = False) -> None:
         default=given,
         help="with --out: skip gives an image that cannot be decoded a row with the reason; default: error",
     )
+    add(
+        "--engine",
+        choices=("processes", "ray"),
+        default=given,
+        help="with --out: ray works on the cluster of $RAY_ADDRESS, else on this machine; default: processes",
+    )
+    add("--actors", type=positive, default=given, help="with --engine ray: models side by side; default: 1")
     add("--sidecars", type=Path, default=given, metavar="FOLDER", help="with --out: also one .txt file for each image")
 
 
@@ -77,6 +86,8 @@ def job_source(options: argparse.Namespace, *, without: Sequence[str] = ()) -> P
         raise UserError(f"--{wrong[0]} and --out exclude each other: leave one of them away")
     for name, value in _DEFAULTS.items():
         setattr(options, name, getattr(options, name, value))
+    if "actors" in given and options.engine != "ray":
+        raise UserError(f"--actors {options.actors} needs --engine ray: processes have one model")
     if options.skip_bad:
         options.on_bad_image = "skip"
     if options.out.exists() and not options.out.is_dir():
