@@ -2,13 +2,13 @@
 
 It holds the weights as safetensors, configuration and tokenizer as JSON, and a model card written from the run:
 figures beside baselines, command, commit, limits. Nothing in it is executed when it is read, and no path of this
-machine is in it.
+machine is in it. With --format onnx or torch it holds a captioner as graphs, tables and one file of Python instead, which
+need nothing of this project.
 """
 
 import argparse
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +28,14 @@ def build_parser() -> Parser:
     add("run", type=Path, metavar="RUN", help="run folder or checkpoint")
     add("--to", choices=("folder", "hub"), default="folder", help="hub: upload to the Hugging Face hub, see --repo")
     add("--out", type=Path, metavar="FOLDER", help="folder to write; default: exports/NAME")
+    add(
+        "--format",
+        choices=("safetensors", "onnx", "torch"),
+        default="safetensors",
+        help="onnx, torch: a captioner as graphs for onnxruntime or torch, to be used without this project",
+    )
+    add("--int8", action="store_true", help="with --format onnx: matrices as 8-bit integers")
+    add("--no-reranking", action="store_true", help="with --format: plain beam search of a run with mbr_reranking")
     add("--repo", metavar="OWNER/NAME", help="repository of the hub; it is created where there is none")
     add("--public", action="store_true", help="a repository that is created can be read by everybody")
     add("--update", action="store_true", help="commit on top of what the repository holds")
@@ -53,7 +61,8 @@ def main(args: Sequence[str]) -> int:
     file = find_checkpoint(options.run)
     run = next((folder for folder in (file.parent.parent, file.parent) if (folder / "config.yaml").is_file()), None)
     name = options.name or (run.absolute().name if run is not None else file.stem)
-    write = partial(write_folder, file, run, name=name, licence=options.license, trust=options.trust)
+    facts = {"name": name, "licence": options.license, "trust": options.trust}
+    write = partial(write_folder, file, run, **facts)
     if options.to == "hub":
         from commands.exporting.upload import Repository
 
@@ -66,8 +75,16 @@ def main(args: Sequence[str]) -> int:
     out = options.out or Path("exports") / name
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"'{out}' holds something already: remove it, or give another --out")
-    write(out)
-    say(f"written: {out}", f"use it: {command('demo', '--ckpt', out)}")
+    if options.format == "safetensors":
+        write(out)
+        say(f"written: {out}", f"use it: {command('demo', '--ckpt', out)}")
+        return 0
+    from commands.exporting.portable import write_portable
+
+    write_portable(
+        file, run, out, **facts, engine=options.format, int8=options.int8, reranking=not options.no_reranking
+    )
+    say(f"written: {out} ({_size(out)})", f"use it: python {out / 'caption.py'} PICTURE")
     return 0
 
 
@@ -81,6 +98,12 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--license {options.license!r}: expected an identifier such as mit or cc-by-4.0")
     if options.to == "hub" and options.repo is None:
         raise UserError("--to hub: expected --repo OWNER/NAME, too")
+    if options.format != "onnx" and options.int8:
+        raise UserError(f"--int8 does not go with --format {options.format}: add --format onnx")
+    if options.format == "safetensors" and options.no_reranking:
+        raise UserError("--no-reranking goes with --format onnx or torch")
+    if options.to == "hub" and options.format != "safetensors":
+        raise UserError(f"--format {options.format} does not go with --to hub: write a folder with --out FOLDER")
     others = ("out",) if options.to == "hub" else ("repo", "public", "update")
     if given := [f"--{name}" for name in others if getattr(options, name)]:
         raise UserError(f"{given[0]} does not go with --to {options.to}")
@@ -103,6 +126,7 @@ def write_folder(
     from safetensors.torch import save_file
 
     from commands.exporting.card import write_card
+    from commands.exporting.folders import written_whole
     from core.checkpoints import read_checkpoint
     from core.exported import CONFIG, FORMAT, TOKENIZER, WEIGHTS, digest, without_folders
 
@@ -112,9 +136,7 @@ def write_folder(
     tokenizer = inference.pop("tokenizer", None)
     # words and labels may look like paths
     inference |= without_folders({key: value for key, value in inference.items() if key != "label_names"})
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".export-", dir=out.absolute().parent))
-    try:
+    with written_whole(out) as made:
         # weights that share memory are written once each: safetensors has no views
         save_file({key: value.clone().contiguous() for key, value in checkpoint["state_dict"].items()}, made / WEIGHTS)
         if tokenizer is not None:
@@ -127,7 +149,8 @@ def write_folder(
         }
         (made / CONFIG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         (made / "README.md").write_text(card, "utf-8")
-        made.chmod(0o755)
-        made.rename(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+
+
+def _size(folder: Path) -> str:
+    """Megabytes of the files of a folder."""
+    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB"

@@ -27,6 +27,7 @@ def write_card(
     licence: str,
     trust: bool = False,
     place: str = "FOLDER",
+    usage: str | None = None,
 ) -> str:
     """Writes the card.
 
@@ -37,6 +38,7 @@ def write_card(
         licence: identifier as the hub knows it, such as "mit".
         trust: the configuration of the run may name anybody's classes.
         place: folder or repository, as the example names it.
+        usage: how the model is used; None: by this project.
 
     Raises:
         UserError: a file of the run is broken.
@@ -53,7 +55,7 @@ def write_card(
         lines += _figures(result)
     if not results:
         lines += ["## Results", "", "It was not evaluated.", ""]
-    lines += ["## Use", "", _usage(captions, inference, place), ""]
+    lines += ["## Use", "", _usage(captions, inference, place) if usage is None else usage, ""]
     if run is not None:
         lines += _made(run)
     return "\n".join([*lines, *_limits(captions)]) + "\n"

@@ -68,6 +68,11 @@ class ImageTransform:
         """Pixels that the shorter side needs so that the result stays sharp; for `open_image`."""
         return math.ceil(2 * self.size / math.sqrt(self.min_scale))
 
+    @property
+    def statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation of each colour that the normalisation means, on the scale 0 to 1."""
+        return _STATISTICS[self.normalization]
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Resizes and normalises an image for evaluation.
 

@@ -135,7 +135,7 @@ class CodeDecoder(RecurrentDecoder):
         width = self.layers * self.hidden_dim
         if vector.shape[1] not in (width, self.hidden_dim):
             raise UserError(f"the code has width {vector.shape[1]}, the decoder expects {width} or {self.hidden_dim}")
-        parts = vector.view(len(vector), -1, self.hidden_dim).expand(-1, self.layers, -1)
+        parts = vector.view(vector.shape[0], -1, self.hidden_dim).expand(-1, self.layers, -1)
         return {"hidden": parts, "cell": parts} if self.is_lstm else {"hidden": parts}
 
     def zero(self, rows: int, device: torch.device) -> State:

@@ -148,7 +148,7 @@ class _PositionMerging(Merging):
     def step(self, image: Tensor, hidden: Tensor, state: State | None) -> tuple[Tensor, State]:
         """See `Merging.step`."""
         time = torch.zeros_like(image[:, 0], dtype=torch.long) if state is None else state["time"]
-        rows = torch.arange(len(image), device=image.device)
+        rows = torch.arange(image.shape[0], device=image.device)
         return self.merge(image, hidden, rows, time), {"time": time + 1}
 
 

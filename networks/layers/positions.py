@@ -105,7 +105,7 @@ def pooled(grid: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor
     old = square_side(grid.shape[1])
 
     def averaged(values: Tensor) -> Tensor:
-        maps = values.transpose(1, 2).reshape(len(values), -1, old, old)
+        maps = values.transpose(1, 2).reshape(values.shape[0], -1, old, old)
         return F.adaptive_avg_pool2d(maps, side).flatten(2).transpose(1, 2)
 
     if mask is None:
