@@ -2,8 +2,8 @@
 
 It holds the weights as safetensors, configuration and tokenizer as JSON, and a model card written from the run:
 figures beside baselines, command, commit, limits. Nothing in it is executed when it is read, and no path of this
-machine is in it. With --format onnx or torch it holds a captioner as graphs, tables and one file of Python instead, which
-need nothing of this project.
+machine is in it. With --format onnx or torch it holds a captioner as graphs, tables and one file of Python instead,
+which need nothing of this project.
 """
 
 import argparse
