@@ -61,8 +61,7 @@ def main(args: Sequence[str]) -> int:
     file = find_checkpoint(options.run)
     run = next((folder for folder in (file.parent.parent, file.parent) if (folder / "config.yaml").is_file()), None)
     name = options.name or (run.absolute().name if run is not None else file.stem)
-    facts = {"name": name, "licence": options.license, "trust": options.trust}
-    write = partial(write_folder, file, run, **facts)
+    write = partial(write_folder, file, run, name=name, licence=options.license, trust=options.trust)
     if options.to == "hub":
         from commands.exporting.upload import Repository
 
@@ -82,7 +81,15 @@ def main(args: Sequence[str]) -> int:
     from commands.exporting.portable import write_portable
 
     write_portable(
-        file, run, out, **facts, engine=options.format, int8=options.int8, reranking=not options.no_reranking
+        file,
+        run,
+        out,
+        name=name,
+        licence=options.license,
+        engine=options.format,
+        int8=options.int8,
+        reranking=not options.no_reranking,
+        trust=options.trust,
     )
     say(f"written: {out} ({_size(out)})", f"use it: python {out / 'caption.py'} PICTURE")
     return 0

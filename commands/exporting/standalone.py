@@ -229,7 +229,7 @@ class Captioner:
             Stream(self._graphs, [pixels, np.array([number], np.int64)], memory)
             for number in ((chosen,) if chosen == none or strength == 1 else (chosen, none))
         ]
-        return GuidedStream(*streams, strength) if len(streams) == 2 else streams[0]
+        return GuidedStream(streams[0], streams[1], strength) if len(streams) == 2 else streams[0]
 
     def search(self, stream: Stream | GuidedStream, beams: int) -> tuple[list[int], float]:
         """Tokens of the best caption, end included, and its log-probability."""
