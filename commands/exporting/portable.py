@@ -101,6 +101,8 @@ def _check(model: LoadedCaptioner, reranking: bool) -> None:
             f"the encoder {model.module.inference['encoder']['name']} reads pictures of any size, and a graph one "
             f"size: {way_out}"
         )
+    if model.module.control is not None:
+        raise UserError(f"a classifier guides the captions of this run (control), which graphs do not know: {way_out}")
     if model.settings.mbr_reranking and reranking:
         raise UserError(
             f"this run ranks the captions of its beam search anew (mbr_reranking), which graphs do not: {way_out}, or "

@@ -320,6 +320,10 @@ def test_what_a_graph_cannot_do_is_refused(made, tmp_path, capsys, monkeypatch):
     checkpoint["inference"]["decoding"]["mbr_reranking"] = True
     torch.save(checkpoint, tmp_path / "anew.ckpt")
     assert "give --no-reranking" in refused(capsys, tmp_path / "anew.ckpt", *out, "--format=torch")
+    checkpoint["inference"]["decoding"]["mbr_reranking"] = False
+    checkpoint["hyper_parameters"]["control"] = "runs/classifier"
+    torch.save(checkpoint, tmp_path / "guided.ckpt")
+    assert "a classifier guides" in refused(capsys, tmp_path / "guided.ckpt", *out, "--format=torch")
     checkpoint["inference"]["regions"] = {"files": "features.h5"}
     torch.save(checkpoint, tmp_path / "files.ckpt")
     assert "reads features from files" in refused(capsys, tmp_path / "files.ckpt", *out, "--format=torch")
