@@ -38,7 +38,9 @@ class EncoderGraph(nn.Module):
         memory: entries of the memory that are given out; None: all.
     """
 
-    def __init__(self, captioner: Captioner, encoder: ImageEncoder | None, memory: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, captioner: Captioner, encoder: ImageEncoder | None, *, memory: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
         self.captioner, self.encoder, self.memory = captioner, encoder, memory
 
@@ -68,7 +70,7 @@ class StepGraph(nn.Module):
         state: names of the state's.
     """
 
-    def __init__(self, captioner: Captioner, memory: Sequence[str], state: Sequence[str]) -> None:
+    def __init__(self, captioner: Captioner, *, memory: Sequence[str], state: Sequence[str]) -> None:
         super().__init__()
         self.captioner, self.memory, self.state = captioner, list(memory), list(state)
 
@@ -128,7 +130,7 @@ def capture(captioner: Captioner, encoder: ImageEncoder | None, size: int) -> Gr
         _, memory, state = first.start(pixels, *labels)
         tokens = torch.full((_ROWS,), captioner.eos_id)
         first.memory = _read_again(captioner, memory, tokens, state)
-        step = StepGraph(captioner, first.memory, list(state)).eval()
+        step = StepGraph(captioner, memory=first.memory, state=list(state)).eval()
         kept = [memory[name] for name in first.memory]
         # two steps on: a cache of one token would have the size 1
         _, *later = step(tokens, *kept, *state.values())

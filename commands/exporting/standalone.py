@@ -88,7 +88,7 @@ class OnnxGraphs:
         threads: threads that compute; None: as many as there are cores.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], threads: int | None) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], *, threads: int | None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -110,7 +110,7 @@ class OnnxGraphs:
 class TorchGraphs:
     """The two graphs as torch.export wrote them; arguments as for `OnnxGraphs`."""
 
-    def __init__(self, folder: Path, names: Sequence[str], threads: int | None) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], *, threads: int | None) -> None:
         import torch
 
         if threads:
@@ -137,7 +137,7 @@ class Stream:
         memory: number of arrays of the encoder that the step reads again.
     """
 
-    def __init__(self, graphs: OnnxGraphs | TorchGraphs, inputs: Sequence[Array], memory: int) -> None:
+    def __init__(self, graphs: OnnxGraphs | TorchGraphs, inputs: Sequence[Array], *, memory: int) -> None:
         self._graphs = graphs
         self.logits, *rest = graphs(0, inputs)
         self._memory, self._state = rest[:memory], rest[memory:]
@@ -165,7 +165,7 @@ class GuidedStream:
         strength: 1 is the label as it is.
     """
 
-    def __init__(self, labelled: Stream, plain: Stream, strength: float) -> None:
+    def __init__(self, labelled: Stream, plain: Stream, *, strength: float) -> None:
         self._both, self._strength = (labelled, plain), np.float32(strength)
 
     @property
@@ -189,7 +189,7 @@ class Captioner:
         threads: threads that compute; None: as many as there are cores.
     """
 
-    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
         folder = Path(folder)
         read = {
             name: json.loads((folder / f"{name}.json").read_text("utf-8"))
@@ -199,7 +199,7 @@ class Captioner:
         if self.settings["format"] != FORMAT:
             raise ValueError(f"{folder}: format {self.settings['format']}, this file reads {FORMAT}")
         graphs = OnnxGraphs if self.settings["engine"] == "onnx" else TorchGraphs
-        self._graphs = graphs(folder, (self.settings["encoder"], self.settings["step"]), threads)
+        self._graphs = graphs(folder, (self.settings["encoder"], self.settings["step"]), threads=threads)
 
     def caption(
         self, picture: str | Path | Image.Image, *, beams: int | None = None, label: str | None = None
@@ -222,14 +222,14 @@ class Captioner:
         if label is not None and label not in labels:
             raise ValueError(f"label {label!r}: expected one of {', '.join(labels) or 'none, as it knows no labels'}")
         if not labels:
-            return Stream(self._graphs, [pixels], memory)
+            return Stream(self._graphs, [pixels], memory=memory)
         none = -1
         chosen = none if label is None or strength == 0 else labels.index(label)
         streams = [
-            Stream(self._graphs, [pixels, np.array([number], np.int64)], memory)
+            Stream(self._graphs, [pixels, np.array([number], np.int64)], memory=memory)
             for number in ((chosen,) if chosen == none or strength == 1 else (chosen, none))
         ]
-        return GuidedStream(streams[0], streams[1], strength) if len(streams) == 2 else streams[0]
+        return GuidedStream(streams[0], streams[1], strength=strength) if len(streams) == 2 else streams[0]
 
     def search(self, stream: Stream | GuidedStream, beams: int) -> tuple[list[int], float]:
         """Tokens of the best caption, end included, and its log-probability."""
@@ -319,7 +319,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object per picture and line")
     options = parser.parse_args(args)
     try:
-        captioner = Captioner(Path(__file__).resolve().parent, options.threads)
+        captioner = Captioner(Path(__file__).resolve().parent, threads=options.threads)
         for picture in options.pictures:
             text, log_prob = captioner.caption(picture, beams=options.beams, label=options.label)
             row = {"image": picture, "caption": text, "log_prob": round(log_prob, 4)}
