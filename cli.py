@@ -51,9 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
     # makes one on idle cores half as slow again. A short spin costs neither; read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from core.errors import Interrupted, user_message
-    from core.startup import defer_torchmetrics
+    from core.startup import defer
 
-    defer_torchmetrics()
+    defer()
 
     try:
         return run(sys.argv[1:] if args is None else args)

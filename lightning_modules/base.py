@@ -2,15 +2,15 @@
 
 import inspect
 import shlex
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric, Metric
 
 from core.batch import Batch
@@ -264,8 +264,11 @@ class BaseModule(LightningModule):
     ) -> None:
         """Clips gradients; the norm of sharded ones is known to their wrapper only."""
         sharded = getattr(self.trainer.strategy, "model", None)
-        if gradient_clip_val and isinstance(sharded, FullyShardedDataParallel) and gradient_clip_algorithm != "value":
-            sharded.clip_grad_norm_(gradient_clip_val)
+        # importing it takes a second; before somebody did, nothing is sharded
+        sharding = sys.modules.get("torch.distributed.fsdp")
+        wrapped = sharding is not None and isinstance(sharded, sharding.FullyShardedDataParallel)
+        if gradient_clip_val and wrapped and gradient_clip_algorithm != "value":
+            cast(Any, sharded).clip_grad_norm_(gradient_clip_val)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

@@ -8,20 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from core.text import visible
 from metrics.names import METRICS
 from reporting.background import Background, Work
-from reporting.figures import ImageArray, png_of
+
+if TYPE_CHECKING:  # half a second, for those who draw
+    from matplotlib.figure import Figure
+
+    from reporting.figures import ImageArray
 
 AXIS = "trainer/global_step"
 """What curves are drawn over: optimiser steps."""
@@ -109,7 +112,7 @@ def has_dashboard(loggers: Iterable[Logger]) -> bool:
 
 
 def log_figure(
-    loggers: Iterable[Logger], key: str, figure: Figure | bytes, step: int, caption: str | None = None
+    loggers: Iterable[Logger], key: str, figure: "Figure | bytes", step: int, caption: str | None = None
 ) -> None:
     """Sends a figure.
 
@@ -123,6 +126,8 @@ def log_figure(
     loggers = list(loggers)
     if not has_dashboard(loggers):
         return
+    from reporting.figures import png_of
+
     png = figure if isinstance(figure, bytes) else png_of(figure)
     captions = {} if caption is None else {"caption": [visible(caption)]}
     _send(
@@ -137,13 +142,13 @@ def _pixels(png: bytes) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def as_bytes(image: ImageArray) -> Pixels:
+def as_bytes(image: "ImageArray") -> Pixels:
     """An image from 0 to 1 as W&B takes it, which would cut such floats off to black."""
     return (image * 255).round().astype(np.uint8)
 
 
 def log_captioned_images(
-    loggers: Iterable[Logger], stage: str, images: Sequence[ImageArray], captions: Sequence[str], step: int
+    loggers: Iterable[Logger], stage: str, images: "Sequence[ImageArray]", captions: Sequence[str], step: int
 ) -> None:
     """Sends images with their captions.
 
