@@ -141,8 +141,17 @@ class _Compiled(metaclass=_CompiledType):
 
 def defer_compiler() -> None:
     """Lightning imports torch's compiler to recognise compiled modules, torch's optimisers to keep out of it."""
-    if _deferred(_COMPILER, {"OptimizedModule": lambda: _Compiled, "disable": lambda: _disable}) is not None:
+    given = {"OptimizedModule": _Compiled, "disable": _disable, "graph_break": _nothing}
+    if _deferred(_COMPILER, {name: functools.partial(_same, value) for name, value in given.items()}) is not None:
         sys.meta_path.insert(0, _WholeFirst)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _nothing(*_args: Any, **_options: Any) -> None:
+    """``torch._dynamo.graph_break``, outside of what is compiled."""
 
 
 def _disable(fn: Any = None, recursive: bool = True, **kwargs: Any) -> Any:
