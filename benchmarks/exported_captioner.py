@@ -1,6 +1,6 @@
 """How an export as graphs compares with its checkpoint: captions that are equal, time of a picture, size on disk.
 
-``python benchmarks/exported_captioner.py RUN --format onnx [--int8] --pictures FOLDER [--dataset FILE] [--count N]``
+``python benchmarks/exported_captioner.py RUN --format onnx [--int8] --pictures FOLDER [--dataset FILE] [--count 200]``
 
 Times are those of one thread, the picture's file included; the two take turns, so that other work on the machine hits
 both alike. Processor time stands beside wall time.

@@ -1,6 +1,6 @@
 """How long commands take until they do something: wall and processor time, of one checkout or of two that take turns.
 
-``python benchmarks/start_times.py [--against CHECKOUT] [--ckpt RUN] [--rounds N]``
+``python benchmarks/start_times.py [--against CHECKOUT] [--ckpt RUN] [--rounds 3]``
 
 Each command is a process of its own. Of two checkouts the ratio of the medians is printed, too: on a machine that other
 work shares it says more than the times do.
