@@ -79,7 +79,14 @@ def _quantise(source: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
-        quantize_dynamic(source, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=_QUANTISED)
+        quantize_dynamic(
+            source,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # processors without VNNI add pairs of products in 16 bits, which 8 whole bits overflow
+            op_types_to_quantize=_QUANTISED,
+        )
 
 
 @contextlib.contextmanager
