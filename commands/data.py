@@ -6,6 +6,8 @@ it unpacks what it needs of archives that lie there (``--archives FILE`` elsewhe
 and says which files are still missing and where they can be had (``--list`` does nothing else).
 ``data features NAME --root DIR --encoder ENCODER`` computes the features of a frozen encoder, which every run on these
 images then finds; ``--shard I/N`` computes one part of N, on this machine or another one with the same folders.
+``data export NAME --root DIR --out FOLDER`` writes any of them as a folder of images with a file of captions, which
+`folder_captions` reads; ``--captioned .5`` leaves captions to half of the training images.
 ``data check NAME --root DIR`` reports what is missing, broken or in two splits, and shows how sizes of images, lengths
 of captions, labels and words are distributed (``--figures DIR``: as pictures, too); every argument of the data module
 is a flag. ``data shard NAME --root DIR --out FOLDER`` converts it to tar archives, from which training streams; NAME
@@ -42,7 +44,12 @@ _FEATURE_OPTIONS = (
     {"flag": "--split", "choices": ["train", "val", "test"], "default": "train", "help": "whose images"},
     {"flag": "--shard", "help": "I/N: compute part I of N only"},
 )
-_USAGE = "usage: python cli.py data prepare|features|check|shard NAME --root DIR [options]"
+_EXPORT_OPTIONS = (
+    {"flag": "--out", "type": Path, "default": None, "help": "folder to write"},
+    {"flag": "--captioned", "type": float, "default": 1.0, "help": "share of the training images that keep captions"},
+    {"flag": "--draw_seed", "type": int, "default": 0, "help": "seed of the draw of these images"},
+)
+_USAGE = "usage: python cli.py data prepare|features|export|check|shard NAME --root DIR [options]"
 
 
 def main(args: Sequence[str]) -> int:
@@ -58,9 +65,9 @@ def main(args: Sequence[str]) -> int:
         say(*f"{_USAGE}\n\n{__doc__}\nnames: {', '.join(data_sets())}".splitlines())
         return 0
     action, rest = args[0], [underscored(arg) for arg in args[1:]]
-    actions = {"prepare": prepare, "features": features, "check": check, "shard": shard}
+    actions = {"prepare": prepare, "features": features, "export": export, "check": check, "shard": shard}
     if action not in actions:
-        raise UserError(f"'{action}' is unknown: expected prepare, features, check or shard ({_USAGE})")
+        raise UserError(f"'{action}' is unknown: expected {', '.join(list(actions)[:-1])} or shard ({_USAGE})")
     if not rest or rest[0].startswith("-"):
         raise UserError(
             f"data {action}: expected the data set's name first, one of {', '.join(data_sets())} ({_USAGE})"
@@ -96,6 +103,29 @@ def features(name: str, args: list[str]) -> int:
     )
     if part:
         say("when all parts are there, the same command without --shard (or the first run) puts them together")
+    return 0
+
+
+def export(name: str, args: list[str]) -> int:
+    """Writes images and captions as a folder that `folder_captions` reads.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: no folder to write to, or one with other captions.
+        DataError: an image cannot be read.
+    """
+    data, own = build_data(name, args, f"data export {name}", own=_EXPORT_OPTIONS)
+    if own["out"] is None:
+        raise UserError(f"data export {name}: expected --out FOLDER, where images and captions are to be written")
+    from core.terminal import with_bar
+    from datamodules.readers.folder_export import export_folder
+
+    def watch(examples: "Iterable[Example]", total: int) -> "Iterable[Example]":
+        return with_bar(examples, "writing images", total)
+
+    say(*export_folder(data, own["out"], captioned=own["captioned"], draw_seed=own["draw_seed"], watch=watch))
     return 0
 
 
