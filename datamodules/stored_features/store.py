@@ -152,6 +152,14 @@ class StoreSpec:
         return digest.hexdigest()[:32]
 
 
+@lru_cache
+def _encoder_shape(name: str, image_size: int) -> tuple[int, int, tuple[int, int]]:
+    """Width of an encoder's vector and of its map, and rows and columns of the map; no data is computed."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        encoder = build_encoder(name, None, whole_pictures=True).eval()
+    return encoder.vector_dim, encoder.grid_dim, encoder.grid_shape(image_size)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrozenFeatures:
     """Computes and opens the stores of one frozen image encoder.
@@ -175,10 +183,8 @@ class FrozenFeatures:
         if reads_whole_pictures(self.encoder.name):
             width, boxes = picture_shape(self.encoder.name, self.encoder.weights)
             return width, (1, 1 if self.output == "vector" else boxes)
-        encoder = EncoderSpec(name=self.encoder.name).build()
-        if self.output == "vector":
-            return encoder.vector_dim, (1, 1)
-        return encoder.grid_dim, encoder.grid_shape(self.transform.size)
+        vector_dim, grid_dim, grid = _encoder_shape(self.encoder.name, self.transform.size)
+        return (vector_dim, (1, 1)) if self.output == "vector" else (grid_dim, grid)
 
     def store(self, examples: Sequence[Example]) -> FeatureStore:
         """Opens the store of some images; computes what is missing of it first.
