@@ -136,9 +136,8 @@ class BaseModule(LightningModule):
         Raises:
             UserError: one is out of its range.
         """
-        numbers = {"lr": self.lr, "lr_pretrained": self.lr_pretrained, "weight_decay": self.weight_decay}
-        for name, value in {**numbers, "warmup_steps": self.warmup_steps}.items():
-            if value < 0:
+        for name in ("lr", "lr_pretrained", "weight_decay", "warmup_steps"):
+            if (value := getattr(self, name)) < 0:
                 raise UserError(f"model.init_args.{name} is {value}: expected 0 or more")
 
     def load_pretrained(self) -> None:
@@ -157,15 +156,13 @@ class BaseModule(LightningModule):
             UserError: no such run, or its weights do not match.
         """
         checkpoint = read_checkpoint(path)
-        weights: dict[str, Tensor] = dict(checkpoint["state_dict"])
+        weights = self.complete_weights(checkpoint)
         encoder = self.hparams.get("image_encoder")
         if self.cnn is not None and encoder is not None:
             found = cnn_of_features(checkpoint, path, encoder)
             weights |= {self.cnn + name: tensor for name, tensor in found.items()}
         self.resize_buffers(weights)
-        own = self.state_dict()
-        wrong = sorted(set(own) ^ set(weights)) or [k for k in own if own[k].shape != weights[k].shape]
-        if wrong:
+        if wrong := names_that_differ(self.state_dict(), weights):
             raise UserError(
                 f"init_from '{path}' does not match this model: {len(wrong)} tensors differ, first '{wrong[0]}'"
             )
@@ -180,9 +177,8 @@ class BaseModule(LightningModule):
         Also says so where gradient checkpointing is wanted and nothing that learns has activations to recompute.
         """
         if self.gradient_checkpointing and not self.recomputed_parts():
-            name = type(self).__name__
-            remark = f"gradient_checkpointing=true has no effect: nothing that learns in this {name} can be recomputed"
-            rank_zero_warn(visible(f"{remark} in the backward pass"))
+            remark = f"has no effect: nothing that learns in this {type(self).__name__} can be recomputed"
+            rank_zero_warn(visible(f"gradient_checkpointing=true {remark} in the backward pass"))
         if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
             fit_pooling(self, self.pooling_forward, self.data, self.device)
 
@@ -366,11 +362,19 @@ class BaseModule(LightningModule):
         """Adds the `inference` entry: everything that one file needs to serve an image."""
         checkpoint["inference"] = self.inference
 
+    def complete_weights(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weights of a checkpoint; a method adds those that its checkpoints leave out.
+
+        Raises:
+            UserError: these cannot be had.
+        """
+        return dict(checkpoint.get("state_dict", {}))
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint's tensors match and its tokens mean the same as the data module's."""
         self.trained_steps = int(checkpoint.get("global_step", 0))
         saved = checkpoint.get("inference", {})
-        weights = checkpoint.get("state_dict", {})
+        weights = checkpoint["state_dict"] = self.complete_weights(checkpoint)
         self.resize_buffers(weights)
         wrong = names_that_differ(self.state_dict(), weights)
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):

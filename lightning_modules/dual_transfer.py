@@ -108,7 +108,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         )
         if region_heads:
             self.captioner.add_region_attention(region_heads, positions=region_positions)
-        self.hparams["language_config"] = self.captioner.language.config_dict()
+        self.complete_language_model()
         if freeze_image:
             self.let_encoder_learn(False)
         self.complete_captioner()
@@ -130,7 +130,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
             UserError: weights cannot be reached or do not match.
         """
         super().load_pretrained()
-        self.load_language_weights(self.vocab_size, self.bos_id, self.eos_id)
+        self.load_language_weights()
 
     def learning_parameters(self) -> Iterable[nn.Parameter]:
         """All of the image network's, which gives a vector and not only a map; at `lr` if they start at random."""

@@ -28,6 +28,7 @@ def load_module(path: str | Path) -> BaseModule:
     with damage(path, "a checkpoint", "give another one", causes=WRONG_VALUES):
         module = METHODS[method](**settings)
         module.resize_buffers(weights)
+    weights = module.complete_weights(checkpoint)
     if wrong := names_that_differ(module.state_dict(), weights):
         raise UserError(f"'{path}' {older}; {len(wrong)} tensors differ, first '{wrong[0]}'")
     module.load_state_dict(weights)

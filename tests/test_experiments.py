@@ -11,6 +11,7 @@ from lightning import Trainer
 import cli
 import datamodules.base as base
 import datamodules.shards.datamodule
+import networks.decoders.language
 import networks.emotion.bert_resnet
 import networks.emotion.visual_bert
 from datamodules.loading.tokenization import WordTokenizer
@@ -20,6 +21,7 @@ from datamodules.shards.index import ShardIndex
 from datamodules.ucm_captions import UCMCaptions
 from lightning_modules import METHODS
 from lightning_modules.captioning import CaptioningModule
+from networks.decoders.language import GPT2_SIZES
 from networks.emotion.bert import build_bert
 from tests.conftest import ROOT
 
@@ -122,6 +124,8 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(datamodules.shards.datamodule, "read_words", lambda folder: {"a": 9, "dog": 9})
     for module in (networks.emotion.visual_bert, networks.emotion.bert_resnet):  # twelve layers take seconds
         monkeypatch.setattr(module, "build_bert", shallow_bert)
+    shallow = {name: (1, heads, width) for name, (_, heads, width) in GPT2_SIZES.items()}
+    monkeypatch.setattr(networks.decoders.language, "GPT2_SIZES", shallow)
     return built
 
 

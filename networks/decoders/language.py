@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.hub import WAYS_OUT, hub_folder, only_local
 from core.inputs import reason
+from networks.decoders.adapters import FrozenDtype, add_adapters
 from networks.layers.sequences import State, length_mask, on_device, on_host, true_places
 from networks.layers.weights import check_local, load_state, quietly
 
@@ -66,6 +67,23 @@ class LanguageModel(nn.Module):
         # this name changed, too, one architecture after the other
         renamed = "cache" in inspect.signature(network.forward).parameters
         self._cache_argument = "cache" if renamed else "past_key_values"
+        self._is_reduced = False
+
+    def adapt(
+        self, *, rank: int, alpha: int | None = None, dropout: float = 0.0, dtype: FrozenDtype = "float32"
+    ) -> None:
+        """Freezes the model, and puts adapters in it that learn; arguments as for `add_adapters`.
+
+        Hidden states and scores are float32, whatever the frozen weights are.
+
+        Raises:
+            UserError: see `add_adapters`.
+        """
+        add_adapters(self.network, rank=rank, alpha=alpha, dropout=dropout, dtype=dtype)
+        self._is_reduced = dtype != "float32"
+
+    def _full(self, hidden: Tensor) -> Tensor:
+        return hidden.float() if self._is_reduced else hidden
 
     def hidden(self, token_ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Hidden states of captions read in parallel.
@@ -83,7 +101,7 @@ class LanguageModel(nn.Module):
             if sum(tokens) < 0.9 * token_ids.numel():
                 return self._packed_hidden(token_ids, lengths, tokens)
         output: Tensor = self.network(input_ids=token_ids, use_cache=False).last_hidden_state
-        return output
+        return self._full(output)
 
     def _packed_hidden(self, token_ids: Tensor, lengths: Tensor, tokens: list[int]) -> Tensor:
         """The same with several captions in each row, separated by the attention mask."""
@@ -103,7 +121,7 @@ class LanguageModel(nn.Module):
         output = self.network(
             input_ids=packed, position_ids=positions, attention_mask=visible.unsqueeze(1), use_cache=False
         ).last_hidden_state
-        hidden: Tensor = output.flatten(0, 1).index_select(0, slot)
+        hidden: Tensor = self._full(output.flatten(0, 1).index_select(0, slot))
         result = hidden.new_zeros(count * longest, self.hidden_dim)
         return result.index_copy(0, place, hidden).view(count, longest, self.hidden_dim)
 
@@ -127,11 +145,13 @@ class LanguageModel(nn.Module):
         layers: Any = cache.layers  # extended in place
         for i, layer in enumerate(layers):
             new[f"key_{i}"], new[f"value_{i}"] = layer.keys, layer.values
-        return output.last_hidden_state[:, 0], new
+        return self._full(output.last_hidden_state[:, 0]), new
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: `(..., D)` to `(..., V)`, by the input embedding."""
         weight = _embedding(self.network).weight
+        if self._is_reduced:
+            return F.linear(hidden.to(weight.dtype), weight).float()
         if torch.is_grad_enabled() or hidden.device.type != "cpu" or len(weight) <= _VOCABULARY_PART:
             return F.linear(hidden, weight)
         # a decoding step has few rows: on a CPU the product is a third faster in parts that fit the cache
