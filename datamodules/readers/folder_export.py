@@ -1,7 +1,7 @@
 """Any data set of captioned images as a folder that `FolderCaptions` reads, with captions for some of it if wanted."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,7 +68,7 @@ def export_folder(
     return lines
 
 
-def _keeping(train: list[Example], share: float, seed: int) -> set[str]:
+def _keeping(train: Sequence[Example], share: float, seed: int) -> set[str]:
     """Ids of the training images that keep their captions, at least one."""
     order = seeded_order([example.image_id for example in train], seed)
     return {str(train[place].image_id) for place in order[: max(1, round(share * len(train)))]}
