@@ -12,7 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from callbacks.loss_watch import LossWatch, check_finite_weights
+from callbacks.loss_watch import BadWeightsError, LossWatch, check_finite_weights
 from callbacks.stop_signals import StopSignals
 from core.checkpoints import load_values, way_on
 from core.errors import Interrupted, UserError
@@ -163,7 +163,10 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         self.losses.check(self._kept())
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
-            trainer.save_checkpoint(self.path)
+            try:
+                trainer.save_checkpoint(self.path)
+            except BadWeightsError as error:  # the loss of that step was a number: its update went wrong, or one before
+                raise error.after(self.losses.last) from None
             self._saved_at = time.monotonic()
 
     def _stop(self, trainer: Trainer) -> None:

@@ -13,6 +13,7 @@ from core.text import visible
 _EXPLODED = 1e3
 """A loss this many times the running median has exploded."""
 _MEDIAN_OF, _LEAST = 200, 5
+_WAY_OUT = "lower the learning rate, clip gradients (--trainer.gradient_clip_val=1), or train in bf16 or 32 bits"
 
 
 class LossWatch:
@@ -24,6 +25,8 @@ class LossWatch:
 
     def __init__(self) -> None:
         self.diverged: str | None = None
+        self.last = ""
+        """The last step and its images, for messages."""
         self._waiting: list[tuple[int, torch.Tensor, list[str]]] = []
         self._finite: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._warned = False
@@ -40,6 +43,7 @@ class LossWatch:
         if isinstance(loss, torch.Tensor):
             names = batch.get("image_id", []) if isinstance(batch, dict) else []
             self._waiting.append((step, loss.detach(), names))
+            self.last = _place(step, names)
 
     def check(self, kept: str) -> None:
         """Checks the losses since the last check.
@@ -56,12 +60,7 @@ class LossWatch:
         values = torch.stack([loss.float() for _, loss, _ in waiting]).cpu()
         for (step, _, names), value in zip(waiting, values.tolist(), strict=True):
             if not torch.isfinite(torch.tensor(value)):
-                shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
-                images = f" (images {shown})" if names else ""
-                raise UserError(
-                    f"the training loss is {value} at step {step}{images}: {kept}; lower the learning rate, clip "
-                    "gradients (--trainer.gradient_clip_val=1), or train in bf16 or 32 bits"
-                )
+                raise UserError(f"the training loss is {value} at {_place(step, names)}: {kept}; {_WAY_OUT}")
             self._judge(step, value)
 
     def _judge(self, step: int, value: float) -> None:
@@ -80,6 +79,31 @@ class LossWatch:
         self._finite.append(value)
 
 
+class BadWeightsError(UserError):
+    """A weight is infinite or no number.
+
+    Args:
+        name: of the tensor.
+        kept: what is left to go on from.
+        place: step after which it was found, and its images.
+    """
+
+    def __init__(self, name: str, kept: str, place: str = "") -> None:
+        after = f" after {place}" if place else ""
+        super().__init__(f"the weights '{name}' are not finite numbers{after}: {kept}; {_WAY_OUT}")
+        self.name, self.kept = name, kept
+
+    def after(self, place: str) -> "BadWeightsError":
+        """The same with the step."""
+        return BadWeightsError(self.name, self.kept, place)
+
+
+def _place(step: int, names: list[str]) -> str:
+    """A step and its images."""
+    shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+    return f"step {step}" + (f" (images {shown})" if names else "")
+
+
 def check_finite_weights(weights: dict[str, Any], kept: str) -> None:
     """Makes sure that no weight that is to be saved is infinite or no number.
 
@@ -88,13 +112,10 @@ def check_finite_weights(weights: dict[str, Any], kept: str) -> None:
         kept: what is left to go on from, for the message.
 
     Raises:
-        UserError: one is; the message names the tensor.
+        BadWeightsError: one is.
     """
     for name, value in weights.items():
         floating = isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 0
         # a sum is much faster than a look at every number, and not finite if one of them is not
         if floating and not bool(value.sum().isfinite()):
-            raise UserError(
-                f"the weights '{name}' are not finite numbers: {kept}; lower the learning rate, clip gradients "
-                "(--trainer.gradient_clip_val=1), or train in bf16 or 32 bits"
-            )
+            raise BadWeightsError(name, kept)

@@ -1,6 +1,7 @@
 """A signal makes a run save at the next step and end with 128 + its number; a damaged checkpoint is noticed."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from lightning import Callback
 
 import cli
-from callbacks.checkpoints import AtomicCheckpointIO
+from callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from callbacks.loss_watch import LossWatch, check_finite_weights
 from callbacks.stop_signals import SIGNALS
 from core.errors import UserError
@@ -177,6 +178,22 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
         AtomicCheckpointIO().save_checkpoint({"state_dict": weights}, path)
     assert not path.exists()
     check_finite_weights({"a": torch.ones(3), "n": torch.tensor([1]), "e": torch.zeros(0)}, "kept")
+
+
+def test_weights_that_an_update_spoils_are_told_with_step_and_images(monkeypatch, capsys, config, tmp_path):
+    monkeypatch.chdir(ROOT)
+
+    def spoil(self, trainer, module, *rest):
+        if trainer.global_step == 2:  # its loss is a number, and no other comes before the checkpoint
+            next(parameter for parameter in module.parameters() if parameter.requires_grad).data[0] = torch.nan
+        return on_batch_end(self, trainer, module, *rest)
+
+    on_batch_end = LastCheckpoint.on_train_batch_end
+    monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", spoil)
+    assert run(config, tmp_path / "run", "--checkpoint_steps=2") == 1
+    said = capsys.readouterr().err
+    assert re.search(r"not finite numbers after step 2 \(images .+, .+\): nothing was saved; lower the", said), said
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
 def test_a_run_that_diverges_does_not_end_with_code_0(monkeypatch, capsys, config, tmp_path):
