@@ -88,14 +88,14 @@ class BadWeightsError(UserError):
         place: step after which it was found, and its images.
     """
 
-    def __init__(self, name: str, kept: str, place: str = "") -> None:
+    def __init__(self, *, name: str, kept: str, place: str = "") -> None:
         after = f" after {place}" if place else ""
         super().__init__(f"the weights '{name}' are not finite numbers{after}: {kept}; {_WAY_OUT}")
         self.name, self.kept = name, kept
 
     def after(self, place: str) -> "BadWeightsError":
         """The same with the step."""
-        return BadWeightsError(self.name, self.kept, place)
+        return BadWeightsError(name=self.name, kept=self.kept, place=place)
 
 
 def _place(step: int, names: list[str]) -> str:
@@ -118,4 +118,4 @@ def check_finite_weights(weights: dict[str, Any], kept: str) -> None:
         floating = isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 0
         # a sum is much faster than a look at every number, and not finite if one of them is not
         if floating and not bool(value.sum().isfinite()):
-            raise BadWeightsError(name, kept)
+            raise BadWeightsError(name=name, kept=kept)

@@ -11,7 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from core.batch import Batch
 from core.checkpoints import read_checkpoint
@@ -392,11 +392,6 @@ class BaseModule(LightningModule):
             )
         if not self.inference:
             self.inference = saved
-
-
-def loss_metric() -> MeanMetric:
-    """Mean of a loss over an epoch; a loss that is no number must show."""
-    return MeanMetric(nan_strategy=float("nan"))
 
 
 DATA_FACTS = ("vocab_size", "bos_id", "eos_id", "pad_id", "num_labels", "num_conditions", "feature_dim", "feature_grid")

@@ -17,13 +17,14 @@ from core.spread import spread
 from datamodules.loading.tokenization import CaptionTokenizer
 from datamodules.readers.records import Split
 from datamodules.scenes.fact_metrics import SceneFacts
-from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage
 from lightning_modules.parts.condition import ConditionOptions
 from lightning_modules.parts.control import ControlOptions
 from lightning_modules.parts.retrieval import check_retrieval, fill_index
 from lightning_modules.parts.self_critical import SelfCriticalOptions
 from lightning_modules.parts.tokens import TokenOptions
 from metrics.caption_metrics import CaptionMetrics
+from metrics.losses import loss_metric
 from networks.captioners.base import Captioner
 from networks.generation.retrieval import RetrievalIndex
 from networks.generation.search import decode

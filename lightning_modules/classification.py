@@ -14,8 +14,9 @@ from core.errors import UserError
 from datamodules.audit.label_baselines import label_baselines_of
 from datamodules.base import CaptionDataModule
 from datamodules.readers.records import Split
-from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage
 from metrics.label_metrics import LabelMetrics
+from metrics.losses import loss_metric
 from networks.classifiers.base import Classifier, LabelOutput
 from networks.losses.labels import LabelLoss, label_loss
 

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.readers.records import Split
-from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage
 from lightning_modules.loading import load_module
 from lightning_modules.multilabel import MultiLabel
 from lightning_modules.parts.codes import ImageCodeOptions, SentenceCodeOptions
@@ -34,6 +34,7 @@ from lightning_modules.parts.handover import (
 )
 from lightning_modules.parts.optimisation import ParameterGroup
 from lightning_modules.text_autoencoder import TextAutoencoding
+from metrics.losses import loss_metric
 from metrics.retrieval import CodeRetrieval
 from networks.captioners.text_autoencoder import TextEncoder
 from networks.classifiers.image_code import ImageCoder

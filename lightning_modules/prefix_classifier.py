@@ -14,7 +14,8 @@ from torchmetrics import MeanMetric, Metric
 from core.batch import Batch
 from core.errors import UserError
 from datamodules.readers.records import Split
-from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage
+from metrics.losses import loss_metric
 from networks.classifiers.prefix import PrefixClassifier
 
 

@@ -11,10 +11,11 @@ from torchmetrics import Metric
 
 from core.batch import Batch
 from datamodules.readers.records import Split
-from lightning_modules.base import BaseModule, Stage, loss_metric
+from lightning_modules.base import BaseModule, Stage
 from lightning_modules.parts.codes import SentenceCodeOptions
 from lightning_modules.parts.sampling import SamplingOptions
 from lightning_modules.parts.tokens import TokenOptions
+from metrics.losses import loss_metric
 from metrics.rewriting import RewrittenCaptions
 from networks.captioners.text_autoencoder import TextAutoencoder
 from networks.generation.search import decode

@@ -18,11 +18,11 @@ from lightning_modules import (
     TextAutoencoding,
     load_captioner,
 )
-from lightning_modules.base import loss_metric
 from lightning_modules.loading import load_module
 from lightning_modules.parts.handover import check_same_features
 from lightning_modules.serving import load_classifier
 from lightning_modules.text_autoencoder import different, varied
+from metrics.losses import loss_metric
 from reporting.attention import attending
 from tests.conftest import ROOT
 
