@@ -126,7 +126,7 @@ def test_json_is_one_object(folder, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["look"], "'look' is unknown: expected prepare, features, check or shard"),
+        (["look"], "'look' is unknown: expected prepare, features, export, check or shard"),
         (["check"], "expected the data set's name first, one of coco"),
         (["check", "--root", "x"], "expected the data set's name first"),
         (["check", "cooc"], "there is no data set 'cooc': expected one of coco, flickr8k"),
