@@ -7,7 +7,7 @@ and says which files are still missing and where they can be had (``--list`` doe
 ``data features NAME --root DIR --encoder ENCODER`` computes the features of a frozen encoder, which every run on these
 images then finds; ``--shard I/N`` computes one part of N, on this machine or another one with the same folders.
 ``data export NAME --root DIR --out FOLDER`` writes any of them as a folder of images with a file of captions, which
-`folder_captions` reads; ``--captioned .5 --draw_seed 1`` leaves captions to half of the training images, drawn by a seed.
+`folder_captions` reads; ``--captioned .5 --draw_seed 1`` leaves half of the training images their captions.
 ``data check NAME --root DIR`` reports what is missing, broken or in two splits, and shows how sizes of images, lengths
 of captions, labels and words are distributed (``--figures DIR``: as pictures, too); every argument of the data module
 is a flag. ``data shard NAME --root DIR --out FOLDER`` converts it to tar archives, from which training streams; NAME
