@@ -179,7 +179,7 @@ def test_integers_change_little(made, tmp_path):
     _, *values = exact(0, [pixels])
     one, other = (graphs(1, [np.array([5]), *values])[0] for graphs in (exact, near))
     assert not np.array_equal(one, other)
-    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.slow
