@@ -46,3 +46,9 @@ PREDICTED = [{"image_id": n, "caption": CAPTIONS[n]} for n in range(3)]
 ROWS = "step,epoch,loss\n1,0,2.5\n2,0,\n3,1,2.25\n"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "runs"]
 TABLE = "image,caption\n" + "".join(f"{name},{CAPTIONS[place]}\n" for place, name in enumerate(PICTURES))
+SWEEP = {
+    "program": "cli.py", "command": ["${program}", "fit", "--config", "x.yaml", "${args}"], "method": "bayes",
+    "metric": {"name": "val/loss", "goal": "minimize"}, "run_cap": 4,
+    "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 3},
+    "parameters": {"lr": {"min": 0.1, "max": 1.0}, "n": {"values": [1, 2]}, "m": {"value": "x"}},
+}  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.errors import DataError, UserError
-from core.inputs import open_regular, reason
+from core.inputs import open_regular, reason, shown
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import IMAGE_COLUMNS, find_column
 from datamodules.sources.base import PictureSource, RawPicture, digest_of, valid_text
@@ -17,6 +17,8 @@ LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 """Endings of lists of files."""
 _MOST_LINE = 1 << 20
 """Bytes of a line of a list."""
+_MOST_PATH = 4096
+"""Characters of a path; no file system has longer ones."""
 
 
 class PictureFiles(PictureSource):
@@ -110,7 +112,7 @@ def _lines(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
         if "\0" in line:
             raise DataError(f"{path}, line {number}: has NUL bytes, so it is damaged; get the file again")
         if name := line.rstrip("\r\n"):
-            yield name
+            yield _named(name, f"{path}, line {number}")
 
 
 def _objects(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
@@ -141,8 +143,8 @@ def _cells(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
 
 
 def _named(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise DataError(f"{where}: the picture is {str(value)[:40]!r}; expected a path")
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_PATH or "\0" in value:
+        raise DataError(f"{where}: the picture is {shown(value)}; expected a path")
     return value
 
 
