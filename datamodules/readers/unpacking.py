@@ -1,16 +1,20 @@
 """Unpacking zip and tar files: whole, or only the members that are wanted."""
 
+import errno
+import lzma
 import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from core.errors import DataError
+from core.inputs import open_regular, reason
+from core.tar_files import open_tar, tar_members
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done and how much there is, in bytes or files."""
@@ -20,7 +24,7 @@ Place = Callable[[str], str | None]
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Endings of the files that can be unpacked."""
 _MARGIN = 1 << 28  # bytes left free, for file systems need room for themselves
-_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError)
 
 
 class BrokenArchiveError(DataError):
@@ -54,16 +58,27 @@ def members_of(file: Path) -> Iterator[list[Member]]:
     Raises:
         BrokenArchiveError: it is broken, encrypted or no archive.
     """
+    with open_regular(file, "an archive", BrokenArchiveError) as opened, ExitStack() as stack:
+        with _broken(file, (Exception,)):
+            if file.name.lower().endswith(".zip"):
+                archive = stack.enter_context(zipfile.ZipFile(opened))
+                found = [_zip_member(archive, item) for item in archive.infolist() if _is_wanted(item.filename)]
+            else:
+                tar = stack.enter_context(open_tar(opened, compressed=True))
+                found = [_tar_member(tar, item) for item in tar_members(tar) if item.isfile() and _is_wanted(item.name)]
+        with _broken(file, _BROKEN):
+            yield found
+
+
+@contextmanager
+def _broken(file: Path, causes: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turns errors that mean a damaged archive into one line; those of a disk have a number and are none."""
     try:
-        if file.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(file) as archive:
-                yield [_zip_member(archive, item) for item in archive.infolist() if _is_wanted(item.filename)]
-        else:
-            with tarfile.open(file) as tar:
-                yield [_tar_member(tar, item) for item in tar.getmembers() if item.isfile() and _is_wanted(item.name)]
-    except _BROKEN as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise BrokenArchiveError(f"{file}: broken archive ({reason})") from error
+        yield
+    except causes as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a place that cannot be
+            raise
+        raise BrokenArchiveError(f"{file}: broken archive ({reason(error)})") from error
 
 
 def unpack(file: Path, root: Path, progress: Progress | None = None, place: Place | None = None) -> int:

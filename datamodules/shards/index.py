@@ -6,8 +6,7 @@ could not have.
 """
 
 import hashlib
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from core.errors import DataError, command
 from core.files import write_json
 from core.inputs import damage, open_regular, parse_json, read_text
+from core.tar_files import open_tar, tar_members
 from datamodules.readers.records import SPLITS, Split
 
 INDEX = "index.json"
@@ -143,6 +143,8 @@ def read_places(folder: Path, split: Split, images: int) -> NDArray[np.int64]:
     open_regular(path, "the places of the images in the shards").close()
     with damage(path, "the places of the images in the shards", WAY_OUT, DataError):
         places: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(places, np.ndarray):  # an archive of several arrays
+        raise DataError(f"{path}: is no array of NumPy; {WAY_OUT}")
     if places.dtype != np.int64 or places.shape != (images, 4):
         raise DataError(f"{path}: has {places.shape} of {places.dtype}, expected ({images}, 4) of int64; {WAY_OUT}")
     return places
@@ -172,19 +174,13 @@ def scan(path: Path) -> tuple[str, NDArray[np.int64]]:
     with (
         damage(path, "a shard", "remove it and call data shard again", DataError),
         open_regular(path, "a shard") as file,
-        tarfile.open(fileobj=file, mode="r:") as archive,
+        open_tar(file) as archive,
     ):
-        for name, offset, size in _members(archive):
-            if name.endswith(".json"):
-                rows.append((*image, offset, size))
+        for member in tar_members(archive):
+            if member.name.endswith(".json"):
+                rows.append((*image, member.offset_data, member.size))
                 image = (0, 0)
             else:
-                image = (offset, size)
+                image = (member.offset_data, member.size)
         noted = str(archive.pax_headers.get("comment", ""))
     return noted, np.array(rows, np.int64).reshape(-1, 4)
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int]]:
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte for each
-        yield member.name, member.offset_data, member.size

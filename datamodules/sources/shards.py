@@ -4,7 +4,6 @@ Nothing of them is unpacked or executed: tar archives are read with `tarfile` at
 member but images is looked at.
 """
 
-import tarfile
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.inputs import damage, open_regular
+from core.tar_files import open_tar, tar_members
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import IMAGE_COLUMNS, find_column
 from datamodules.sources.base import PictureSource, RawPicture, digest_of, valid_text
@@ -173,10 +173,9 @@ def _members(file: Path) -> Iterator[tuple[str, int, int]]:
     with (
         damage(file, "an uncompressed tar archive", "unpack it if it is compressed, else get it again", DataError),
         open_regular(file) as opened,
-        tarfile.open(fileobj=opened, mode="r:") as archive,
+        open_tar(opened) as archive,
     ):
-        while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte for each
+        for member in tar_members(archive):
             name = member.name.removeprefix("./")
             hidden = name.rpartition("/")[2].startswith(".")
             if member.isreg() and not member.issparse() and not hidden and name.lower().endswith(IMAGE_SUFFIXES):
