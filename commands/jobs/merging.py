@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from commands.jobs.parts import Job, check_part, part_number, read_job
 from core.errors import UserError, command
 from core.files import replacing
 from core.inputs import damage, open_regular
+from core.parquet import open_table, read_rows
 from core.text import say
 
 _LISTED = 8
@@ -34,9 +35,10 @@ def merge(folders: Sequence[Path], out: Path | None, *, verify: bool) -> None:
     job = _same_job(folders)
     files = _files(folders, job)
     digests, bad = [], 0
-    with _writing(out, job, _read(files[0]).schema) as write:
+    schema = _read(files[0]).schema
+    with _writing(out, job, schema) as write:
         for path in files:
-            table = _read(path)
+            table = _read(path, schema)
             write(table)
             bad += table.num_rows - table["error"].null_count
             digests.append(_digests(table) if verify else np.zeros(0, np.uint64))
@@ -85,32 +87,33 @@ def _files(folders: Sequence[Path], job: Job) -> list[Path]:
             other = found.setdefault(part, path)
             if other != path and other.read_bytes() != path.read_bytes():
                 raise UserError(f"{path} and {other} are the same part and differ: remove the wrong one")
-    missing = [part for part in range(job.parts) if part not in found]
-    if missing:
-        rows = sum(len(job.rows(part)) for part in missing)
+    if gaps := _gaps(sorted(found), job.parts):
+        missing = job.parts - len(found)
+        rows = job.pictures - sum(len(job.rows(part)) for part in found)
         where, again = ", ".join(map(str, folders)), "as before (without --shard, or with those that have not ended)"
         raise UserError(
-            f"{where}: {len(missing):,} of {job.parts:,} parts are missing ({_ranges(missing)}), {rows:,} images: call "
+            f"{where}: {missing:,} of {job.parts:,} parts are missing ({gaps}), {rows:,} images: call "
             f"{command(job.command)} again {again}"
         )
     return [found[part] for part in range(job.parts)]
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers as ranges.
+def _gaps(numbers: Sequence[int], end: int) -> str:
+    """What is missing between 0 and an end, as ranges.
 
-    >>> _ranges([0, 1, 2, 5])
-    '0-2, 5'
+    >>> _gaps([3, 4, 6], 8)
+    '0-2, 5, 7'
     """
-    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
-    shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    pairs = [(before + 1, number - 1) for before, number in pairwise([-1, *numbers, end]) if number > before + 1]
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in pairs[: _LISTED + 1]]
     return ", ".join(shown[:_LISTED]) + (" ..." if len(shown) > _LISTED else "")
 
 
-def _read(path: Path) -> pa.Table:
-    """All rows of a part, with its checksums compared."""
+def _read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """All rows of a part, with its checksums compared; in the types of a schema, which may say that none is missing."""
     with damage(path, "a part of a job", "remove it and call the job again"), open_regular(path) as file:
-        return pq.ParquetFile(file, page_checksum_verification=True).read()
+        found = read_rows(open_table(file), file).combine_chunks()
+        return found if schema is None else found.cast(schema)
 
 
 def _digests(table: pa.Table) -> NDArray[np.uint64]:

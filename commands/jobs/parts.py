@@ -25,6 +25,8 @@ FACTS = "job.json"
 _SIZES = ("rows_per_part", "batch_size")
 _NAME = re.compile(r"part-(\d{6,})\.parquet")
 _KEY = b"job"
+_MOST = 1 << 48
+"""Pictures of a job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,27 @@ def read_job(folder: Path) -> Job:
     found = read_object(path, way_out, tuple(Job.__dataclass_fields__))
     with damage(path, "the facts of a job", way_out):
         job = Job(**{name: found[name] for name in Job.__dataclass_fields__})
-        if not (job.pictures > 0 and job.rows_per_part > 0 and job.batch_size > 0):
-            raise ValueError("a number below 1")
-        _ = job.digest, dict(job.settings), list(job.columns)
+        _check_kinds(job)
+        _ = job.digest
     return job
+
+
+def _check_kinds(job: Job) -> None:
+    """Makes sure that facts from a file are of the right kinds.
+
+    Raises:
+        ValueError: one is not.
+    """
+    numbers = {name: getattr(job, name) for name in ("pictures", *_SIZES)}
+    for name, number in numbers.items():
+        if type(number) is not int or not 0 < number < _MOST:
+            raise ValueError(f"{name} is {shown(number)}")
+    if not isinstance(job.settings, dict) or not all(
+        isinstance(text, str) for text in (job.command, job.model, job.source)
+    ):
+        raise ValueError("a value of the wrong kind")
+    if not isinstance(job.columns, list) or (job.columns[:1], job.columns[-1:]) != (["image: string"], ["error: string"]):
+        raise ValueError(f"columns is {shown(job.columns)}")
 
 
 def open_job(folder: Path, job: Job) -> None:

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.errors import DataError
 from core.inputs import damage, open_regular
+from core.parquet import open_table, read_rows
 
 SHARDS = "rank*.parquet"
 """Names of the complete files."""
-_MOST_CELLS = 1 << 30
 _AGAIN = "remove it and predict again"
 
 
@@ -50,10 +49,7 @@ def shard_facts(path: Path) -> dict[str, str]:
         DataError: it is not readable.
     """
     with damage(path, "a Parquet file", _AGAIN, DataError), open_regular(path) as file:
-        found = pq.read_metadata(file)
-        if found.num_rows * found.num_columns > _MOST_CELLS:  # a few bytes may stand for any number of equal values
-            raise DataError(f"{path}: {found.num_rows:,} rows of {found.num_columns} cells are too many; {_AGAIN}")
-        metadata = found.schema.to_arrow_schema().metadata or {}
+        metadata = open_table(file).schema_arrow.metadata or {}
         return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
@@ -101,7 +97,7 @@ def _read_shard(path: Path, names: Sequence[str]) -> pa.Table:
     """The rows of a file: ids as text, probabilities as numbers, none missing."""
     columns = [pa.field("image_id", pa.string()), *(pa.field(name, pa.float32()) for name in names)]
     with damage(path, "a file of probabilities", _AGAIN, DataError), open_regular(path) as file:
-        table = pq.read_table(file).select([column.name for column in columns]).cast(pa.schema(columns))
+        table = read_rows(open_table(file), file, columns=[column.name for column in columns]).cast(pa.schema(columns))
         wrong = next((name for name in table.column_names if table[name].null_count), None)
         if wrong is not None:
             raise DataError(f"{path}: column '{wrong}' has empty cells; {_AGAIN}")

@@ -13,16 +13,15 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.inputs import damage, open_regular
+from core.parquet import open_table, read_rows
 
 Certainty = Literal["confidence", "agreement"]
 PARTS = "part-*.parquet"
 _TYPES = {"image": pa.string(), "caption": pa.string(), "confidence": pa.float32(), "agreement": pa.float32()}
-_MOST_CELLS = 1 << 30
 _AGAIN = "give the folder of tag --out, or the table of merge"
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
@@ -57,6 +56,8 @@ def read_tags(path: str | Path) -> Tags:
     table = pa.concat_tables(_read(file) for file in files)
     whole = pc.and_(table["caption"].is_valid(), pc.not_equal(table["caption"], ""))
     found = table.filter(whole)
+    if found["image"].null_count:
+        raise DataError(f"{path}: column 'image' has empty cells; {_AGAIN}")
     certainty = {name: found[name].to_numpy() for name in ("confidence", "agreement")}
     for name, values in certainty.items():
         if len(values) and not (values.min() >= 0 and values.max() <= 1):  # not-a-number fails as well
@@ -71,13 +72,11 @@ def read_tags(path: str | Path) -> Tags:
 
 def _read(file: Path) -> pa.Table:
     with damage(file, "a table of tags", _AGAIN, DataError), open_regular(file) as opened:
-        table = pq.ParquetFile(opened, page_checksum_verification=True)
-        if table.metadata.num_rows * len(_TYPES) > _MOST_CELLS:
-            raise DataError(f"{file}: {table.metadata.num_rows:,} rows are too many; divide it")
+        table = open_table(opened)
         missing = [name for name in _TYPES if name not in table.schema_arrow.names]
         if missing:
             raise DataError(f"{file}: has no column '{missing[0]}'; {_AGAIN}")
-        found = table.read(columns=list(_TYPES)).select(list(_TYPES))
+        found = read_rows(table, opened, columns=list(_TYPES))
         return found.cast(pa.schema(list(_TYPES.items())))
 
 

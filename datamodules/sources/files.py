@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.errors import DataError, UserError
-from core.inputs import open_regular, reason, shown
+from core.inputs import open_regular, reason
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import IMAGE_COLUMNS, find_column
 from datamodules.sources.base import PictureSource, RawPicture, digest_of, valid_text
@@ -144,7 +144,7 @@ def _cells(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
 
 def _named(value: object, where: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MOST_PATH or "\0" in value:
-        raise DataError(f"{where}: the picture is {shown(value)}; expected a path")
+        raise DataError(f"{where}: the picture is {str(value)[:40]!r}; expected a path")
     return value
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from core.errors import DataError, UserError
 from core.inputs import damage, open_regular
+from core.parquet import open_table, read_rows
 from core.tar_files import open_tar, tar_members
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import IMAGE_COLUMNS, find_column
@@ -28,8 +28,6 @@ ID_COLUMNS = ("image_id", "id", "__key__", "key", "uid", "file_name", "filename"
 """Columns of Parquet tables that name a picture, first match wins."""
 _MOST_MEMBER = 1 << 28
 """Bytes of one picture."""
-_MOST_GROUP = 1 << 32
-"""Bytes of a group of rows, which is read at once."""
 _AGAIN = "get the file again, or take it away"
 
 
@@ -97,7 +95,9 @@ class ParquetPictures(_Shards):
             first = ends[group - 1] if group else 0
             table = _group(file, group)
             stop = min(rows.stop, ends[group])
-            for row, values in enumerate(table.slice(start - first, stop - start).to_pylist(), start=start):
+            with damage(file, "a Parquet file", _AGAIN, DataError):  # a date that does not exist
+                cells = table.slice(start - first, stop - start).to_pylist()
+            for row, values in enumerate(cells, start=start):
                 yield _picture(values, f"{file.name}#{row}", file.parent)
             start = stop
 
@@ -105,10 +105,11 @@ class ParquetPictures(_Shards):
 def _picture(values: dict[str, Any], position: str, folder: Path) -> RawPicture:
     content, name = values["image"], values.get("id")
     if isinstance(content, dict):
-        embedded, path = content.get("bytes"), content.get("path")
-        content = embedded if embedded is not None or path is None else str(folder / path)
-    elif isinstance(content, str):
+        content = content.get("path") if content.get("bytes") is None else content["bytes"]
+    if isinstance(content, str):
         content = str(folder / content)
+    elif not isinstance(content, bytes) or len(content) > _MOST_MEMBER:
+        content = None
     return RawPicture(valid_text(str(position if name is None else name)), content)
 
 
@@ -116,24 +117,20 @@ def _picture(values: dict[str, Any], position: str, folder: Path) -> RawPicture:
 def _metadata(file: Path) -> tuple[Any, list[int]]:
     """What a table says of itself, and where its groups of rows end."""
     with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
-        found = pq.read_metadata(opened)
+        found = open_table(opened).metadata
     return found, list(accumulate(found.row_group(group).num_rows for group in range(found.num_row_groups)))
 
 
 @lru_cache(maxsize=1)
 def _group(file: Path, group: int) -> pa.Table:
     """A group of rows with the columns ``image`` and, where there is one, ``id``."""
-    claimed = _metadata(file)[0].row_group(group).total_byte_size
-    if claimed > _MOST_GROUP:
-        raise DataError(f"{file}: a group of rows has {claimed:,} bytes: write it with smaller row groups")
     with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
-        # reading ahead and threads of its own would take memory, and locks that a forked process never gets
-        table = pq.ParquetFile(opened, pre_buffer=False)
+        table = open_table(opened)
         names = table.schema_arrow.names
         image = names[find_column(names, None, IMAGE_COLUMNS, "image", str(file))]
         own = next((name for name in ID_COLUMNS if name in names and name != image), None)
         columns = [image] if own is None else [image, own]
-        found = table.read_row_group(group, columns=columns, use_threads=False).select(columns)
+        found = read_rows(table, opened, columns=columns, group=group)
     return found.rename_columns(["image", "id"][: len(columns)])
 
 
