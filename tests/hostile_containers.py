@@ -1,10 +1,11 @@
 """Files with many rows or pictures: jobs and their tables, sources of pictures, shards, sweeps, runs that guide."""
 
 import io
+import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,10 @@ from datamodules.sources.find import find_source
 from datamodules.stored_features.pictures import InProportion
 from lightning_modules import AttentionRNN, PrefixClassification
 from tests.hostile_documents import CAPTIONS, PICTURES, SWEEP
-from tests.hostile_readers import READERS, Reader, pictures, text
+from tests.hostile_readers import DOCUMENTS, READERS, Reader, text
 
 NUMBER, TEXT = pa.float32(), pa.string()
-TAGS = pa.schema(
-    [("image", TEXT), ("caption", TEXT), ("confidence", NUMBER), ("agreement", NUMBER), ("error", TEXT)]
-)
+TAGS = pa.schema([("image", TEXT), ("caption", TEXT), ("confidence", NUMBER), ("agreement", NUMBER), ("error", TEXT)])
 
 
 def tags(rows: Sequence[int] = range(3)) -> pa.Table:
@@ -72,10 +71,13 @@ def picture(kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def make_embedded(folder: Path) -> None:
+def embedded() -> pa.Table:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array([{"bytes": picture(), "path": None}] * 3, kind)
-    pq.write_table(pa.table({"image": images, "id": PICTURES}), folder / "p.parquet", row_group_size=2)
+    return pa.table({"image": pa.array([{"bytes": picture(), "path": None}] * 3, kind), "id": PICTURES})
+
+
+def make_embedded(folder: Path) -> None:
+    pq.write_table(embedded(), folder / "p.parquet", row_group_size=2)
 
 
 def make_tar(folder: Path) -> None:
@@ -105,7 +107,7 @@ def shards() -> dict[str, bytes]:
     """A folder of shards."""
     data = SceneCaptions(num_train=3, num_val=1, num_test=1, image_size=64)
     with tempfile.TemporaryDirectory() as folder:
-        list(write_shards(data, Path(folder), ("train", "val", "test"), 2))
+        list(write_shards(data, Path(folder), ("train",), 2))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -116,7 +118,7 @@ def make_shards(folder: Path) -> None:
 
 def read_sharded(folder: Path) -> object:
     data = ShardedCaptions(root=str(folder))
-    examples = [example for split in ("train", "val", "test") for example in data.load_examples(split)]
+    examples = [example for split in data.index.splits for example in data.load_examples(split)]
     sizes = [example.image.open().size for example in examples if example.image is not None]
     return sizes, data.tokenizer, data.label_names, data.check_facts()
 
@@ -130,7 +132,11 @@ def guided() -> tuple[AttentionRNN, dict[str, Any]]:
     module = PrefixClassification.for_data(scenes, word_dim=8, hidden_dim=8)
     captioner.inference = {"method": captioner.method, **scenes.describe()}
     inference = {"method": module.method, **scenes.describe()}
-    return captioner, {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "inference": inference}
+    return captioner, {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+        "inference": inference,
+    }
 
 
 def make_control(folder: Path) -> None:
@@ -163,18 +169,38 @@ def read_study(folder: Path) -> object:
 CONTAINERS: tuple[Reader, ...] = (
     Reader("facts of a job", "job.json", make_job, merged),
     Reader("part of a job", "part-000001.parquet", make_job, merged),
-    Reader("tags in parts", "part-000000.parquet", make_job, read_tags),
     Reader("tags", "t.parquet", make_tags, lambda folder: read_tags(folder / "t.parquet")),
     text("list of pictures", "l.txt", "".join(f"images/{name}\n" for name in PICTURES), source("l.txt"), True),
     text("table of pictures", "l.csv", "file_name\n" + "".join(f"{name}\n" for name in PICTURES), source("l.csv")),
     text("JSON list of pictures", "l.jsonl", "".join(f'{{"image": "{n}"}}\n' for n in PICTURES), source("l.jsonl")),
     Reader("pictures in Parquet", "p.parquet", make_embedded, source("p.parquet")),
     Reader("pictures in tar", "p.tar", make_tar, source("p.tar")),
-    *(Reader(f"{name} of shards", name, make_shards, read_sharded) for name in ("index.json", "words.json", "train.npy")),
+    *(
+        Reader(f"{name} of shards", name, make_shards, read_sharded)
+        for name in ("index.json", "words.json", "train.npy")
+    ),
     Reader("shard", "train-000000.tar", make_shards, read_sharded),
     Reader("shard that is there", "train-000000.tar", make_shards, lambda folder: scan(folder / "train-000000.tar")),
     Reader("classifier that guides", "x.ckpt", make_control, read_control),
     text("sweep", "s.yaml", yaml.safe_dump(SWEEP), lambda folder: read_sweep(folder / "s.yaml")),
-    Reader("study of a sweep", "study.db", make_study, read_study),
 )
 """Those whose files have many parts."""
+
+STUDY = Reader("study of a sweep", "study.db", make_study, read_study)
+"""Takes longer than the others."""
+
+ALL = (*READERS, *CONTAINERS)
+"""All readers."""
+
+DOCUMENTS_OF_ALL = {
+    **DOCUMENTS,
+    "facts of a job": JOB,
+    "index.json of shards": json.loads(shards()["index.json"]),
+    "words.json of shards": {"red": 2, "circle": 1},
+    "sweep": SWEEP,
+}
+"""Readers whose file is a document, with the document."""
+
+
+def reader(name: str) -> Reader:
+    return next(one for one in ALL if one.name == name)

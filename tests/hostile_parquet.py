@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BOMB = 1 << 20
-"""Bytes of a value that is there once and stands in every row."""
+BOMB, ROWS = 1 << 20, 1 << 10
+"""Bytes of a value that is there once, and in how many rows it stands."""
 
 
 def written(table: pa.Table, **options: Any) -> bytes:
@@ -70,13 +70,16 @@ def forgeries(table: pa.Table, runs: Any) -> Iterator[tuple[str, bytes]]:
             yield f"{name} of {kind}", written(changed)
         yield f"no {name}", written(table.drop_columns([name]))
         yield f"{name} twice", written(table.append_column(name, table[name]))
-        bomb = repeated(pa.array(["x" * BOMB]), 4096)
-        rows = {one: pa.nulls(4096, table.schema.field(one).type) for one in table.column_names}
-        yield f"{name} of 4 GB", written(pa.table({**rows, name: bomb}), store_schema=False)
+        rows = {one: pa.nulls(ROWS, table.schema.field(one).type) for one in table.column_names}
+        rows |= {name: repeated(pa.array(["x" * BOMB]), ROWS), "of some size": np.random.default_rng(0).random(ROWS)}
+        yield f"{name} of 1 GB", written(pa.table(rows), store_schema=False)
     yield "no rows", written(table.slice(0, 0))
     yield "no columns", written(table.select([]))
-    many = 1 << 24
-    yield "many rows", written(pa.table({one: pa.nulls(many, table.schema.field(one).type) for one in table.column_names}))
+    many = 1 << 20
+    yield (
+        "many rows",
+        written(pa.table({one: pa.nulls(many, table.schema.field(one).type) for one in table.column_names})),
+    )
     fields = [field.with_metadata(_unpickled(runs)) for field in table.schema]
     yield "a type that is unpickled", written(table.cast(pa.schema(fields)))
     yield "a schema that is none", written(table.replace_schema_metadata({"ARROW:schema": "x" * 1000}))

@@ -369,7 +369,3 @@ DOCUMENTS = {
     "recipe": RECIPE,
 }
 """Readers whose file is a document, with the document."""
-
-
-def reader(name: str) -> Reader:
-    return next(one for one in READERS if one.name == name)

@@ -9,7 +9,9 @@ END = bytes(2 * BLOCK)
 ORDINARY = "a.png"
 
 
-def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, size: int | None = None, **more: Any) -> bytes:
+def member(
+    name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, size: int | None = None, **more: Any
+) -> bytes:
     """A header, which may say another size than that of the content behind it."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content) if size is None else size
@@ -33,7 +35,7 @@ def noted(key: str, value: str) -> bytes:
 def forgeries(picture: bytes) -> Iterator[tuple[str, bytes]]:
     """Archives with one ordinary picture, and what else is in them."""
     good = member(ORDINARY, picture)
-    names = ("../../x.png", "/tmp/x.png", "a/../../x.png", "C:\\x.png", "x\n.png", "\x1b[31mx.png", "x" * 99 + ".png")
+    names = ("../../x.png", "/tmp/x.png", "a/../../x.png", "C:\\x.png", "x\n.png", "\x1b[31mx.png", "x" * 96 + ".png")
     for name in names:
         yield f"a member called {name[:20]!r}", good + member(name, picture) + END
     kinds = {

@@ -1,16 +1,25 @@
 """Every damaged file, in every reader: one line that names it, in bounded time and memory, or what was meant."""
 
+import gzip
 import json
+import pickle
 import random
 import resource
 import time
+from functools import partial
 
 import pytest
 import torch
 
-from core.errors import UserError, user_message
+from core.errors import DataError, UserError, user_message
+from datamodules.readers.tags import read_tags
+from datamodules.readers.unpacking import unpack
+from datamodules.shards.index import scan
+from tests.hostile_containers import ALL, DOCUMENTS_OF_ALL, STUDY, embedded, picture, reader, source, tags
 from tests.hostile_damage import DAMAGES, WRONG, wrong_documents
-from tests.hostile_readers import DOCUMENTS, READERS, checkpoint, reader
+from tests.hostile_parquet import forgeries as forged_tables
+from tests.hostile_readers import checkpoint
+from tests.hostile_tars import forgeries as forged_archives
 
 SECONDS, MEGABYTES, CHARACTERS = 10, 700, 1500
 LIBRARIES_ADVICE = ("weights_only", "trust_remote_code", "allow_pickle", "Traceback")
@@ -50,14 +59,20 @@ def most_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("one", READERS, ids=str)
+def damages_of(one):
+    """All; fewer for what takes long."""
+    few = ("cut at 30 %", "a thousand bits", "NULs at its end", "random", "a pipe", "a device", "a folder")
+    return {kind: DAMAGES[kind] for kind in few} if one is STUDY else DAMAGES
+
+
+@pytest.mark.parametrize("one", [*ALL, STUDY], ids=str)
 def test_damage_is_one_line_or_read(one, tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     one.make(whole)
     one.read(whole)
     before, wrong = most_memory(), {}
-    for number, (kind, damage) in enumerate(DAMAGES.items()):
+    for number, (kind, damage) in enumerate(damages_of(one).items()):
         folder = tmp_path / f"damaged{number:02d}"
         folder.mkdir()
         one.make(folder)
@@ -70,12 +85,12 @@ def test_damage_is_one_line_or_read(one, tmp_path):
     assert most_memory() - before < MEGABYTES
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", DOCUMENTS_OF_ALL)
 def test_values_of_other_kinds_are_one_line_or_read(name, tmp_path):
     one, wrong = reader(name), {}
     one.make(tmp_path)
     (file,) = tmp_path.glob(one.file)
-    for change, document in wrong_documents(DOCUMENTS[name]):
+    for change, document in wrong_documents(DOCUMENTS_OF_ALL[name]):
         file.write_text(json.dumps(document))
         found = outcome(one.read, tmp_path, file.name)
         if found is not None:
@@ -97,22 +112,95 @@ def test_a_checkpoint_of_other_values_is_one_line_or_read(share, tmp_path):
     assert not wrong, "\n".join(f"{change}: {found}" for change, found in wrong.items())
 
 
+class Runs:
+    """Would open a file for writing if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
 def test_a_pickle_is_never_executed(tmp_path):
     """What would run when it is unpickled, in every file that torch or NumPy could take for one."""
-    import pickle
-
-    class Runs:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    for one in READERS:
+    runs = Runs(tmp_path / "executed")
+    for one in ALL:
         folder = tmp_path / one.name.replace(" ", "_")
         folder.mkdir()
         one.make(folder)
         (file,) = folder.glob(one.file)
-        file.write_bytes(pickle.dumps({"state_dict": Runs(), "x": Runs()}))
+        file.write_bytes(pickle.dumps({"state_dict": runs, "x": runs}))
         assert outcome(one.read, folder, file.name) is None, one.name
     assert not (tmp_path / "executed").exists()
+
+
+def wrong_with(forged, read, folder, name):
+    """What is wrong with how forged files are read; each is called the same, in a folder of its own."""
+    wrong = {}
+    for number, (kind, content) in enumerate(forged):
+        place = folder / f"forged{number:03d}"
+        place.mkdir()
+        (place / name).write_bytes(content)
+        found = outcome(read, place, name)
+        if found is not None:
+            wrong[kind] = found
+    return "\n".join(f"{kind}: {found}" for kind, found in wrong.items())
+
+
+def three_tags():
+    return tags().drop_columns("error")
+
+
+@pytest.mark.parametrize(
+    ("table", "read"),
+    [(three_tags, lambda folder: read_tags(folder / "x.parquet")), (embedded, source("x.parquet"))],
+    ids=["tags", "pictures"],
+)
+def test_a_forged_table_is_one_line_or_read(table, read, tmp_path):
+    before = most_memory()
+    assert not wrong_with(forged_tables(table(), Runs(tmp_path / "executed")), read, tmp_path, "x.parquet")
+    assert not (tmp_path / "executed").exists()
+    assert most_memory() - before < MEGABYTES
+
+
+def unpacked(folder):
+    """What is unpacked stays below its folder, and is files."""
+    root = folder / "some" / "root"
+    root.mkdir(parents=True)
+    unpack(folder / "x.tar", root)
+    others = [path for path in tmp_files(folder) if root not in path.parents and path.name != "x.tar"]
+    assert not others
+
+
+def tmp_files(folder):
+    return [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("read", "change"),
+    [
+        (source("x.tar"), bytes),
+        (lambda folder: scan(folder / "x.tar"), bytes),
+        (unpacked, partial(gzip.compress, mtime=0)),
+    ],
+    ids=["pictures", "shard", "unpacked"],
+)
+def test_a_forged_archive_is_one_line_or_read(read, change, tmp_path):
+    before = most_memory()
+    forged = ((kind, change(content)) for kind, content in forged_archives(picture()))
+    assert not wrong_with(forged, read, tmp_path, "x.tar")
+    assert most_memory() - before < MEGABYTES
+
+
+def test_a_broken_header_is_not_the_end_of_an_archive(tmp_path):
+    """`tarfile` would read what is before it and say nothing."""
+    forged = dict(forged_archives(picture()))
+    for kind in ("a broken header behind another", "half a header", "no end mark"):
+        (tmp_path / "x.tar").write_bytes(forged[kind])
+        for read in (source("x.tar"), lambda folder: scan(folder / "x.tar")):
+            with pytest.raises(DataError, match=r"x\.tar cannot be read as .*(header|end mark)"):
+                read(tmp_path)
 
 
 def test_the_helpers_change_what_they_say(tmp_path):

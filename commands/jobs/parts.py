@@ -112,7 +112,10 @@ def _check_kinds(job: Job) -> None:
         isinstance(text, str) for text in (job.command, job.model, job.source)
     ):
         raise ValueError("a value of the wrong kind")
-    if not isinstance(job.columns, list) or (job.columns[:1], job.columns[-1:]) != (["image: string"], ["error: string"]):
+    if not isinstance(job.columns, list) or (job.columns[:1], job.columns[-1:]) != (
+        ["image: string"],
+        ["error: string"],
+    ):
         raise ValueError(f"columns is {shown(job.columns)}")
 
 

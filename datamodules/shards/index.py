@@ -26,6 +26,8 @@ FORMAT = 1
 """Of the index and the archives; another one is not read."""
 WAY_OUT = "make the shards again with data shard, which keeps those that are whole"
 _CHUNK = 1 << 20
+_MOST = 1 << 48
+"""Images or bytes of an archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ def _shard_file(entry: Mapping[str, Any]) -> ShardFile:
     file = ShardFile(**entry)
     if not isinstance(file.file, str) or Path(file.file).name != file.file or not file.file.endswith(".tar"):
         raise ValueError(f"a shard is called {str(file.file)[:40]!r}")
-    if not all(isinstance(number, int) and number > 0 for number in (file.images, file.bytes)):
+    if not all(isinstance(number, int) and 0 < number < _MOST for number in (file.images, file.bytes)):
         raise ValueError(f"{file.file} has {file.images} images and {file.bytes} bytes")
     return file
 
@@ -123,7 +125,7 @@ def read_words(folder: Path) -> dict[str, int]:
     """
     path = folder / WORDS
     found = parse_json(read_text(path), path)
-    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+    if not isinstance(found, dict) or not found or not all(type(count) is int for count in found.values()):
         raise DataError(f"{path}: expected an object with a number for each word; {WAY_OUT}")
     return found
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.faults.chains import Result
 from tests.faults.house import House
+from tests.hostile_containers import ALL, reader
 from tests.hostile_damage import DAMAGES, Damage, bytes_damage, flipped
-from tests.hostile_readers import READERS, reader
 from tests.test_hostile_files import MEGABYTES, most_memory, outcome
 
 SEEDED: dict[str, Callable[[random.Random], Damage]] = {
@@ -26,7 +26,7 @@ SEEDED: dict[str, Callable[[random.Random], Damage]] = {
 """Damages that are drawn; those of `DAMAGES` are the same every time."""
 PICKLE = "a pickle that runs"
 KINDS = (*SEEDED, *DAMAGES, PICKLE)
-NAMES = [one.name for one in READERS]
+NAMES = [one.name for one in ALL]
 SECONDS = 120.0
 """After which a reader hangs; `outcome` asks for less, in processor time."""
 
