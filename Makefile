@@ -52,7 +52,7 @@ smoke: $(VENV)/.installed ## run every offline experiment for a batch or two (un
 	@$(PY) -m scripts.smoke
 
 test: $(VENV)/.installed ## run the tests (about 8 minutes on 2 cores, no network, no GPU)
-	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --dist loadscope
 
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
