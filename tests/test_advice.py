@@ -142,10 +142,10 @@ def test_words_that_miss(fails, finished, tmp_path):
     assert "--config experiments/NAME.yaml" in fails([command]), "one step further"
 
 
-def test_a_run_that_was_not_evaluated(fails, finished, tmp_path):
+def test_a_run_that_was_not_evaluated(monkeypatch, fails, finished, tmp_path):
     copies = [shutil.copytree(finished, tmp_path / name) for name in ("first run", "second")]
     compare = ["compare", *map(str, copies), "--split", "test", "--samples=0", "--images=0", "--out", "out"]
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     for _ in copies:
         (way,) = commands_in(fails(compare))
         assert way[0] == "test"

@@ -45,7 +45,6 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("there is no GPU here: run this where torch.cuda.is_available(), or try it with --device cpu --small")
         return 2
-    quiet()
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     began = time.monotonic()
@@ -121,4 +120,5 @@ def quiet() -> None:
 
 
 if __name__ == "__main__":
+    quiet()
     sys.exit(main())

@@ -19,6 +19,7 @@ NAMES = (
     "attention_rnn",
     "dual_transfer",
     "transformer_captioner",
+    "prefix_classifier",
     "emotion_teacher",
     "emotion_transfer",
     "ucm_multilabel",
