@@ -118,7 +118,7 @@ def make_shards(folder: Path) -> None:
 
 def read_sharded(folder: Path) -> object:
     data = ShardedCaptions(root=str(folder))
-    examples = [example for split in data.index.splits for example in data.load_examples(split)]
+    examples = [example for split in data.shard_index.splits for example in data.load_examples(split)]
     sizes = [example.image.open().size for example in examples if example.image is not None]
     return sizes, data.tokenizer, data.label_names, data.check_facts()
 

@@ -120,7 +120,7 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(UCMCaptions, "vocabulary_captions", lambda self: [])
     monkeypatch.setattr(PseudoLabels, "label_names", ("joy", "fear"))
     none = ShardIndex(made_from="X", label_names=(), condition_names=(), splits={})
-    monkeypatch.setattr(ShardedCaptions, "index", none)
+    monkeypatch.setattr(ShardedCaptions, "shard_index", none)
     monkeypatch.setattr(datamodules.shards.datamodule, "read_words", lambda folder: {"a": 9, "dog": 9})
     for module in (networks.emotion.visual_bert, networks.emotion.bert_resnet):  # twelve layers take seconds
         monkeypatch.setattr(module, "build_bert", shallow_bert)

@@ -42,7 +42,7 @@ class ShardedCaptions(CaptionDataModule):
         self._index: ShardIndex | None = None
 
     @property
-    def index(self) -> ShardIndex:
+    def shard_index(self) -> ShardIndex:
         """What is in the folder, read once.
 
         Raises:
@@ -58,12 +58,12 @@ class ShardedCaptions(CaptionDataModule):
         Raises:
             DataError: one is missing or damaged.
         """
-        if split not in self.index.splits:
-            there = ", ".join(self.index.splits)
+        if split not in self.shard_index.splits:
+            there = ", ".join(self.shard_index.splits)
             raise DataError(
                 f"{self.root}: no shards of split '{split}' (there are: {there}); make them with data shard"
             )
-        files, labels = self.index.splits[split], len(self.index.label_names)
+        files, labels = self.shard_index.splits[split], len(self.shard_index.label_names)
         return ShardExamples(self.root, split, files=files, labels=labels)
 
     def usable(self, examples: Sequence[Example]) -> Sequence[Example]:
@@ -73,12 +73,12 @@ class ShardedCaptions(CaptionDataModule):
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels, as the converted data had them."""
-        return self.index.label_names
+        return self.shard_index.label_names
 
     @property
     def condition_names(self) -> tuple[str, ...]:
         """Names of the labels of captions."""
-        return self.index.condition_names
+        return self.shard_index.condition_names
 
     def classes(self, split: Split) -> dict[str, str]:
         """Class of every image of a split; reads all annotations."""
@@ -94,11 +94,11 @@ class ShardedCaptions(CaptionDataModule):
     def check_facts(self) -> tuple[list[Problem], list[str]]:
         """Archives whose bytes are others than the index says."""
         problems, notes = super().check_facts()
-        files = [file for split in SPLITS for file in self.index.splits.get(split, ())]
+        files = [file for split in SPLITS for file in self.shard_index.splits.get(split, ())]
         wrong = [file.file for file in files if shard_digest(self.root / file.file) != file.blake2b]
         changed = "was changed since the index was written; remove it, and"
         problems += [Problem("file", f"{self.root / name}: {changed} {WAY_OUT}") for name in wrong]
-        return problems, [*notes, f"{len(files)} shards made from {self.index.made_from}"]
+        return problems, [*notes, f"{len(files)} shards made from {self.shard_index.made_from}"]
 
     def _sampler(self, split: Split, shuffle: bool) -> EpochSampler:
         plain, examples = super()._sampler(split, shuffle), self.examples(split)
