@@ -6,8 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from commands.names import COMMANDS, TRAINER_COMMANDS
+from core.processes import end_with
 from core.text import say
 
 
@@ -28,12 +30,20 @@ def run(args: Sequence[str]) -> int:
     if command.startswith("-"):
         return fail(f"'{command}' stands before the command; options follow it: python cli.py fit {command} ...")
     if command in TRAINER_COMMANDS:
-        return int(importlib.import_module("commands.trainer.train").main([command, *rest]))
+        return int(load("commands.trainer.train").main([command, *rest]))
     if command in COMMANDS:
-        return int(importlib.import_module(f"commands.{command}").main(rest))
+        return int(load(f"commands.{command}").main(rest))
     close = difflib.get_close_matches(command, [*TRAINER_COMMANDS, *COMMANDS], 1)
     hint = f"did you mean '{close[0]}'?" if close else "python cli.py --help lists them"
     return fail(f"there is no command '{command}': {hint}")
+
+
+def load(name: str) -> ModuleType:
+    """Imports the module of a command."""
+    from core.collection import lasting
+
+    with lasting():
+        return importlib.import_module(name)
 
 
 def fail(message: str, code: int = 1) -> int:
@@ -73,4 +83,4 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from commands.arguments import Parser, comma_list, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
 from commands.jobs.options import add_job_options, job_source
+from core.collection import lasting
 from core.errors import UserError
 from core.text import say, say_json
 
@@ -72,9 +73,10 @@ def main(args: Sequence[str]) -> int:
         return run_job(partial(make_task, options), source, options, args)
     paths = find_images(options.images)
 
+    captioner, settings, emotions = _load(options)
+
     import torch
 
-    captioner, settings, emotions = _load(options)
     if options.attention is not None:
         from reporting.attention import attending, write_attention
 
@@ -122,6 +124,7 @@ def make_task(options: argparse.Namespace) -> "CaptionTask":
     return CaptionTask(model=captioner, decoding=settings, emotions=emotions, seed=options.seed)
 
 
+@lasting()
 def _load(options: argparse.Namespace) -> "tuple[LoadedCaptioner, DecodingSettings, Sequence[str | None]]":
     """The captioner, how it searches, and what captions are asked for."""
     from lightning_modules import load_captioner

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.collection import lasting
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def data_class(name: str) -> "type[CaptionDataModule]":
     return found
 
 
+@lasting()
 def build_data(
     name: str, args: Sequence[str], command: str, *, skip: Sequence[str] = (), own: Sequence[dict[str, Any]] = ()
 ) -> "tuple[CaptionDataModule, dict[str, Any]]":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from commands.arguments import Parser, dashed
 from commands.images import add_model_options, choose_device, find_images, open_or_skip
 from commands.jobs.options import add_job_options, job_source
+from core.collection import lasting
 from core.errors import UserError
 from core.text import say, say_json
 
@@ -67,6 +68,7 @@ def make_task(options: argparse.Namespace) -> "LabelTask":
     return LabelTask(model=_load(options))
 
 
+@lasting()
 def _load(options: argparse.Namespace) -> "LoadedClassifier":
     from lightning_modules import load_classifier
 

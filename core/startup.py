@@ -2,13 +2,12 @@
 
 import functools
 import importlib
-import importlib.util
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from importlib.machinery import ModuleSpec
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -26,11 +25,7 @@ class _Late(ModuleType):
 
     def __init__(self, spec: ModuleSpec, given: Mapping[str, Callable[[], Any]]) -> None:
         super().__init__(spec.name)
-        self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
-        self.__package__ = spec.name if spec.submodule_search_locations else spec.parent
-        if spec.submodule_search_locations:
-            self.__path__ = list(spec.submodule_search_locations)
-        self.__dict__.update({"_given": given, "_begun": False})
+        self.__dict__.update({"_given": given, "_begun": False, "_then": []})
 
     def __getattr__(self, name: str) -> Any:
         """Called by Python for names that are not there yet."""
@@ -44,28 +39,67 @@ class _Late(ModuleType):
         return state[name]
 
 
+class _LateLoader(Loader):
+    """Makes a module and leaves it empty."""
+
+    def __init__(self, real: Loader, given: Mapping[str, Callable[[], Any]]) -> None:
+        self.real, self.given = real, given
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Called by Python first."""
+        return _Late(spec, self.given)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Called by Python next: the code waits."""
+
+
+class _Finder(MetaPathFinder):
+    """Finds what is deferred, and completes a package before submodules are looked for that count on all of it."""
+
+    def __init__(self) -> None:
+        self.deferred: dict[str, Mapping[str, Callable[[], Any]]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by Python for every module that is not imported yet."""
+        given = self.deferred.get(fullname)
+        if given is None:
+            _complete_package(fullname)
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _LateLoader(spec.loader, given)
+        return spec
+
+
+_FINDER = _Finder()
+_WHOLE = ("torch._dynamo", "scipy.optimize")
+"""Deferred packages whose other submodules count on all of it."""
+
+
+def _complete_package(name: str) -> None:
+    """Completes the package that a submodule counts on."""
+    for package in _WHOLE:
+        if name.startswith(f"{package}.") and isinstance(module := sys.modules.get(package), _Late):
+            _complete(module)
+
+
 def _complete(module: _Late) -> None:
     """Runs the code of a module, once; whoever asks meanwhile in the same thread finds it half done, as ever."""
     with _LOCK:
+        _complete_package(module.__name__)
         spec = module.__spec__
-        if module.__dict__["_begun"] or spec is None or spec.loader is None:
+        if module.__dict__["_begun"] or spec is None or not isinstance(spec.loader, _LateLoader):
             return
         module.__dict__["_begun"] = True
         try:
-            spec.loader.exec_module(module)
+            spec.loader.real.exec_module(module)
         except BaseException:
             module.__dict__["_begun"] = False
             raise
-
-
-class _WholeFirst:
-    """Finds no module, but completes a package before its submodules are looked for."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Called by Python for every module that is not imported yet."""
-        if name.startswith(f"{_COMPILER}.") and isinstance(module := sys.modules.get(_COMPILER), _Late):
-            _complete(module)
+        for work in module.__dict__["_then"]:
+            work()
 
 
 def defer() -> None:
@@ -77,6 +111,10 @@ def defer() -> None:
     defer_torchmetrics()
     defer_compiler()
     defer_plots()
+    defer_functions()
+    defer_symbols()
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
 
 
 # torchmetrics
@@ -97,9 +135,8 @@ def defer_torchmetrics() -> None:
     they are installed.
     """
     given = {name: functools.partial(_from_torchmetrics, name) for name in _PLACES}
-    package = _deferred("torchmetrics", given)
-    if package is not None:
-        package.__dict__["_logger"] = logging.getLogger("torchmetrics")  # its own modules take it from the package
+    # its own modules take the logger from the package
+    _FINDER.deferred["torchmetrics"] = {**given, "_logger": lambda: logging.getLogger("torchmetrics")}
 
 
 def _from_torchmetrics(name: str) -> Any:
@@ -112,7 +149,7 @@ def defer_plots() -> None:
     """Keeps matplotlib, which torchmetrics imports for two types and a function that draws, from being read."""
     draw = functools.partial(_late_function, "torchmetrics.utilities.plot", "plot_single_or_multi_val")
     types = dict.fromkeys(("_AX_TYPE", "_PLOT_OUT_TYPE"), lambda: object)
-    _deferred("torchmetrics.utilities.plot", {**types, "plot_single_or_multi_val": lambda: draw})
+    _FINDER.deferred["torchmetrics.utilities.plot"] = {**types, "plot_single_or_multi_val": lambda: draw}
 
 
 def _late_function(module: str, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -121,6 +158,48 @@ def _late_function(module: str, name: str, /, *args: Any, **kwargs: Any) -> Any:
     if isinstance(late, _Late):
         _complete(late)
     return getattr(late, name)(*args, **kwargs)
+
+
+_CALLED_LATE = {
+    # Lightning's summary of a model; imports triton
+    "torch.utils.flop_counter": "FlopCounterMode",
+    # transformers' loss of detectors, and masks that are built under vmap; import most of scipy, and torch's compiler
+    "scipy.optimize": "linear_sum_assignment",
+    "torch._dynamo._trace_wrapped_higher_order_op": "TransformGetItemToIndex",
+    # torchvision's alignment of regions
+    "torch._dynamo.utils": "is_compile_supported",
+}
+"""Modules of which Lightning, transformers or torchvision import one function, or class to call, that few runs need."""
+
+
+def defer_functions() -> None:
+    """Keeps these modules from being read before the function is called."""
+    for module, name in _CALLED_LATE.items():
+        call = functools.partial(_late_function, module, name)
+        _FINDER.deferred[module] = {name: functools.partial(_same, call)}
+
+
+_SYMBOLS = "torch.fx.experimental.symbolic_shapes"
+_OF_CONDITIONS: Mapping[str, Callable[[Iterable[bool]], bool]] = {
+    "expect_true": all,
+    "guard_or_false": all,
+    "guard_or_true": all,
+    "sym_and": all,
+    "sym_or": any,
+}
+"""Functions for conditions with symbols, and what they are without."""
+
+
+def defer_symbols() -> None:
+    """Shapes on the meta device are checked by functions for symbols, which import sympy and are given plain bools."""
+    decide = {name: functools.partial(_decide, name) for name in _OF_CONDITIONS}
+    _FINDER.deferred[_SYMBOLS] = {name: functools.partial(_same, call) for name, call in decide.items()}
+
+
+def _decide(name: str, /, *conditions: Any, **kwargs: Any) -> Any:
+    if conditions and all(type(condition) is bool for condition in conditions):
+        return _OF_CONDITIONS[name](conditions)
+    return _late_function(_SYMBOLS, name, *conditions, **kwargs)
 
 
 # torch's compiler
@@ -140,10 +219,13 @@ class _Compiled(metaclass=_CompiledType):
 
 
 def defer_compiler() -> None:
-    """Lightning imports torch's compiler to recognise compiled modules, torch's optimisers to keep out of it."""
+    """Lightning imports torch's compiler to recognise compiled modules, torch's optimisers to keep out of it.
+
+    And transformers to mark functions for it.
+    """
     given = {"OptimizedModule": _Compiled, "disable": _disable, "graph_break": _nothing}
-    if _deferred(_COMPILER, {name: functools.partial(_same, value) for name, value in given.items()}) is not None:
-        sys.meta_path.insert(0, _WholeFirst)
+    given |= {"allow_in_graph": _allow_in_graph, "assume_constant_result": _constant}
+    _FINDER.deferred[_COMPILER] = {name: functools.partial(_same, value) for name, value in given.items()}
 
 
 def _same(value: Any) -> Any:
@@ -156,7 +238,9 @@ def _nothing(*_args: Any, **_options: Any) -> None:
 
 def _disable(fn: Any = None, recursive: bool = True, **kwargs: Any) -> Any:
     """``torch._dynamo.disable``, which has no effect as long as nothing is compiled."""
-    if not callable(fn) or isinstance(fn, type):  # as a decorator with options, and of classes
+    if fn is None:  # as a decorator with options
+        return functools.partial(_disable, recursive=recursive, **kwargs)
+    if not callable(fn) or isinstance(fn, type):
         return _late_function(_COMPILER, "disable", fn, recursive, **kwargs)
     found: list[Callable[..., Any]] = []
 
@@ -169,24 +253,16 @@ def _disable(fn: Any = None, recursive: bool = True, **kwargs: Any) -> Any:
     return call
 
 
-def _deferred(name: str, given: Mapping[str, Callable[[], Any]]) -> _Late | None:
-    """Puts a deferred module into its place; None where it has been imported, or is not installed.
+def _allow_in_graph(fn: Any) -> Any:
+    """``torch._dynamo.allow_in_graph``, noted until there is a compiler to tell."""
+    compiler = sys.modules[_COMPILER]
+    if isinstance(compiler, _Late) and not compiler.__dict__["_begun"]:
+        compiler.__dict__["_then"].append(lambda: compiler.allow_in_graph(fn))
+        return fn
+    return compiler.allow_in_graph(fn)
 
-    Args:
-        name: of the module.
-        given: see `_Late`.
-    """
-    if name in sys.modules:
-        return None
-    top, *below = name.split(".")
-    found = importlib.util.find_spec(top)  # of the whole name, it would import what is above
-    if found is None or found.submodule_search_locations is None:
-        return None
-    place = Path(next(iter(found.submodule_search_locations)), *below)
-    file, folder = (place / "__init__.py", [str(place)]) if place.is_dir() else (place.with_suffix(".py"), None)
-    if not file.is_file():
-        return None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folder)
-    assert spec is not None
-    module = sys.modules[name] = _Late(spec, given)
-    return module
+
+def _constant(fn: Any) -> Any:
+    """``torch._dynamo.assume_constant_result``, which marks a function and asks for nothing else."""
+    fn._dynamo_marked_constant = True
+    return fn

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from core.checkpoints import read_checkpoint
+from core.collection import paused_collection
 from core.errors import UserError
 from core.inputs import WRONG_VALUES, damage, shown
 from lightning_modules.base import METHODS, BaseModule
 from lightning_modules.parts.handover import names_that_differ
 
 
+@paused_collection()
 def load_module(path: str | Path) -> BaseModule:
     """Builds the module that a checkpoint holds, without its data set and without downloading anything.
 

@@ -31,6 +31,7 @@ from commands.trainer.parser import OneLineParser
 from commands.trainer.quiet import quieten
 from commands.trainer.refused import check_trainer
 from commands.trainer.speed import MatmulPrecision, compile_model, set_matmul_precision
+from core.collection import paused_collection
 from core.errors import Interrupted, UserError
 from core.files import write_text
 from core.text import divert, say, say_record
@@ -167,7 +168,8 @@ class TrainerCLI(LightningCLI):
             UserError: one of them refuses a value.
         """
         try:
-            super().instantiate_classes()
+            with paused_collection():
+                super().instantiate_classes()
         except ValueError as error:
             cause: BaseException = error
             while (inner := cause.__cause__ or cause.__context__) and not isinstance(cause, UserError):

@@ -1,8 +1,9 @@
 import gc
+import weakref
 
 import pytest
 
-from core.collection import paused_collection
+from core.collection import lasting, paused_collection
 from datamodules.scenes import SceneCaptions
 
 
@@ -27,3 +28,30 @@ def test_annotations_are_read_in_the_pause(monkeypatch):
     data.examples("train")
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_what_lasts_is_not_searched_and_later_circles_are():
+    class Circle:
+        def __init__(self):
+            self.own = self
+
+    before = gc.get_freeze_count()
+    try:
+        with lasting():
+            kept = [Circle() for _ in range(100)]
+        frozen = gc.get_freeze_count() - before
+        assert frozen >= len(kept) or before > 200_000
+        gone = weakref.ref(Circle())
+        assert gone() is not None
+        gc.collect()
+        assert gone() is None
+    finally:
+        gc.unfreeze()
+        gc.collect()
+
+
+def test_a_process_of_many_commands_keeps_no_more_than_the_first_imports(monkeypatch):
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 10**6)
+    monkeypatch.setattr(gc, "freeze", lambda: pytest.fail("circles of earlier commands would stay"))
+    with lasting():
+        pass

@@ -20,6 +20,7 @@ HEAVY = {
     "torch._inductor": "the same",
     "torch.distributed.fsdp": "sharded training",
     "sympy": "torch's compiler, its export and sharded tensors",
+    "triton": "kernels, and counting their operations",
 }
 """Packages that take from .2 to 2 seconds, and what has to be asked for before they are imported."""
 PROGRAM = """
@@ -62,3 +63,58 @@ def test_what_takes_long_is_imported_by_those_who_use_it():
     assert compiled == "True True", "a compiled network is known as one"
     assert compiler == "torch._dynamo.eval_frame False"
     assert plot == "Figure"
+
+
+LANGUAGE = """
+import sys
+from core.startup import defer
+defer()
+import torch
+import transformers.models.gpt2.modeling_gpt2
+compiler = sys.modules["torch._dynamo"]
+print(*[name for name in ("scipy.linalg", "triton", "torch._dynamo.eval_frame") if name in sys.modules])
+
+image = torch.zeros(1, 3, 8, 8, device="meta")
+print(tuple(torch.nn.functional.conv2d(image, torch.zeros(2, 3, 3, 3, device="meta")).shape))
+try:
+    torch.nn.functional.conv2d(image, torch.zeros(2, 4, 3, 3, device="meta"))
+except RuntimeError as error:
+    print("refused")
+
+def allowed(x):
+    return x + 1
+marked = torch._dynamo.allow_in_graph(allowed)
+constant = torch._dynamo.assume_constant_result(lambda: 2)
+later = torch._dynamo.disable(recursive=False)(allowed)
+print(marked is allowed, later(torch.ones(1)).item(), "torch._dynamo.eval_frame" in sys.modules)
+
+import scipy.optimize
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import roi_align
+print(*scipy.optimize.linear_sum_assignment([[1.0, 0.0], [0.0, 1.0]])[1], callable(scipy.optimize.minimize))
+with FlopCounterMode(display=False) as count:
+    torch.ones(2, 3) @ torch.ones(3, 4)
+print(count.get_total_flops(), torch.utils.flop_counter.__name__)
+print(tuple(roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2).shape))
+
+from torch._dynamo import trace_rules
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+print(id(allowed) in trace_rules._allowed_callable_ids, constant._dynamo_marked_constant, torch._dynamo.utils.__name__)
+print(torch.compile(lambda x: allowed(x) * constant(), backend="eager", fullgraph=True)(torch.ones(1)).item())
+"""
+
+
+def test_a_language_model_waits_for_no_compiler_and_loses_nothing():
+    done = subprocess.run([sys.executable, "-c", LANGUAGE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "",
+        "(1, 2, 6, 6)",
+        "refused",
+        "True 2.0 False",
+        "1 0 True",
+        f"{2 * 2 * 3 * 4} torch.utils.flop_counter",
+        "(1, 1, 2, 2)",
+        "True True torch._dynamo.utils",
+        "4.0",
+    ]
