@@ -31,11 +31,13 @@ def checkpoint(folder, conditioned):
 
 @pytest.fixture(scope="module")
 def conditioned(tmp_path_factory):
+    torch.manual_seed(0)
     return checkpoint(tmp_path_factory.mktemp("conditioned"), True)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
+    torch.manual_seed(0)
     return checkpoint(tmp_path_factory.mktemp("plain"), False)
 
 
@@ -103,6 +105,7 @@ def test_a_run_without_emotions_says_so(option, plain, capsys):
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
     """A prefix classifier of the words of `conditioned`, which has learnt nothing but has opinions."""
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("guide")
     data = SceneCaptions(num_train=6, num_val=2, num_test=2, batch_size=6, feelings=True)
     module = PrefixClassification.for_data(data, word_dim=8, hidden_dim=8)
