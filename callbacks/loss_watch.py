@@ -83,7 +83,7 @@ class BadWeightsError(UserError):
     """A weight is infinite or no number.
 
     Args:
-        name: of the tensor.
+        name: name of the tensor.
         kept: what is left to go on from.
         place: step after which it was found, and its images.
     """

@@ -147,7 +147,7 @@ def show(path: Path, captions: list[tuple[str, float]], as_json: bool) -> None:
     """Prints the captions of one image.
 
     Args:
-        path: of the image.
+        path: path of the image.
         captions: each with its log-probability.
         as_json: one line of JSON.
     """

@@ -106,7 +106,7 @@ def test_runs(
 
     Args:
         results: the runs.
-        options: of the command.
+        options: options of the command.
         notes: a line is added when nothing could be tested.
 
     Returns:

@@ -28,7 +28,7 @@ def shard(name: str, args: Sequence[str]) -> int:
     """Writes the archives that are missing, then the index.
 
     Args:
-        name: of a data set, or of a configuration that has one.
+        name: name of a data set, or of a configuration that has one.
         args: flags of the data module, which count more than those of the configuration, and of the command.
 
     Returns:

@@ -125,8 +125,8 @@ def write_folder(
         file: checkpoint.
         run: folder of its run; None: there is none.
         out: folder to write.
-        name: of the model.
-        licence: of the weights.
+        name: name of the model.
+        licence: licence of the weights.
         trust: the configuration of the run may name anybody's classes.
         place: where the card says that the model is.
     """

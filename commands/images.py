@@ -16,7 +16,7 @@ def add_model_options(parser: Parser, nargs: str, images_help: str) -> None:
     """Adds the options that every command with a trained model and images has.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         nargs: how many images there may be, "+" or "*".
         images_help: help of the images.
     """
@@ -58,7 +58,7 @@ def open_or_skip(path: Path, min_side: int, skip_bad: bool) -> "Image.Image | No
     """Opens an image; one that cannot be decoded is reported on standard error and skipped.
 
     Args:
-        path: of the image.
+        path: path of the image.
         min_side: see `datamodules.readers.images.open_image`.
         skip_bad: False: it is an error.
 

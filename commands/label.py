@@ -104,7 +104,7 @@ def show(
     """Prints the labels of one image, the most probable first.
 
     Args:
-        path: of the image; None when the model reads only text.
+        path: path of the image; None when the model reads only text.
         text: its caption; None when the model reads none.
         scored: probability of every label.
         threshold: labels from it on are predicted.

@@ -99,7 +99,7 @@ def baselines_of_data(name: str, args: list[str], split: str | None, image_ids: 
     """Baselines and upper bounds of a split of a data set, see `metrics.baselines.captions`.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         args: its flags.
         split: train, val or test; None: test.
         image_ids: images of the references; they must be those of the split.

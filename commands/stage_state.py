@@ -16,7 +16,7 @@ class Fingerprint(TypedDict):
     """All that a stage's result depends on.
 
     Attributes:
-        words: of the command, without those that have no effect on the result.
+        words: words of the command, without those that have no effect on the result.
         files: path to digest of the content.
         stages: stage that it needs to the mark of the run of it that was used.
     """
@@ -31,11 +31,11 @@ class State(TypedDict):
 
     Attributes:
         status: how far it came; "running" in a folder that nobody works in: it was killed.
-        mark: of this run; stages that need it remember it.
+        mark: mark of this run; stages that need it remember it.
         command: as it can be typed.
         fingerprint: what it was made from.
         started: time of the first call.
-        seconds: of all calls, but for those that were killed.
+        seconds: seconds of all calls, but for those that were killed.
     """
 
     status: Literal["running", "done", "failed", "interrupted"]

@@ -41,7 +41,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]], float_format
     Args:
         columns: headings.
         rows: cells, any text among them; None and NaN are empty.
-        float_format: of numbers, such as "%.6f"; None: as many digits as read back the same.
+        float_format: format of numbers, such as "%.6f"; None: as many digits as read back the same.
     """
     return "".join(_line(cells, float_format) for cells in (columns, *rows))
 

@@ -24,7 +24,7 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, nobody may take it 
     """A signal ended the work before it was done.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
         message: what was saved, and how to resume; may come later.
     """
 

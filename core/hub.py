@@ -68,7 +68,7 @@ def hub_file(repository: str, name: str) -> Path | None:
 
     Args:
         repository: "owner/name", or "name" alone.
-        name: of the file.
+        name: name of the file.
 
     Returns:
         Its path; None where the repository has no such file, or, without the hub, the cache has none.

@@ -41,7 +41,7 @@ def open_regular(path: str | Path, expected: str = "a file", kind: type[UserErro
     Args:
         path: the file.
         expected: what should be there, for the message.
-        kind: of error.
+        kind: class of the error that is raised.
 
     Raises:
         UserError: of that kind: there is no such file, it is something else, or it cannot be read.
@@ -75,7 +75,7 @@ def read_bytes(
         path: the file.
         most: bytes that it may have.
         expected: what should be there, for the message.
-        kind: of error.
+        kind: class of the error that is raised.
 
     Raises:
         UserError: of that kind: as for `open_regular`, or it is larger.
@@ -117,7 +117,7 @@ def parse_json(text: str, path: str | Path, kind: type[UserError] = DataError) -
     Args:
         text: content of the file.
         path: the file, for messages.
-        kind: of error.
+        kind: class of the error that is raised.
 
     Raises:
         UserError: of that kind: it is broken; the message has line and column and says whether it was cut off.
@@ -183,7 +183,7 @@ def damage(
         path: the file, which is named first.
         what: the file should be, such as "a Parquet file".
         way_out: what the user can do.
-        kind: of error.
+        kind: class of the error that is raised.
         causes: errors that mean a damaged file, where others may have other reasons.
 
     Raises:
@@ -209,7 +209,7 @@ def check_expansion(path: str | Path, most: int, what: str, kind: type[UserError
         path: the file; nothing is done when it is no zip archive.
         most: bytes of its content.
         what: the file should be, for the message.
-        kind: of error.
+        kind: class of the error that is raised.
 
     Raises:
         UserError: of that kind.
@@ -230,7 +230,7 @@ def check_folder(folder: str | Path, most: int, expected: str, kind: type[UserEr
         folder: the folder; what is in folders inside it is not looked at.
         most: bytes that a file in it may have.
         expected: what the folder should hold, for the message.
-        kind: of error.
+        kind: class of the error that is raised.
 
     Raises:
         UserError: of that kind: something in it is neither file nor folder, or too large.

@@ -28,7 +28,7 @@ def open_table(file: BufferedReader) -> pq.ParquetFile:
 
     Raises:
         DataError: it claims more rows than it has bytes, or its groups have others.
-        Exception: of many types, when it is damaged.
+        Exception: one of many types, when it is damaged.
     """
     # reading ahead would take memory, and locks that a forked process never gets
     table = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
@@ -45,14 +45,14 @@ def read_rows(
     """Reads a table step by step, so that it is noticed when it becomes too large.
 
     Args:
-        table: of `open_table`.
+        table: one from `open_table`.
         file: of it.
         columns: their names, in the order of the result; None: all.
-        group: of rows; None: all.
+        group: group of rows; None: all.
 
     Raises:
         DataError: it takes too much memory, or has fewer rows than it claims.
-        Exception: of many types, when it is damaged.
+        Exception: one of many types, when it is damaged.
     """
     most = min(_MOST, _EXPANSION * os.fstat(file.fileno()).st_size + _SLACK)
     found, taken, expected = [], 0, 0

@@ -46,7 +46,7 @@ def open_tar(file: IO[bytes], *, compressed: bool = False) -> tarfile.TarFile:
         compressed: with gzip, bzip2 or xz, or not at all; else only not at all.
 
     Raises:
-        Exception: of many types, when it is damaged.
+        Exception: one of many types, when it is damaged.
     """
     return tarfile.open(fileobj=file, mode="r:*" if compressed else "r:", tarinfo=_CheckedInfo)
 
@@ -55,10 +55,10 @@ def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members of an archive, none of which is kept: `tarfile` would need a kilobyte for each.
 
     Args:
-        archive: of `open_tar`.
+        archive: one from `open_tar`.
 
     Raises:
-        Exception: of many types, when it is damaged.
+        Exception: one of many types, when it is damaged.
     """
     before = -1
     while (member := archive.next()) is not None:

@@ -35,7 +35,7 @@ class PlainTable(Table):
 
     Args:
         title: above the table, on the left.
-        options: of rich's table.
+        options: options of rich's table.
     """
 
     def __init__(self, *, title: str | None = None, **options: Any) -> None:
@@ -88,7 +88,7 @@ class TaskLine(progress.ProgressColumn):
     """A task as one line that fits into the terminal: a bar takes the room that is left, and in a narrow one parts go.
 
     Args:
-        parts: of a task, texts and their importance: the least important ones go first, those of 0 never.
+        parts: parts of a task, texts and their importance: the least important ones go first, those of 0 never.
     """
 
     def __init__(self, parts: Callable[[progress.Task], Sequence[tuple[str, int]]]) -> None:

@@ -29,7 +29,7 @@ def check_trusted(content: Any, where: str) -> None:
     """Looks for classes of other packages before anything is imported.
 
     Args:
-        content: of the configuration, plain values.
+        content: content of the configuration, plain values.
         where: its file, for the message.
 
     Raises:

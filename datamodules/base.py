@@ -55,7 +55,7 @@ class CaptionDataModule(LabelFacts, Obtainable, TransferredBatches, EvaluationOp
             skips the bad ones, counts and lists them.
         encoder: a frozen image encoder (see `networks.encoders.build.build_encoder`) whose features are computed once
             and replace the images in all batches; None: batches have the images.
-        encoder_weights: its weights, as `build_encoder` takes them.
+        encoder_weights: weights of `encoder`, as `build_encoder` takes them.
         regions: region features from files in place of the images: a folder of .npz files, one for each image, or a
             TSV in the format of bottom-up attention (see `datamodules.stored_features.regions`).
 

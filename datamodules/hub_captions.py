@@ -72,8 +72,8 @@ class HubCaptions(CaptionDataModule):
         config_name: configuration of a hub data set that has several.
         revision: branch, tag or commit of a hub data set; name a commit to get the same data always.
         train_split: the data set's name of the training split; several with + in between (``train+restval``).
-        val_split: of the validation split; None: validation, val, valid or dev, else drawn from train.
-        test_split: of the test split; None: test or testing, else drawn from train.
+        val_split: name of the validation split; None: validation, val, valid or dev, else drawn from train.
+        test_split: name of the test split; None: test or testing, else drawn from train.
         image_column: None: image, file_name, path, ..., else an address (coco_url, image_url or url).
         caption_column: None: caption, text, sentence, ...
         id_column: None: image_id, cocoid, imgid or img_id, if there is one.

@@ -101,7 +101,7 @@ class BaseModule(LightningModule):
 
         Args:
             data: such as `datamodules.scenes.SceneCaptions`.
-            options: of the method; they win over the facts.
+            options: options of the method; they win over the facts.
         """
         facts = {name: getattr(data, name) for name in DATA_FACTS if name in cls.options() and name not in options}
         return cls(**facts, **options)

@@ -50,8 +50,9 @@ class CaptioningModule(ControlOptions, ConditionOptions, SelfCriticalOptions, To
     Args:
         val_images: images captioned in every validation; None = all.
         beams: beam width in testing and prediction.
-        length_penalty: see `networks.generation.settings`.
-        no_repeat_ngram_size: likewise.
+        length_penalty: captions of the beam search are ranked by log-probability / length ** length_penalty; 0 ranks by
+            log-probability, larger values favour longer captions.
+        no_repeat_ngram_size: no n-gram of this many tokens occurs twice in a caption; 0: any may.
         mbr_reranking: rank the captions of the beam search by minimum Bayes risk, that is by their agreement with each
             other (see `networks.generation.consensus`); needs beams, 5 or more pay.
         retrieval_images: most similar training images whose captions count in the reranking (nearest-neighbour
@@ -252,7 +253,7 @@ class CaptioningModule(ControlOptions, ConditionOptions, SelfCriticalOptions, To
         """What the model attends to while it writes captions, e.g. its own.
 
         Args:
-            memory: of B images.
+            memory: memory of B images.
             captions: one for each.
             tokenizer: the run's.
 

@@ -52,12 +52,12 @@ class Distillation(SentenceCodeOptions, ImageCodeOptions, BaseModule):
     Args:
         text_from: run of the text autoencoder; read when a run starts.
         image_from: run of the image classifier, or of an earlier distillation, whose CNN and head this run starts from;
-            read likewise. None: the head is new.
+            read when a run starts. None: the head is new.
         text_lr_factor: learning rate of the text encoder as a share of `lr`: 0: it is frozen to the last bit; 1: the
             same; 0.01: published choice.
         distance: ``mse``, ``cosine`` or ``kl``.
         normalized: both codes have length 1 in the distance.
-        temperature: of ``kl``.
+        temperature: divides both codes before the softmax of ``kl``.
         teachers_from: runs of larger assistants, the largest first; read whenever a run trains.
         teacher_dropout: probability that a teacher is skipped in a step; never all of captions and teachers.
         dropout: share dropped behind every hidden layer of the image head.

@@ -46,7 +46,7 @@ class DualTransfer(LanguageModelOptions, ImageEncoderOptions, CaptioningModule):
         lr: peak learning rate.
         lr_pretrained: peak learning rate of towers with pretrained weights.
         beams: beam width in testing and prediction.
-        no_repeat_ngram_size: see `networks.generation.settings`.
+        no_repeat_ngram_size: no n-gram of this many tokens occurs twice in a caption; 0: any may.
 
     Raises:
         UserError: neither or both of data module and this module have an encoder, or values do not match.

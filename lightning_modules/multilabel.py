@@ -170,7 +170,7 @@ def mixed(batch: Batch, parameter: float) -> Batch:
 
     Args:
         batch: with ``labels`` and ``image`` or ``features``.
-        parameter: of the Beta distribution; the larger part is the image's own.
+        parameter: that of the Beta distribution; the larger part is the image's own.
     """
     images = len(batch["labels"])
     beta = torch.distributions.Beta(torch.tensor(parameter), torch.tensor(parameter))

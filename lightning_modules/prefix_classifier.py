@@ -32,7 +32,7 @@ class PrefixClassification(BaseModule):
         word_dim: width of the embeddings.
         hidden_dim: width of the recurrent layer.
         dropout: share dropped from words and before the last layer.
-        num_conditions: C, of the data.
+        num_conditions: labels that captions can be conditioned on (C); the data module knows them.
         vocab_size: tokens of the data module's tokenizer.
     """
 

@@ -20,7 +20,7 @@ def signs_of_idle_attention(maps: Sequence[ArrayLike]) -> list[str]:
     """Names what attention has in common with attention that has collapsed.
 
     Args:
-        maps: of every image the attention at each word, `(W, R)`; rows sum to one, R is the same for all.
+        maps: for every image the attention at each word, `(W, R)`; rows sum to one, R is the same for all.
 
     Returns:
         A line per sign; empty for healthy attention, for fewer than 20 words and for a single region.

@@ -28,8 +28,8 @@ class WordClassifier:
     """Multinomial naive Bayes over the words and pairs of words of a caption, each counted once, all labels as likely.
 
     Args:
-        captions: of training.
-        labels: of each, in [0, C); those with -1 are left out.
+        captions: captions of training.
+        labels: label of each caption, in [0, C); those with -1 are left out.
         num_labels: C.
 
     Raises:

@@ -34,9 +34,9 @@ def paired_label_bootstrap(
         a: probabilities of the first system, `(n, C)`, or a sequence of them, one per run.
         b: those of the second, the same images in the same order.
         targets: `(n, C)` in [0, 1], binarised at .5; a sequence of them: each run has its own images.
-        thresholds: of each system for F1, or of each of its runs.
+        thresholds: thresholds of each system for F1, or of each of its runs.
         samples: number of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
         confidence: mass of the percentile interval, in (0, 1).
 
     Returns:

@@ -18,7 +18,7 @@ def signs_of_label_collapse(probabilities: ArrayLike, names: Sequence[str]) -> l
 
     Args:
         probabilities: `(n, C)`.
-        names: of the labels.
+        names: names of the labels.
 
     Returns:
         A line per sign; empty for healthy predictions and for fewer than 20 images.

@@ -218,7 +218,7 @@ def confusions(
     Args:
         probabilities: `(n, C)`.
         targets: `(n, C)` in [0, 1].
-        names: of the labels.
+        names: names of the labels.
         threshold: a label is predicted from this probability on.
         count: maximum number of pairs.
 

@@ -47,12 +47,12 @@ class NGramTable:
     """The n-grams of the orders 1 to 4, those of one order after those of the one before.
 
     Attributes:
-        known: of each order, the n-grams' keys (see `metrics.token_arrays.NGramIds`); an n-gram's place is its id.
+        known: for each order, the n-grams' keys (see `metrics.token_arrays.NGramIds`); an n-gram's place is its id.
         offsets: ``(5,)`` G of all lower orders, and of all.
         lookup: key: M times G of all lower orders, plus image times G of this order, plus id.
         limits: ``(P,)`` how often at most the n-gram is in one reference of the image.
         weights: ``(E,)`` TF-IDF weight of the n-gram in the reference.
-        idf: of all orders, natural logarithm of M less that of the number of images that have the n-gram in a
+        idf: weights of all orders: natural logarithm of M less that of the number of images that have the n-gram in a
             reference; and last, of an n-gram that none has.
         norms: ``(C, 4)`` Euclidean norm of each reference's weights, per order.
         images: M.

@@ -19,7 +19,7 @@ def recall_at(similarity: Tensor, relevant: Tensor, ks: Sequence[int] = KS) -> d
     Of equally similar captions the image's own count as the last: codes that have all become the same find nothing.
 
     Args:
-        similarity: of images and captions, `(n, m)`.
+        similarity: similarity of images and captions, `(n, m)`.
         relevant: True where the caption belongs to the image, `(n, m)`; images without any are ignored.
         ks: ranks.
 

@@ -44,7 +44,7 @@ def attention_strip(image: ImageArray, maps: torch.Tensor, side: int = 96, per_r
     Args:
         image: `(H, W, 3)`, 0 to 1.
         maps: `(words, h, w)`.
-        side: of a tile, in pixels.
+        side: side of a tile, in pixels.
         per_row: tiles in a row.
 
     Returns:
@@ -93,7 +93,7 @@ def attending(module: LightningModule, asked: str) -> CaptioningModule:
     """The module, if it has attention to draw.
 
     Args:
-        module: of a captioner.
+        module: module of a captioner.
         asked: what the user asked for, for the message.
 
     Raises:
@@ -122,7 +122,7 @@ def write_attention(
         images: RGB.
         captions: what it generated for each.
         folder: where the figures go.
-        names: of the figures, without suffix.
+        names: names of the figures, without suffix.
 
     Raises:
         UserError: the captioner has no attention, or the folder cannot be written to.

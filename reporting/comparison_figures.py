@@ -97,7 +97,7 @@ def sweep_figure(groups: Mapping[str, Mapping[float, Sequence[float]]], setting:
     Args:
         groups: group to value of the setting to the metric's values, one per seed.
         setting: label of the horizontal axis.
-        title: of the metric, label of the vertical axis.
+        title: title of the metric, label of the vertical axis.
     """
     figure = TextFigure(figsize=(5.6, 3.8), layout="constrained")
     axis = figure.subplots()

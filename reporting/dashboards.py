@@ -40,9 +40,9 @@ class WandbRun(WandbLogger):
     """Lightning's, in a run whose settings, axes and goals are described, and whose steps are optimiser steps.
 
     Args:
-        settings: of the run, flat.
+        settings: settings of the run, flat.
         first_step: W&B's own count begins here.
-        options: of Lightning's logger.
+        options: options of Lightning's logger.
     """
 
     def __init__(self, *, settings: Mapping[str, Any], first_step: int = 0, **options: Any) -> None:
@@ -117,7 +117,7 @@ def log_figure(
     """Sends a figure.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         key: name in the logger, such as ``val/codes``.
         figure: drawn with matplotlib, or its PNG file.
         step: optimiser steps so far.
@@ -153,7 +153,7 @@ def log_captioned_images(
     """Sends images with their captions.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         stage: val or test; the keys are ``STAGE/samples`` and ``STAGE/captions``.
         images: `(H, W, 3)` each, 0 to 1.
         captions: one per image.
@@ -176,10 +176,10 @@ def log_rows(
     """Sends a table; TensorBoard gets its texts as lines, and its pictures one by one.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         key: name in the logger.
         columns: headings.
-        rows: of cells; arrays are pictures.
+        rows: rows of cells; arrays are pictures.
         step: optimiser steps so far.
     """
     shown = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
@@ -227,7 +227,7 @@ def log_summary(loggers: Iterable[Logger], values: Mapping[str, float | str], st
     """Sends what a run has come to: W&B's summary, by which runs are sorted; TensorBoard's curves of one point.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         values: figures and texts by their name.
         step: optimiser steps so far.
     """
@@ -247,7 +247,7 @@ def log_scores(loggers: Iterable[Logger], stage: str, rows: Mapping[str, Mapping
     """Sends the figures of an evaluation and those of its baselines.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         stage: beginning of their names: ``STAGE/METRIC``, ``STAGE/baselines/ROW/METRIC``.
         rows: name to metric to value; the first is the model.
         step: optimiser steps so far.
@@ -268,7 +268,7 @@ def log_warning(loggers: Iterable[Logger], kind: str, text: str, step: int) -> N
     """Marks a run: an alert and an entry in the summary of W&B, a text in TensorBoard.
 
     Args:
-        loggers: of the trainer.
+        loggers: loggers of the trainer.
         kind: what it is about, a word; the key is ``health/KIND``.
         text: one line.
         step: optimiser steps so far.
@@ -286,8 +286,8 @@ def log_file(loggers: Iterable[Logger], name: str, kind: str, path: Path) -> Non
     """Sends a file as an artifact of W&B.
 
     Args:
-        loggers: of the trainer.
-        name: of the artifact.
+        loggers: loggers of the trainer.
+        name: name of the artifact.
         kind: W&B groups artifacts by it.
         path: the file.
     """

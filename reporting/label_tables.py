@@ -136,9 +136,9 @@ def verdicts_of(
     """Verdicts of all images that have probabilities.
 
     Args:
-        labels: of every image, by its id.
+        labels: labels of every image, by its id.
         probabilities: by the id as text.
-        names: of the labels.
+        names: names of the labels.
         threshold: a label is predicted from this probability on.
     """
     return [

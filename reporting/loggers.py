@@ -167,10 +167,10 @@ class Dashboards:
         wandb: "auto" is online when an account is configured and offline otherwise, without asking.
         wandb_project: project name shown by W&B.
         tensorboard: also write TensorBoard event files.
-        settings: of the run, flat; W&B filters by them.
+        settings: settings of the run, flat; W&B filters by them.
         group: W&B shows the runs of a group together.
         job_type: kind of the run within its group.
-        tags: of the run.
+        tags: tags of the run.
     """
 
     wandb: WandbMode = "auto"
@@ -203,7 +203,7 @@ def evaluation_loggers(run_dir: Path, dashboards: Dashboards) -> list[Logger]:
 
     Args:
         run_dir: folder of the training run; without a W&B run noted there, none is begun.
-        dashboards: of the evaluation.
+        dashboards: dashboards of the evaluation.
     """
     wandb_id = read_facts(run_dir).get("wandb_id")
     if wandb_id is None:

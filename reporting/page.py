@@ -32,7 +32,7 @@ class Label:
     """A label on a card.
 
     Attributes:
-        name: of the label.
+        name: name of the label.
         is_true: whether the image has it.
         probability: predicted; None where the label is only named.
     """
@@ -48,9 +48,9 @@ class Entry:
 
     Attributes:
         run: its name.
-        caption: of a captioner.
-        labels: of a classifier, the most probable ones.
-        score: of this prediction alone; None: unknown.
+        caption: caption of a captioner.
+        labels: labels of a classifier, the most probable ones.
+        score: score of this prediction alone; None: unknown.
         score_name: what the score is.
     """
 

@@ -75,7 +75,7 @@ def print_pair(names: tuple[str, str], scores: "Mapping[str, Comparison]", over:
     """Prints the paired bootstrap of two runs, a row per score.
 
     Args:
-        names: of the first and the second run.
+        names: names of the first and the second run.
         scores: second minus first.
         over: what was resampled, for the title.
     """

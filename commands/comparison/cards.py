@@ -39,7 +39,7 @@ def build_page(
         notes: lines below the title.
         pairs: the paired bootstrap.
         figures: title to figure.
-        predictions: of the runs; None: show no images.
+        predictions: predictions of the runs; None: show no images.
         images: maximum number of images, evenly spread over the data.
     """
     scores = {result.name: result.metrics for result in results}

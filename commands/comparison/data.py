@@ -25,7 +25,7 @@ def evaluated_data(section: Section, words: Sequence[str]) -> Section:
     """Settings of the data of an evaluation.
 
     Args:
-        section: of the training run.
+        section: section of the training run.
         words: the evaluation's command; its ``--config`` replaces the run's, its ``--data...`` changes it.
 
     Raises:

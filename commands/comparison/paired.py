@@ -145,7 +145,7 @@ def compare_pairs(
     """Bootstraps every pair.
 
     Args:
-        predictions: of all runs, with the references.
+        predictions: predictions of all runs, with the references.
         pairs: names of runs; those without predictions are skipped.
         samples: number of resamples.
         thresholds: run to the threshold of a classifier.

@@ -49,7 +49,7 @@ class Result:
         split: what was evaluated.
         metrics: its own.
         baselines: baselines and upper bounds beside them.
-        config: of the training run; its part "data" is that of the evaluation.
+        config: configuration of the training run; its part "data" is that of the evaluation.
         baseline: a row of `baselines` whose captions are read instead of the run's.
     """
 

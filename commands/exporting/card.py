@@ -34,7 +34,7 @@ def write_card(
     Args:
         run: run folder; None: only the checkpoint is there.
         checkpoint: its entries.
-        name: of the model.
+        name: name of the model.
         licence: identifier as the hub knows it, such as "mit".
         trust: the configuration of the run may name anybody's classes.
         place: folder or repository, as the example names it.

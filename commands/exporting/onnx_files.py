@@ -39,7 +39,7 @@ def write_onnx(
 
     Args:
         program: the graph.
-        path: of the file; weights beyond what one file can hold go beside it.
+        path: path of the file; weights beyond what one file can hold go beside it.
         inputs: names of the inputs.
         outputs: names of the outputs.
         int8: matrices as 8-bit integers, what is multiplied by them quantised as it comes.

@@ -50,9 +50,9 @@ def write_portable(
         file: checkpoint.
         run: folder of its run; None: there is none.
         out: folder to write.
-        name: of the model.
-        licence: of the weights.
-        engine: of the graphs.
+        name: name of the model.
+        licence: licence of the weights.
+        engine: engine of the graphs.
         int8: with matrices of 8-bit integers.
         reranking: False: the plain beam search of a run that ranks what it finds anew.
         trust: the configuration of the run may name anybody's classes.

@@ -33,7 +33,7 @@ def read_picture(path: str | Path, min_side: int = 0) -> Image.Image:
     """Reads a picture as RGB, upright, transparency on white, 16-bit grey scaled to 8 bits.
 
     Args:
-        path: of the file.
+        path: path of the file.
         min_side: a much larger JPEG file is decoded at a half, a quarter or an eighth, with at least this many pixels.
     """
     with Image.open(path, formats=[name for name in FORMATS if name in _known()]) as image:
@@ -83,8 +83,8 @@ class OnnxGraphs:
     """The two graphs in onnxruntime.
 
     Args:
-        folder: of the export.
-        names: of the graphs' files, the encoder's first.
+        folder: folder of the export.
+        names: names of the graphs' files, the encoder's first.
         threads: threads that compute; None: as many as there are cores.
     """
 
@@ -133,7 +133,7 @@ class Stream:
 
     Args:
         graphs: the encoder and the step.
-        inputs: of the encoder, one row each.
+        inputs: inputs of the encoder, one row each.
         memory: number of arrays of the encoder that the step reads again.
     """
 
@@ -185,7 +185,7 @@ class Captioner:
     """An exported captioner.
 
     Args:
-        folder: of the export.
+        folder: folder of the export.
         threads: threads that compute; None: as many as there are cores.
     """
 

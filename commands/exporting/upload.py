@@ -59,7 +59,7 @@ class Repository:
         Files of an earlier model that the folder does not have are removed by the same commit.
 
         Args:
-            folder: of files only.
+            folder: folder of files only.
             public: a repository that is created can be read by everybody; one that exists stays as it is.
 
         Returns:

@@ -28,7 +28,7 @@ def run_job(make: Callable[[], Task], source: PictureSource, options: argparse.N
     Args:
         make: builds what is done with a batch; other processes may call it, too.
         source: the pictures.
-        options: of the job, as `commands.jobs.options.job_source` leaves them.
+        options: options of the job, as `commands.jobs.options.job_source` leaves them.
         words: the command line behind the command's name, for the way on.
 
     Returns:

@@ -27,7 +27,7 @@ def add_job_options(parser: Parser, *, required: bool = False) -> None:
     """Adds the options of a job.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         required: it is always a job.
     """
     add = parser.add_argument
@@ -68,7 +68,7 @@ def job_source(options: argparse.Namespace, *, without: Sequence[str] = ()) -> P
     """The pictures of a job, with the defaults of its options filled in.
 
     Args:
-        options: of the command; defaults are added to them.
+        options: options of the command; defaults are added to them.
         without: options of the command that a job does not have.
 
     Returns:

@@ -73,7 +73,7 @@ class Task(ABC):
         """The columns of the task.
 
         Args:
-            batch: of pictures that could be decoded.
+            batch: batch of pictures that could be decoded.
             first: position of the batch in the source.
         """
 
@@ -90,7 +90,7 @@ class CaptionTask(Task):
         decoding: how captions are searched for.
         emotions: what captions are asked for, at least one; None: for nothing. With several each has its captions, and
             ``emotions`` says which.
-        seed: of sampling.
+        seed: seed of sampling.
     """
 
     command = "caption"

@@ -31,7 +31,7 @@ class Stage:
     """A stage whose references are resolved.
 
     Attributes:
-        name: of the stage and of its run folder.
+        name: name of the stage and of its run folder.
         command: arguments of ``python cli.py``.
         key: the same arguments with a placeholder for the recipe's folder, so that moving the recipe changes nothing.
         run: its run folder.

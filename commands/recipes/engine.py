@@ -107,7 +107,7 @@ class Engine:
         choice: the selected stages.
         again: command line that resumes the recipe.
         say: prints a line.
-        digests: of input files.
+        digests: digests of input files.
         jobs: number of stages that run at the same time; a stage waits for those that it needs.
         waiting: stages that would run, found by a dry run.
     """

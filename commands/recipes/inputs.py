@@ -109,7 +109,7 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
         stage: the stage.
         marks: mark of the last run of each stage that it needs.
         own: the recipe's folder; what is in it counts through the stages.
-        digests: of files.
+        digests: digests of files.
 
     Raises:
         UserError: an input that the recipe names is not there.

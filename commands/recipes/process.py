@@ -220,7 +220,7 @@ def locked(folder: Path, what: str = "recipe", option: str = "--run_dir") -> Ite
     """Holds a folder's lock, which the processes of its stages share: it is held as long as any of them lives.
 
     Args:
-        folder: of the recipe or sweep; made if necessary.
+        folder: folder of the recipe or sweep; made if necessary.
         what: works in it, for the message.
         option: that chooses another folder.
 

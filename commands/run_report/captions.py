@@ -24,7 +24,7 @@ def caption_sections(result: Result, predictions: Predictions) -> tuple[list[Sec
 
     Args:
         result: the evaluation.
-        predictions: of this run alone.
+        predictions: predictions of this run alone.
 
     Returns:
         The sections, and signs of collapse.
@@ -75,7 +75,7 @@ def caption_cards(result: Result, predictions: Predictions, count: int) -> list[
 
     Args:
         result: the evaluation.
-        predictions: of this run alone.
+        predictions: predictions of this run alone.
         count: maximum number of images.
     """
     scores = image_scores(predictions).get(result.name, {})

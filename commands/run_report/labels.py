@@ -19,7 +19,7 @@ def label_sections(result: Result, predictions: Predictions) -> tuple[list[Secti
 
     Args:
         result: the evaluation.
-        predictions: of this run alone.
+        predictions: predictions of this run alone.
 
     Returns:
         The sections, and signs of collapse.
@@ -60,7 +60,7 @@ def label_cards(result: Result, predictions: Predictions, count: int) -> list[Ca
 
     Args:
         result: the evaluation.
-        predictions: of this run alone.
+        predictions: predictions of this run alone.
         count: maximum number of images.
     """
     scores: dict[str, float] = {}

@@ -31,9 +31,9 @@ class Decoding:
 
     Attributes:
         model: name of the captioner.
-        settings: of the search.
+        settings: settings of the search.
         attention: whether the attention at each word is returned.
-        seed: of sampling; None where nothing is sampled.
+        seed: seed of sampling; None where nothing is sampled.
         alone: a number of its own for each request that samples: others in its batch would change its random numbers.
     """
 

@@ -19,7 +19,7 @@ def server_parser(prog: str, description: str | None, port: int) -> Parser:
 
     Args:
         prog: how the command is called.
-        description: of the command.
+        description: description of the command.
         port: default of the port.
     """
     parser = Parser(prog, description=description)
@@ -44,7 +44,7 @@ def run_server(parser: Parser, args: Sequence[str], *, page: bool) -> int:
 
     Args:
         parser: see `server_parser`.
-        args: of the command line.
+        args: arguments of the command line.
         page: whether the page of ``demo`` is shown.
 
     Raises:

@@ -38,7 +38,7 @@ class Parameter:
     """A setting that is searched.
 
     Attributes:
-        name: of the option, such as ``model.init_args.lr``.
+        name: name of the option, such as ``model.init_args.lr``.
         choices: its values; None: a range.
         low: lowest value of a range.
         high: highest value of a range.
@@ -61,7 +61,7 @@ class Sweep:
     """A search over settings.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         command: words before and after the searched options; one of them is ``${args}``.
         method: how settings are chosen.
         metric: name in the log.
@@ -69,7 +69,7 @@ class Sweep:
         parameters: what is searched.
         run_cap: number of trials; None: not limited.
         min_iter: values of the metric that a trial logs before it may be stopped; None: none is.
-        eta: of so many trials, one goes on each time.
+        eta: one of so many trials goes on each time.
     """
 
     name: str

@@ -21,7 +21,7 @@ def open_study(sweep: Sweep, out: Path, seed: int) -> optuna.Study:
     Args:
         sweep: what is searched.
         out: folder of the sweep.
-        seed: of the choice of settings.
+        seed: seed of the choice of settings.
 
     Raises:
         UserError: the folder holds the study of another sweep, or the file is damaged.
@@ -65,9 +65,9 @@ def report(study: optuna.Study, trial: Trial, values: Sequence[float]) -> bool:
     """Tells the study what a trial has logged so far; whether it should be stopped.
 
     Args:
-        study: of the trial.
+        study: study of the trial.
         trial: that is running.
-        values: of the metric, one for each validation, from the first on.
+        values: values of the metric, one for each validation, from the first on.
     """
     known = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     stop = False
@@ -84,9 +84,9 @@ def finish(
     """Closes a trial.
 
     Args:
-        study: of the trial.
+        study: study of the trial.
         trial: that has ended.
-        values: of the metric, one for each validation; the best one counts.
+        values: values of the metric, one for each validation; the best one counts.
         failed: why it failed; empty when it did not.
         pruned: it was stopped because others were better.
     """

@@ -17,7 +17,7 @@ def check_files(files: list[str], trust: bool = False) -> None:
     """Checks every experiment file by itself.
 
     Args:
-        files: of a command line, those of runs included.
+        files: files of a command line, those of runs included.
         trust: configurations of runs may name anybody's classes.
 
     Raises:

@@ -37,7 +37,7 @@ def dashboards_of(config: Mapping[str, Any], run: Path, configs: list[str], *, o
     """How a run is found in dashboards.
 
     Args:
-        config: of the command. The environment counts as well, which recipes use.
+        config: configuration of the command. The environment counts as well, which recipes use.
         run: folder of the training run; group, kind and tags that it notes stay.
         configs: experiment files.
         off: no W&B.

@@ -38,7 +38,7 @@ def out_of_memory(error: Exception, config: Mapping[str, Any]) -> UserError | No
 
     Args:
         error: what ended the command.
-        config: of the command; values that help already are not proposed.
+        config: configuration of the command; values that help already are not proposed.
     """
     if not is_out_of_memory(error):
         return None
@@ -83,7 +83,7 @@ def find_batch_size(model: BaseModule, data: CaptionDataModule, settings: Mappin
     Args:
         model: before its first step; it is left as it is.
         data: its batch size is set to the one that is found.
-        settings: of the trainer.
+        settings: settings of the trainer.
 
     Raises:
         UserError: not even one image fits.

@@ -53,7 +53,7 @@ def distributions(
 
     Args:
         data: says labels and tokenizer.
-        examples: of all splits, each once.
+        examples: examples of all splits, each once.
         sizes: width and height of the images that can be decoded, pixels.
     """
     found = []

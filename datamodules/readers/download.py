@@ -35,7 +35,7 @@ class Archive:
     """A file on a server, and what it brings: an archive, or the file itself.
 
     Attributes:
-        path: of the file on the server.
+        path: path of the file on the server.
         size: bytes; where `is_size_exact` is False, roughly.
         checksum: in hexadecimal, of MD5, SHA-256 or git (SHA-1 of the content behind its length), by its length; None
             when none is known: then the size and zip's own checksums (CRC-32 of every member) are checked.

@@ -35,7 +35,7 @@ def find_images(
         folders: where images may be; an exact name in any of them goes before another ending in the first.
         report: what is done about a missing image.
         keep_missing: keep such records instead, since bad images are going to be skipped later.
-        option: of the data module that names a folder of the images; empty: it has none.
+        option: option of the data module that names a folder of the images; empty: it has none.
 
     Returns:
         The records in their order with the path of the file that exists.

@@ -89,8 +89,8 @@ def encoded_image(content: bytes, name: str) -> tuple[bytes, str]:
     """The bytes of an image file and the ending that its content calls for; of rarer formats, the image as PNG.
 
     Args:
-        content: of the file.
-        name: of the image, for messages.
+        content: content of the file.
+        name: name of the image, for messages.
 
     Raises:
         DataError: it is no image.

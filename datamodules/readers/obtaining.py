@@ -66,7 +66,7 @@ def adopt(parts: dict[str, Part], root: Path, given: Sequence[Path], progress: "
     """Unpacks into the root what missing parts need of archives that the user has brought along.
 
     Args:
-        parts: of the data set.
+        parts: parts of the data set.
         root: its folder; archives that lie in it count as well.
         given: archives, or plain files that are copied.
         progress: called after each file.

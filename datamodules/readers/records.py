@@ -212,8 +212,8 @@ def say_dropped(source: str, count: int, total: int, have: str) -> None:
 
     Args:
         source: file or folder.
-        count: of the images that are left out.
-        total: of all images.
+        count: number of images that are left out.
+        total: number of all images.
         have: what those have, or lack.
     """
     if count:

@@ -53,7 +53,7 @@ def with_feeling(caption: str, emotion: int, draws: Draws) -> str:
     """A caption with a phrase that says how its scene feels.
 
     Args:
-        caption: of the scenes' grammar.
+        caption: caption of the scenes' grammar.
         emotion: index into `EMOTION_NAMES`.
         draws: choose the phrase.
 

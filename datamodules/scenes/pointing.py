@@ -138,7 +138,7 @@ def cells_on(objects: Sequence[SceneObject], grid: Grid, tolerance: float) -> Te
     """Marks the cells whose centre lies in the box of an object.
 
     Args:
-        objects: of one scene.
+        objects: objects of one scene.
         grid: rows and columns.
         tolerance: cells' sides by which a box grows in every direction.
 

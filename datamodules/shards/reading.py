@@ -32,11 +32,11 @@ class ShardImage(ImageRef):
     """An image in an archive.
 
     Attributes:
-        path: of the archive.
-        name: of the image in it, without an ending.
+        path: path of the archive.
+        name: name of the image in it, without an ending.
         offset: where its bytes begin.
         size: how many there are.
-        description: of a synthetic scene, as JSON.
+        description: description of a synthetic scene, as JSON.
     """
 
     path: str
@@ -78,7 +78,7 @@ class ShardExamples(Sequence[Example]):
     In memory are the names of the archives; the places of their members are mapped from a file.
 
     Args:
-        folder: of the shards.
+        folder: folder of the shards.
         split: the split.
         files: its archives.
         labels: how many labels an image has.

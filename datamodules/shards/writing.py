@@ -32,7 +32,7 @@ def write_shards(
         data: what is converted: its images as they are in their files, scenes as PNG; its captions and labels.
         folder: for the archives.
         splits: which.
-        images_per_shard: of an archive; the last of a split has fewer.
+        images_per_shard: images in an archive; the last of a split has fewer.
 
     Yields:
         File of each archive, and whether it was there.
@@ -70,9 +70,9 @@ class _Source:
     """The examples of a split as they are written.
 
     Args:
-        examples: of the split.
+        examples: examples of the split.
         classes: class of each image that has one, by its id as text.
-        images_per_shard: of an archive.
+        images_per_shard: images in an archive.
     """
 
     def __init__(self, examples: Sequence[Example], *, classes: Mapping[str, str], images_per_shard: int) -> None:

@@ -80,7 +80,7 @@ class Audit:
         labels_per_image: mean number of labels.
         share: share of the images that have each label, by its name.
         target_share: the same of the target's training images; empty when no target is known.
-        entropy: of the distribution of all labels given out, bits.
+        entropy: entropy of the distribution of all labels given out, bits.
         target_entropy: the target's; log2 C when no target is known.
         distance: total variation between the two distributions, 0 (equal) to 1; None without a target.
         overused: labels on nearly every image.

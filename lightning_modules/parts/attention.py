@@ -119,7 +119,7 @@ class AttentionOptions(Mixin):
     Args:
         attention: ``uniform``, ``bahdanau``, ``dot`` (the three published) or ``multi_head``.
         attention_dim: width in which state and regions are compared.
-        heads: of ``multi_head``.
+        heads: attention heads of ``multi_head`` attention.
         dot_bias: the query of ``dot`` has a bias, as in the published sample code; the text has none.
         dot_scaled: ``dot`` is divided by the root of its width.
         region_dim: width that regions are projected to (published: 256).

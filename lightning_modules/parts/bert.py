@@ -11,8 +11,8 @@ class BertOptions(Mixin):
     Args:
         weights: BERT or VisualBERT weights to start from, a hub id or local folder; None = random.
         layers: encoder layers, if not the usual ones or those of the weights.
-        heads: attention heads, likewise.
-        bert_dim: hidden width, likewise.
+        heads: attention heads, if not the usual ones or those of the weights.
+        bert_dim: hidden width, if not the usual one or that of the weights.
         bert_sizes: sizes as saved in a checkpoint.
         new_projection: VisualBERT: the projection of image regions starts at random and learns, also with `head_only`
             or `freeze_transferred`; for regions of another width than that of `weights`, which are refused without it.

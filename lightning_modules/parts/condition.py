@@ -48,7 +48,7 @@ class ConditionOptions(Mixin):
         guidance: strength of classifier-free guidance in decoding: 1 is the conditioned model as it is, 0 no condition,
             see `networks.generation.guidance`.
         append_word: the baseline of control: one of the label's words is appended to every caption that is written.
-        num_conditions: C, of the data.
+        num_conditions: labels that captions can be conditioned on (C); the data module knows them.
     """
 
     captioner: Captioner

@@ -24,7 +24,7 @@ class ImageEncoderOptions(Mixin):
     Args:
         image_encoder: image encoder that belongs to this module, see `networks.encoders.build.build_encoder`; None: the
             data module's frozen `encoder` gives features.
-        image_weights: its weights: a published name, a local file, or None = random.
+        image_weights: weights of `image_encoder`: a published name, a local file, or None = random.
         feature_dim: width of the data module's features; None when it gives images.
     """
 

@@ -103,7 +103,7 @@ def load_image_codes(
     """Starts image codes from an image classifier (stage b) or from a distilled coder (stage c).
 
     Args:
-        coder: of this run.
+        coder: coder of this run.
         settings: this run's hyper-parameters.
         inference: what this run needs to read images, see `BaseModule`.
         argument: the hyper-parameter that names the earlier run.
@@ -167,7 +167,7 @@ def cnn_of_features(checkpoint: Mapping[str, Any], path: str, name: str) -> dict
     """Weights of the frozen CNN that made the features of a run; none when the run read images.
 
     Args:
-        checkpoint: of that run.
+        checkpoint: checkpoint of that run.
         path: where it is, for messages.
         name: the CNN that they are for.
 

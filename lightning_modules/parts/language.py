@@ -22,15 +22,15 @@ class LanguageModelOptions(Mixin):
         language_model: a GPT-2 size, or another causal language model's folder or hub id.
         language_weights: hub id, local folder or file, or None = random.
         language_layers: blocks of the language model; None = as its name says.
-        language_heads: attention heads, likewise.
-        language_dim: hidden width, likewise.
+        language_heads: attention heads of the language model; None = as its name says.
+        language_dim: hidden width of the language model; None = as its name says.
         dropout: dropout of the language model; None = as its name says.
         language_config: architecture as saved in a checkpoint; overrides `language_model`.
         lora_rank: width of low-rank adapters (LoRA) in all linear layers of the language model, which itself stays
             frozen and out of the checkpoints; needs `language_weights`. 0: the whole language model learns.
         lora_alpha: adapters count `lora_alpha` / `lora_rank`; None: twice the rank.
-        lora_dropout: dropout of what adapters read.
-        language_dtype: of the frozen weights beside adapters; ``bfloat16`` takes half of the memory.
+        lora_dropout: share dropped from what adapters read.
+        language_dtype: data type of the frozen weights beside adapters; ``bfloat16`` takes half of the memory.
     """
 
     vocab_size: int

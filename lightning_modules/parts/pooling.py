@@ -23,7 +23,7 @@ def fit_pooling(
         module: with such layers or without; its modes and torch's random state are left as they were.
         forward: passes a batch through them.
         data: whose training split is taken, the same on every rank.
-        device: of the module.
+        device: device of the module.
 
     Raises:
         UserError: see `CovariancePooling.finish_fit`.

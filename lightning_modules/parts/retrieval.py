@@ -15,7 +15,7 @@ def fill_index(captioner: Captioner, data: CaptionDataModule, device: torch.devi
     Args:
         captioner: with an index; its mode and torch's random state are left as they were.
         data: whose training split is taken, the same on every rank.
-        device: of the captioner.
+        device: device of the captioner.
     """
     assert captioner.retrieval_index is not None
     modes = {part: part.training for part in captioner.modules()}

@@ -99,7 +99,7 @@ class SelfCriticalOptions(TokenMixin):
 
         Args:
             batch: the batch.
-            memory: of its B images, under the conditions that captions are drawn under.
+            memory: memory of its B images, under the conditions that captions are drawn under.
         """
         images = len(batch["image_id"])
         drawn = decode(self.captioner, memory, self._sampling())

@@ -236,7 +236,7 @@ def baseline_captions(
             spread ones.
         references: M evaluation images to references.
         train_classes: class of the training images, and
-        classes: of the evaluation images; an image without one gets the constant caption.
+        classes: classes of the evaluation images; an image without one gets the constant caption.
         train_features: `(N, D)` in the order of `train`, and
         features: `(M, D)` in the order of `references`, for the rows that look at images.
         seed: seed of all draws.

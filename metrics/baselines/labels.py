@@ -47,11 +47,11 @@ def label_baselines(
         train_targets: `(N, C)` in [0, 1]; regressions see at most 5000 evenly spread ones.
         targets: `(n, C)`.
         train_texts: captions of the training images, and
-        texts: of the evaluation images, for models that read them.
+        texts: texts of the evaluation images, for models that read them.
         train_features: `(N, D)`, and
         features: `(n, D)`.
         train_classes: class of the training images, and
-        classes: of the evaluation images.
+        classes: classes of the evaluation images.
 
     Returns:
         Scores of `metrics.labels.label_scores` by row, in the order of `LABEL_BASELINES`, then `LABEL_UPPER_BOUNDS`;

@@ -48,7 +48,7 @@ class AttentionRNNCaptioner(Captioner):
         start_pooling: what the initial state is computed from: the mean of the projected regions (``None``,
             published), or the CNN's regions pooled by this method, see `networks.layers.pooling`, with dropout.
         gradient_checkpointing: recompute the decoder's time steps in the backward pass.
-        token_ids: see `TokenIds`.
+        token_ids: size of the vocabulary and the special tokens, see `TokenIds`.
 
     Raises:
         UserError: the encoder's channels differ from `feature_dim`, E is not a multiple of 4 with `positions`, or the

@@ -38,7 +38,7 @@ class CodeCaptioner(Captioner):
             zero state (Vinyals et al. 2015, "Show and Tell", where it is an embedding of the image vector, too). The
             attention RNN's decoder supports ``state`` only.
         code_dropout: dropout probability of the code.
-        token_ids: see `TokenIds`.
+        token_ids: size of the vocabulary and the special tokens, see `TokenIds`.
 
     Raises:
         UserError: `entry` is ``first_word`` and the code is not as wide as a word, or the decoder cannot read it.

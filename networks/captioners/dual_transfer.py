@@ -44,10 +44,10 @@ class DualTransferCaptioner(Captioner):
     Args:
         image_encoder: name of the image encoder, see `networks.encoders.build.build_encoder`; None: batches bring the
             `features` of a frozen one.
-        image_weights: its weights; None: random.
+        image_weights: weights of the image encoder; None: random.
         image_outputs: Dv; None: the encoder's own (EfficientNet: 1000).
         language_model: name of the language model, see `networks.decoders.language.build_language_model`.
-        language_weights: its weights; None: random.
+        language_weights: weights of the language model; None: random.
         language_config: its architecture as plain values, instead of `language_model` and the next three.
         language_layers: its blocks, instead of the name's own; random weights only, as the next two.
         language_heads: its attention heads.
@@ -60,7 +60,7 @@ class DualTransferCaptioner(Captioner):
         feature_dim: width of the features that batches bring.
         pooling: how these features become v, see `networks.layers.pooling`; ignored with `image_encoder`, which
             computes a vector of its own.
-        token_ids: see `TokenIds`.
+        token_ids: size of the vocabulary and the special tokens, see `TokenIds`.
 
     Raises:
         UserError: neither or both of `image_encoder` and `feature_dim` are given.
@@ -121,7 +121,7 @@ class DualTransferCaptioner(Captioner):
         """Lets every hidden state look at the regions of the image before it is merged with the vector.
 
         Args:
-            heads: of the attention, see `networks.decoders.region_attention`.
+            heads: heads of the attention, see `networks.decoders.region_attention`.
             positions: the regions are a square grid whose places the attention is told.
 
         Raises:

@@ -116,7 +116,7 @@ class TextAutoencoder(Captioner):
         code_dropout: dropout probability of the code.
         gradient_checkpointing: recompute the recurrent layers of both sides in the backward pass instead of keeping
             their activations.
-        token_ids: see `TokenIds`.
+        token_ids: size of the vocabulary and the special tokens, see `TokenIds`.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class TransformerCaptioner(Captioner):
         dropout: dropout probability of words and pooled regions.
         tied_embeddings: the vocabulary layer shares its weights with the embedding.
         gradient_checkpointing: recompute each block in the backward pass.
-        token_ids: see `TokenIds`.
+        token_ids: size of the vocabulary and the special tokens, see `TokenIds`.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class PrefixClassifier(nn.Module):
 
         Args:
             tokens: without BOS, `(N, T)`, then filling.
-            lengths: of each, `(N,)`; 0 where there is no caption, whose labels are all as likely.
+            lengths: length of each caption, `(N,)`; 0 where there is no caption, whose labels are all as likely.
 
         Returns:
             `(N, C)`, float32.

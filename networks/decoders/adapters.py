@@ -28,8 +28,8 @@ def add_adapters(
         network: from transformers.
         rank: width between the two matrices of an adapter, at least 1.
         alpha: their product counts `alpha` / `rank`; None: twice the rank.
-        dropout: of what adapters read.
-        dtype: of the frozen weights; the adapters are float32.
+        dropout: share dropped from what adapters read.
+        dtype: that of the frozen weights; the adapters are float32.
 
     Raises:
         UserError: peft is not installed.

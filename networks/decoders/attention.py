@@ -76,9 +76,9 @@ class _Trace(NamedTuple):
 
     Attributes:
         words: embeddings of the words read, `(M, W)`.
-        outputs: of the recurrent layer, `(M, H)`.
+        outputs: outputs of the recurrent layer, `(M, H)`.
         contexts: its inputs from the attention, `(M, E)`.
-        weights: of the attention, `(M, R)`.
+        weights: weights of the attention, `(M, R)`.
     """
 
     words: Tensor

@@ -195,7 +195,7 @@ class CodeDecoder(RecurrentDecoder):
         """Scores the next token.
 
         Args:
-            outputs: of the top layer, `(M, H)`.
+            outputs: outputs of the top layer, `(M, H)`.
             memory: with attention, `features`, `keys` and `mask` of the regions of each row; M rows.
 
         Returns:

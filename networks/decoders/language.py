@@ -170,7 +170,7 @@ def pack(lengths: list[int], width: int) -> tuple[list[int], int]:
     """Puts pieces into rows of a fixed width, longest first, each into the first row with room.
 
     Args:
-        lengths: of the pieces, each at most `width`.
+        lengths: lengths of the pieces, each at most `width`.
         width: places in a row.
 
     Returns:

@@ -60,7 +60,7 @@ class RegionAttention(nn.Module):
 
         Args:
             hidden: `(N, T, D)`.
-            keys_values: of the image of each caption, `(N, 2, h, R, d)`.
+            keys_values: keys and values of the image of each caption, `(N, 2, h, R, d)`.
             mask: `(N, R)`, bool; None: all regions are real.
 
         Returns:

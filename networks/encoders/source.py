@@ -31,7 +31,7 @@ def own_encoder(
         name: the network's own encoder, see `networks.encoders.build.build_encoder`.
         feature_dim: width of the data module's features, None when it gives images.
         needs_own: options that mean something only for an encoder of the network's own, and whether each is given.
-        weights: of the encoder, as `build_encoder` takes them.
+        weights: weights of the encoder, as `build_encoder` takes them.
         gradient_checkpointing: recompute blocks in the backward pass.
         num_outputs: width of the encoder's vector; None: its usual one.
 

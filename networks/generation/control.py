@@ -32,7 +32,7 @@ class Control:
 
     Attributes:
         classifier: which judges their beginnings, in evaluation mode; its tokens are the captioner's.
-        labels: of each image, `(B,)`, long, -1 for none.
+        labels: labels of each image, `(B,)`, long, -1 for none.
         words: how many of the most probable words it judges at each step.
     """
 

@@ -50,8 +50,8 @@ def guided(captioner: TokenModel, memory: Memory, strength: float) -> tuple[Toke
 
     Args:
         captioner: the model.
-        memory: of the images, perhaps with a condition.
-        strength: of the guidance.
+        memory: memory of the images, perhaps with a condition.
+        strength: strength of the guidance.
     """
     plain = without_condition(memory)
     if strength == 0 or len(plain) == len(memory):

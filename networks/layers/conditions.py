@@ -52,7 +52,7 @@ def conditioned(words: Tensor, memory: Memory, rows: Tensor | None = None) -> Te
 
     Args:
         words: `(N, W)`, or `(N, T, W)`, where every time step gets it.
-        memory: of the rows.
+        memory: memory of the rows.
         rows: row of the memory that each of `words` belongs to, `(N,)`; None: they are in the same order.
     """
     if _ENTRY not in memory:

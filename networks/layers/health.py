@@ -18,7 +18,7 @@ def dead_units(network: nn.Module, state: Mapping[Tensor, Mapping[str, Any]]) ->
 
     Args:
         network: that is trained.
-        state: of the optimiser, as torch's optimisers have it; parameters without a mean gradient are left out.
+        state: state of the optimiser, as torch's optimisers have it; parameters without a mean gradient are left out.
 
     Returns:
         Layer to (dead units, all units), for layers that have dead ones.

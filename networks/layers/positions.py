@@ -40,8 +40,8 @@ def sinusoidal_grid(rows: int, columns: int, width: int, device: torch.device | 
     Each half is `sinusoidal` of the position.
 
     Args:
-        rows: of the grid.
-        columns: of the grid.
+        rows: rows of the grid.
+        columns: columns of the grid.
         width: channels E, a multiple of 4.
         device: device of the result.
 

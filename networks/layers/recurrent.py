@@ -25,7 +25,7 @@ def packed(inputs: Tensor, lengths: list[int]) -> PackedSequence:
 
     Args:
         inputs: `(N, S, W)`.
-        lengths: of the rows, N numbers of at least 1.
+        lengths: lengths of the rows, N numbers of at least 1.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     places = sorted(range(len(order)), key=order.__getitem__)

@@ -11,7 +11,7 @@ def advantages(rewards: Tensor, baseline: Tensor | None = None) -> Tensor:
     """How much better each caption is than what is expected of its image.
 
     Args:
-        rewards: of the captions drawn, `(B, K)`.
+        rewards: rewards of the captions drawn, `(B, K)`.
         baseline: reward that is expected of each image, such as that of its greedy caption (Rennie et al. 2017),
             `(B,)`; None: the mean of the image's other captions (leave-one-out, Kool et al. 2019), which needs K of 2
             or more. Neither depends on the caption itself, so that the gradient has no bias.
@@ -32,10 +32,10 @@ def policy_loss(log_prob: Tensor, tokens: Tensor, advantage: Tensor, reward: Ten
     """Minus the mean reward, with the gradient of REINFORCE (Williams 1992), per token.
 
     Args:
-        log_prob: of every token drawn, in the order of the captions, `(M,)`, with gradients.
-        tokens: of each caption, `(N,)`, long; they sum to M.
-        advantage: of each caption, `(N,)`.
-        reward: of each caption, `(N,)`.
+        log_prob: log-probability of every token drawn, in the order of the captions, `(M,)`, with gradients.
+        tokens: number of tokens of each caption, `(N,)`, long; they sum to M.
+        advantage: advantage of each caption, `(N,)`.
+        reward: reward of each caption, `(N,)`.
 
     Returns:
         A scalar. Its value is minus the mean of `reward`, its gradient that of the mean over all tokens of

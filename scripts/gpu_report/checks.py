@@ -24,8 +24,8 @@ class Row:
     """What was measured of a method.
 
     Attributes:
-        name: of the experiment.
-        parameters: of the network.
+        name: name of the experiment.
+        parameters: parameters of the network.
         batch_size: images.
         arms: runs by their name: ``cpu``, ``fp32``, ``bf16``, ``fp16``, ``checkpointing``, ``loader``.
         beam_ms: time of the beam search for a picture, milliseconds; NaN for a method that writes nothing.
@@ -49,9 +49,9 @@ class Plan:
     Attributes:
         device: ``cuda`` or ``cpu``.
         small: the twins of experiments/offline instead of the published sizes.
-        steps: of the timed runs.
+        steps: steps of the timed runs.
         compared: steps that are made on the CPU, too.
-        workers: of the loader, in the run that is to show whether it keeps up.
+        workers: workers of the loader, in the run that is to show whether it keeps up.
         folder: for what Lightning writes.
     """
 

@@ -28,11 +28,11 @@ class Arm:
     """What one run has shown.
 
     Attributes:
-        losses: of every step.
-        seconds: of every timed step, with the wait for its batch.
-        waits: of every timed step, for its batch.
-        images: of the timed steps.
-        captions: of the timed steps.
+        losses: losses of every step.
+        seconds: seconds of every timed step, with the wait for its batch.
+        waits: waits of every timed step, for its batch.
+        images: images of the timed steps.
+        captions: captions of the timed steps.
         memory: most memory that tensors took, MiB; on a CPU: what was kept for the backward pass of the largest step.
         overflows: steps that the loss scaler skipped.
     """

@@ -41,7 +41,7 @@ class Size:
     Attributes:
         images: in an epoch.
         batch_size: None: the experiment's own.
-        workers: of the loader.
+        workers: workers of the loader.
     """
 
     images: int

@@ -33,7 +33,7 @@ def page(rows: Sequence[Row], notes: Sequence[str], broken: Sequence[str], *, de
     """The report in Markdown.
 
     Args:
-        rows: of the methods.
+        rows: rows of the methods.
         notes: what else was tried, one line each.
         broken: promises that were not kept.
         device: ``cuda`` or ``cpu``.

@@ -32,10 +32,10 @@ class ResNetConfig:
     """The backbone and res5.
 
     Attributes:
-        depth: of the ResNet.
+        depth: depth of the ResNet.
         stem_width: channels of the stem.
         res2_width: channels of res2; each stage has twice as many as the one before.
-        groups: of the 3 x 3 convolutions.
+        groups: groups of the 3 x 3 convolutions.
         group_width: their channels per group in res2.
         stride_in_first: the first 1 x 1 convolution of a stage halves the map, not the 3 x 3 one.
         caffe_pool: max pooling without padding, rounded up.
@@ -64,8 +64,8 @@ class ProposalConfig:
     Attributes:
         anchor_sizes: square roots of the anchors' areas, pixels.
         anchor_ratios: height over width.
-        anchor_offset: of the first anchor, as a share of the stride.
-        hidden_width: of the proposal network; -1: that of res4.
+        anchor_offset: offset of the first anchor, as a share of the stride.
+        hidden_width: width of the proposal network; -1: that of res4.
         least_side: proposals with a side of at most this many pixels are dropped.
         scale: what the proposal network's offsets are divided by.
         overlap: suppression among proposals.

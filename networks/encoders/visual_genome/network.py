@@ -43,8 +43,8 @@ class Bottleneck(nn.Module):
         inputs: channels of its input.
         outputs: channels of its output; another number brings a shortcut with weights.
         hidden: channels between.
-        stride: of the block.
-        dilation: of its 3 x 3 convolution.
+        stride: stride of the block.
+        dilation: dilation of its 3 x 3 convolution.
         config: groups, and where the stride is.
     """
 
@@ -252,7 +252,7 @@ def moved_boxes(boxes: Tensor, offsets: Tensor, scale: tuple[float, ...]) -> Ten
 
     Args:
         boxes: left, top, right, bottom, `(..., 4)`.
-        offsets: of the centre, in widths and heights, and logarithms of the growth, `(..., 4)`.
+        offsets: offsets of the centre, in widths and heights, and logarithms of the growth, `(..., 4)`.
         scale: what the offsets are divided by.
     """
     x, y, growth_x, growth_y = (offsets / offsets.new_tensor(scale)).unbind(-1)
