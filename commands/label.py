@@ -27,7 +27,8 @@ def build_parser() -> Parser:
     add(
         "--threshold",
         type=float,
-        help="predict labels with at least this probability; default: the threshold of the run",
+        help="predict labels with at least this probability; default: the threshold of the run, or the most "
+        "probable label where labels exclude each other",
     )
     add("--top", type=int, help="show this many labels, most probable first; 0: all; default: the predicted ones")
     add("--json", action="store_true", help="print one JSON object per image and line, with all labels")
@@ -99,7 +100,13 @@ def _labelled(
 
 
 def show(
-    path: str | None, text: str | None, scored: dict[str, float], *, threshold: float, top: int | None, as_json: bool
+    path: str | None,
+    text: str | None,
+    scored: dict[str, float],
+    *,
+    threshold: float | None,
+    top: int | None,
+    as_json: bool,
 ) -> None:
     """Prints the labels of one image, the most probable first.
 
@@ -107,21 +114,22 @@ def show(
         path: path of the image; None when the model reads only text.
         text: its caption; None when the model reads none.
         scored: probability of every label.
-        threshold: labels from it on are predicted.
+        threshold: labels from it on are predicted; None: the most probable one.
         top: how many are shown, 0: all; None: those predicted.
         as_json: one line of JSON, with all labels.
     """
     ordered = sorted(scored.items(), key=lambda item: -item[1])
-    predicted = [name for name, value in ordered if value >= threshold]
+    least = ordered[0][1] if threshold is None else threshold
+    predicted = [name for name, value in ordered if value >= least]
     if as_json:
         given = {key: value for key, value in (("image", path), ("text", text)) if value is not None}
         rounded = {name: round(value, 4) for name, value in ordered}
-        facts = {**given, "labels": predicted, "threshold": round(threshold, 4), "probabilities": rounded}
-        say_json(facts)
+        bound = {} if threshold is None else {"threshold": round(threshold, 4)}
+        say_json({**given, "labels": predicted, **bound, "probabilities": rounded})
         return
     shown = ordered[: len(predicted) if top is None else top or None]
     listed = ", ".join(f"{name} {value:.2f}" for name, value in shown)
-    nothing = f"(none reaches {threshold:.2f}; the most probable is {ordered[0][0]} {ordered[0][1]:.2f})"
+    nothing = f"(none reaches {least:.2f}; the most probable is {ordered[0][0]} {ordered[0][1]:.2f})"
     say(f"{path if path is not None else text}: {listed or nothing}")
 
 

@@ -23,7 +23,7 @@ from datamodules.readers.records import Split
 from lightning_modules.parts.handover import cnn_of_features, names_that_differ
 from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_scheduler, rate_factor
 from lightning_modules.parts.pooling import fit_pooling
-from networks.classifiers.base import Classifier
+from networks.classifiers.base import Labeller
 from networks.layers.checkpointing import recomputing
 
 Stage = Literal["train", "val", "test"]
@@ -354,8 +354,8 @@ class BaseModule(LightningModule):
 
     # serving and checkpoints
 
-    def image_classifier(self) -> Classifier | None:
-        """Network that labels images beside this method's own task; None: there is none, or it has not been trained."""
+    def labeller(self) -> Labeller | None:
+        """What labels images or captions, for `label`; None: there is none, or it has not been trained."""
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

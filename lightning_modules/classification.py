@@ -17,7 +17,7 @@ from datamodules.readers.records import Split
 from lightning_modules.base import BaseModule, Stage
 from metrics.label_metrics import LabelMetrics
 from metrics.losses import loss_metric
-from networks.classifiers.base import Classifier, LabelOutput
+from networks.classifiers.base import Classifier, Labeller, LabelOutput
 from networks.losses.labels import LabelLoss, label_loss
 
 
@@ -109,6 +109,16 @@ class ClassificationModule(BaseModule):
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """Rows that this model's figures must be read against, see `metrics.baselines.labels`."""
         return label_baselines_of(self.data, split, self.reads_text)
+
+    def labeller(self) -> Labeller:
+        """The classifier."""
+        return Labeller(
+            classifier=self.classifier,
+            names=tuple(self.inference.get("label_names", ())),
+            threshold=self.threshold.item(),
+            reads_images=self.reads_images,
+            reads_text=self.reads_text,
+        )
 
     def pooling_forward(self, batch: Batch) -> object:
         """Scores a batch."""

@@ -16,7 +16,8 @@ from core.errors import UserError
 from datamodules.readers.records import Split
 from lightning_modules.base import BaseModule, Stage
 from metrics.losses import loss_metric
-from networks.classifiers.prefix import PrefixClassifier
+from networks.classifiers.base import Labeller
+from networks.classifiers.prefix import CaptionLabels, PrefixClassifier
 
 
 class PrefixClassification(BaseModule):
@@ -77,6 +78,17 @@ class PrefixClassification(BaseModule):
                 "captions of this data have no labels: scenes have some with data.init_args.feelings=true, folders "
                 "with data.init_args.label_column"
             )
+
+    def labeller(self) -> Labeller:
+        """The classifier on whole captions."""
+        names = self.condition_names
+        captions = CaptionLabels(self.classifier)
+        return Labeller(classifier=captions, names=names, threshold=None, reads_images=False, reads_text=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also notes what the network reads, for whoever opens the file."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["inference"] = {**self.inference, "reads_text": True, "reads_images": False}
 
     # steps
 

@@ -22,9 +22,8 @@ from datamodules.stored_features.pictures import InProportion, Pictures, prepara
 from datamodules.stored_features.store import EncoderSpec
 from lightning_modules.base import BaseModule
 from lightning_modules.captioning import CaptioningModule
-from lightning_modules.classification import ClassificationModule
 from lightning_modules.loading import load_module
-from networks.classifiers.base import Classifier, LabelOutput
+from networks.classifiers.base import LabelOutput
 from networks.encoders.base import ImageEncoder
 from networks.generation.search import decode
 from networks.generation.settings import DecodingSettings, Hypotheses
@@ -248,31 +247,28 @@ class LoadedClassifier(LoadedModel):
     """A trained classifier with everything it needs to label images, captions, or both.
 
     Args:
-        module: the trained module, with its `inference` values; a method whose task is another may label images too,
-            see `BaseModule.image_classifier`.
+        module: the trained module, with its `inference` values; a method whose task is another may label, too, see
+            `BaseModule.labeller`.
         device: where it runs, as torch names it.
 
     Attributes:
         label_names: C names, in the order of the probabilities.
-        threshold: a label is predicted from this probability on, as chosen in training; 0.5 where none was.
+        threshold: a label is predicted from this probability on, as chosen in training; 0.5 where none was. None:
+            labels exclude each other, and the most probable one is predicted.
         reads_images: it needs images.
         reads_text: it needs captions.
     """
 
     def __init__(self, module: BaseModule, *, device: str | torch.device = "cpu") -> None:
-        self.label_names: tuple[str, ...] = tuple(module.inference.get("label_names", ()))
-        if isinstance(module, ClassificationModule):
-            classifier: Classifier | None = module.classifier
-            self.threshold = module.threshold.item()
-            self.reads_images, self.reads_text = module.reads_images, module.reads_text
-        else:
-            classifier, self.threshold, self.reads_images, self.reads_text = module.image_classifier(), 0.5, True, False
-        if classifier is None or not self.label_names:
+        found = module.labeller()
+        if found is None or not found.names:
             way_out = "; python cli.py caption captions images with it" if isinstance(module, CaptioningModule) else ""
             way_out = " (one with model.init_args.label_weight does)" if "label_weight" in module.hparams else way_out
             raise UserError(f"this run is of method '{module.method}', which gives no labels{way_out}")
-        super().__init__(module, device=device, reads_images=self.reads_images)
-        self.classifier = classifier
+        super().__init__(module, device=device, reads_images=found.reads_images)
+        self.label_names, self.threshold = found.names, found.threshold
+        self.reads_images, self.reads_text = found.reads_images, found.reads_text
+        self.classifier = found.classifier.to(self.device).eval()
         self.tokenizer = tokenizer_from_spec(module.inference["tokenizer"]) if self.reads_text else None
 
     @torch.inference_mode()
@@ -312,6 +308,11 @@ class LoadedClassifier(LoadedModel):
         """Probabilities of all labels of a batch of `prepared_batch`, `(count, C)`, as `label` gives them."""
         output: LabelOutput = self.classifier({**batch, "image_id": [str(place) for place in range(count)]})
         return output.probabilities(count).cpu()
+
+    def predicted(self, probabilities: Sequence[float]) -> list[bool]:
+        """Which labels are predicted of an image with these C probabilities."""
+        least = max(probabilities, default=0.0) if self.threshold is None else self.threshold
+        return [value >= least for value in probabilities]
 
     def _count(self, images: Sequence[Any] | None, texts: Sequence[Any] | None) -> int:
         name = f"this model ({self.module.method})"

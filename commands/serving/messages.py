@@ -11,6 +11,7 @@ class ModelFacts(BaseModel):
     name: str = Field(description="how requests name it")
     method: str = Field(description="method of the run, such as dual_transfer")
     task: Literal["caption", "label"]
+    about: str = Field(description="what it does, in a line")
     attends: bool = Field(description="whether it can show what it attends to at each word")
     reads_images: bool
     reads_text: bool
@@ -54,7 +55,7 @@ class LabelAnswer(BaseModel):
 
     model: str
     labels: list[LabelOut] = Field(description="most probable first")
-    threshold: float
+    threshold: float | None = Field(description="null where labels exclude each other: the most probable is predicted")
 
 
 class Health(BaseModel):

@@ -17,7 +17,13 @@ from commands.serving.messages import (
     WordMap,
 )
 from core.errors import UserError
-from lightning_modules import LoadedCaptioner, LoadedClassifier, load_captioner, load_classifier
+from lightning_modules import (
+    LoadedCaptioner,
+    LoadedClassifier,
+    PrefixClassification,
+    load_captioner,
+    load_classifier,
+)
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.loading import load_module
 from networks.generation.settings import DecodingSettings
@@ -136,6 +142,7 @@ def _facts(name: str, model: LoadedCaptioner | LoadedClassifier) -> ModelFacts:
             name=name,
             method=model.module.method,
             task="caption",
+            about=_about_captions(model),
             attends=model.module.captioner.attends,
             reads_images=True,
             reads_text=False,
@@ -146,12 +153,36 @@ def _facts(name: str, model: LoadedCaptioner | LoadedClassifier) -> ModelFacts:
         name=name,
         method=model.module.method,
         task="label",
+        about=_about_labels(model),
         attends=False,
         reads_images=model.reads_images,
         reads_text=model.reads_text,
         beams=None,
         parameters=parameters,
     )
+
+
+def _about_captions(captioner: LoadedCaptioner) -> str:
+    """What a captioner does, in a line."""
+    known = captioner.module.condition_names if captioner.module.conditioned else ()
+    return f"Writes captions of an image; knows {named(known)} (caption --emotion)." if known else "Writes captions."
+
+
+def _about_labels(classifier: LoadedClassifier) -> str:
+    """What a classifier does, in a line."""
+    reads = [name for name, yes in (("an image", classifier.reads_images), ("a caption", classifier.reads_text)) if yes]
+    which = "which one" if classifier.threshold is None else "which"
+    guides = "; can guide captioners (caption --control)" if isinstance(classifier.module, PrefixClassification) else ""
+    return f"Says {which} of {named(classifier.label_names)} {' with '.join(reads)} has{guides}."
+
+
+def named(names: Sequence[str], most: int = 6) -> str:
+    """The number of labels and the first of their names.
+
+    >>> named(["calm", "sad"]), named(list("abcdefgh"))
+    ('2 labels (calm, sad)', '8 labels (a, b, c, d, e, f, ...)')
+    """
+    return f"{len(names)} labels ({', '.join([*names[:most], *(['...'] if len(names) > most else [])])})"
 
 
 def _captions(key: Decoding, captioner: LoadedCaptioner, inputs: Sequence[Input]) -> Sequence[CaptionAnswer]:
@@ -176,9 +207,10 @@ def _labels(key: Labelling, classifier: LoadedClassifier, inputs: Sequence[Input
     texts = [one.text or "" for one in inputs] if classifier.reads_text else None
     answers = []
     for row in classifier.label(images, texts).tolist():
-        scored = sorted(zip(classifier.label_names, row, strict=True), key=lambda item: -item[1])
+        scored = zip(classifier.label_names, row, classifier.predicted(row), strict=True)
         labels = [
-            LabelOut(name=name, probability=value, predicted=value >= classifier.threshold) for name, value in scored
+            LabelOut(name=name, probability=value, predicted=chosen)
+            for name, value, chosen in sorted(scored, key=lambda item: -item[1])
         ]
         answers.append(LabelAnswer(model=key.model, labels=labels, threshold=classifier.threshold))
     return answers

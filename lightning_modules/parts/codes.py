@@ -6,7 +6,7 @@ from core.errors import UserError
 from lightning_modules.parts.encoder import ImageEncoderOptions
 from lightning_modules.parts.mixin import Mixin
 from networks.captioners.text_autoencoder import CodeKind
-from networks.classifiers.base import Classifier
+from networks.classifiers.base import Labeller
 from networks.classifiers.image_code import ImageCoder
 from networks.decoders.code import WordInput, WordReader
 from networks.encoders.base import ImageEncoder
@@ -116,6 +116,8 @@ class ImageCodeOptions(ImageEncoderOptions):
             )
         super().setup(stage)
 
-    def image_classifier(self) -> Classifier | None:
+    def labeller(self) -> Labeller | None:
         """The classifier that shares the hidden layers, if it learns along (`label_weight`)."""
-        return self.own_coder.classifier if self.label_weight else None
+        found = self.own_coder.classifier if self.label_weight else None
+        names = tuple(self.inference.get("label_names", ()))
+        return None if found is None else Labeller(classifier=found, names=names)

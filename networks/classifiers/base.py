@@ -39,6 +39,26 @@ class LabelOutput:
         return total / counts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labeller:
+    """A network with what is needed to name labels.
+
+    Attributes:
+        classifier: the network.
+        names: C names; empty where a checkpoint has none.
+        threshold: a label is predicted from this probability on; None: labels exclude each other, and the most probable
+            one is predicted.
+        reads_images: it needs images.
+        reads_text: it needs captions.
+    """
+
+    classifier: "Classifier"
+    names: tuple[str, ...]
+    threshold: float | None = 0.5
+    reads_images: bool = True
+    reads_text: bool = False
+
+
 class Classifier(nn.Module, ABC):
     """A network that scores every label of each image, with or without its captions.
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.batch import Batch
+from networks.classifiers.base import Classifier, LabelOutput
 from networks.layers.checkpointing import Runner
 from networks.layers.recurrent import run_layers
 from networks.layers.sequences import targets_of, true_places
@@ -116,3 +118,20 @@ class PrefixClassifier(nn.Module):
         """Log-probabilities of the labels in some states, `(..., H)` to `(..., C)`, float32."""
         scores: Tensor = self.head(hidden)
         return scores.float().log_softmax(dim=-1)
+
+
+class CaptionLabels(Classifier):
+    """What a classifier of beginnings says of whole captions; labels exclude each other.
+
+    Args:
+        prefixes: the classifier.
+    """
+
+    def __init__(self, prefixes: PrefixClassifier) -> None:
+        super().__init__()
+        self.prefixes, self.num_labels = prefixes, prefixes.num_labels
+
+    def forward(self, batch: Batch) -> LabelOutput:
+        """Scores captions; the sigmoid of a score is the probability, so that those of a caption sum to 1."""
+        probabilities = self.prefixes.whole(batch["caption_ids"][:, 1:], batch["caption_lengths"] - 1).exp()
+        return LabelOutput(logits=torch.logit(probabilities, eps=1e-7), image_index=batch["image_index"])

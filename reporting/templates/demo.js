@@ -128,7 +128,8 @@ function labelParts({ labels, threshold }) {
     bar.firstChild.style.width = `${100 * probability}%`;
     table.append(make("span", name, predicted ? "label true" : "label"), bar, make("span", probability.toFixed(2)));
   }
-  return [make("div", `predicted from ${threshold.toFixed(2)} on`, "references"), table];
+  const rule = threshold === null ? "the most probable is predicted" : `predicted from ${threshold.toFixed(2)} on`;
+  return [make("div", rule, "references"), table];
 }
 
 input.addEventListener("change", () => choose(input.files[0]));

@@ -10,7 +10,8 @@ from PIL import Image
 import cli
 from commands import label
 from datamodules.scenes import SceneCaptions
-from lightning_modules import AttentionRNN, MultiLabel
+from datamodules.scenes.emotions import EMOTION_NAMES
+from lightning_modules import AttentionRNN, MultiLabel, PrefixClassification, load_classifier
 from lightning_modules.base import BaseModule
 
 
@@ -112,6 +113,39 @@ def test_any_mode_of_picture_is_taken(ckpt, tmp_path, capsys):
     Image.new("RGBA", (90, 40), (250, 0, 0, 120)).save(tmp_path / "a.png")
     assert cli.main(["label", "--ckpt", ckpt, str(tmp_path / "a.png"), "--top=1"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def feelings(tmp_path_factory):
+    """A checkpoint of a classifier of beginnings, with strong opinions."""
+    data = SceneCaptions(num_train=8, num_val=2, num_test=2, feelings=True, captions_only=True)
+    torch.manual_seed(0)
+    module = PrefixClassification.for_data(data, word_dim=8, hidden_dim=8)
+    torch.nn.init.normal_(module.classifier.head.weight, std=3.0)
+    return save(module, data, tmp_path_factory.mktemp("feelings") / "best.ckpt")
+
+
+def test_a_classifier_of_beginnings_labels_captions(feelings, capsys):
+    """By the whole caption, whatever else is in the batch; the most probable label is predicted."""
+    texts = ["how gloomy, a red circle above a blue square", "a cross"]
+    args = [arg for text in texts for arg in ("--text", text)]
+    assert cli.main(["label", "--ckpt", feelings, "--json", *args]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    loaded = load_classifier(feelings)
+    network = loaded.module.classifier
+    for text, row in zip(texts, rows, strict=True):
+        ids = torch.tensor([loaded.tokenizer.encode(text)])
+        scores = network(ids, torch.tensor([ids.shape[1]]))[-1]
+        expected = dict(zip(EMOTION_NAMES, scores.softmax(0).tolist(), strict=True))
+        assert row["probabilities"] == pytest.approx(expected, abs=1e-4)
+        assert row["labels"] == [max(expected, key=expected.get)]
+        assert row["text"] == text
+        assert "threshold" not in row
+    assert rows[0]["probabilities"] != rows[1]["probabilities"]
+    assert cli.main(["label", "--ckpt", feelings, *args, "--threshold=1"]) == 0
+    assert "none reaches 1.00" in capsys.readouterr().out
+    assert cli.main(["label", "--ckpt", feelings, "--text", "a cross", "a.png"]) == 1
+    assert "a.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from commands.serving.app import Limits, build_app
+from commands.serving.models import Models, named
+from datamodules.scenes import SceneCaptions
+from lightning_modules import LoadedClassifier, PrefixClassification
 from tests.nasty import NASTY
 
 LOCAL = "http://127.0.0.1"
@@ -84,6 +87,32 @@ def test_labels_are_those_of_the_classifier(client, models, images, files):
     model = models.loaded["text"]
     expected = dict(zip(model.label_names, model.label(texts="a red circle")[0].tolist(), strict=True))
     assert {one["name"]: one["probability"] for one in text["labels"]} == pytest.approx(expected)
+
+
+def test_a_classifier_of_beginnings_reads_captions_and_the_page_says_what_it_does():
+    data = SceneCaptions(num_train=8, num_val=2, num_test=2, feelings=True, captions_only=True)
+    module = PrefixClassification.for_data(data, word_dim=8, hidden_dim=8)
+    module.inference = {"method": module.method, **data.describe()}
+    served = Models({"feelings": LoadedClassifier(module)})
+    with TestClient(build_app(served, page=True), base_url=LOCAL) as client:
+        answer = client.post("/v1/label", data={"text": "how gloomy, a red circle"}).json()
+        (facts,) = client.get("/v1/models").json()
+        page = client.get("/").text
+    assert math.fsum(one["probability"] for one in answer["labels"]) == pytest.approx(1, abs=1e-5)
+    assert [one["predicted"] for one in answer["labels"]] == [True] + [False] * 7
+    assert answer["threshold"] is None
+    assert (facts["reads_images"], facts["reads_text"]) == (False, True)
+    said = "Says which one of 8 labels (amusement, awe, contentment, excitement, anger, disgust, ...) a caption has"
+    assert facts["about"] == f"{said}; can guide captioners (caption --control)."
+    assert facts["about"] in page
+
+
+def test_every_model_says_what_it_does(models):
+    assert {facts.name: facts.about for facts in models.facts()} == {
+        "rnn": "Writes captions.",
+        "labels": f"Says which of {named(models.loaded['labels'].label_names)} an image has.",
+        "text": f"Says which of {named(models.loaded['text'].label_names)} a caption has.",
+    }
 
 
 @pytest.mark.parametrize(
