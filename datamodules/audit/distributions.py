@@ -43,13 +43,13 @@ class Distribution:
     @property
     def is_histogram(self) -> bool:
         """Whether the values are numbers in their order, not names by frequency."""
-        return self.name not in ("labels", "words")
+        return self.name not in ("labels", "caption_labels", "words")
 
 
 def distributions(
     data: CaptionDataModule, examples: Sequence[Example], sizes: Sequence[tuple[int, int]]
 ) -> list[Distribution]:
-    """All distributions that a data set has: images have sizes, captions lengths and words, examples labels.
+    """All distributions that a data set has: images have sizes, captions lengths, labels and words, examples labels.
 
     Args:
         data: says labels and tokenizer.
@@ -68,6 +68,8 @@ def distributions(
         found.append(_lengths(data, captions, words))
     if data.label_names and any(example.labels for example in examples):
         found.append(_labels(data.label_names, examples))
+    if data.condition_names and captions:
+        found.append(_caption_labels(data.condition_names, examples))
     if captions:
         found.append(_words(words))
     return found
@@ -125,6 +127,14 @@ def _labels(names: Sequence[str], examples: Sequence[Example]) -> Distribution:
     notes = f"{per_image:.2f} labels an image, {sum(not any(e.labels) for e in labelled):,} images without one"
     most = dict(counts.most_common())
     return Distribution(name="labels", title="images with each label", counts=most, total=len(labelled), notes=notes)
+
+
+def _caption_labels(names: Sequence[str], examples: Sequence[Example]) -> Distribution:
+    """Captions with each label of captions, the most frequent first."""
+    counts = Counter(label for example in examples for label in (example.conditions or [-1] * len(example.captions)))
+    title, notes = "captions with each label", f"{counts[-1]:,} captions without one"
+    most = {names[label]: count for label, count in counts.most_common() if label >= 0}
+    return Distribution(name="caption_labels", title=title, counts=most, total=counts.total(), notes=notes)
 
 
 def _words(captions: Iterable[Sequence[str]]) -> Distribution:

@@ -37,6 +37,20 @@ def test_everything_is_counted():
     assert result["words"].total == sum(result["words"].counts.values())
 
 
+def test_labels_of_captions_are_counted_by_caption():
+    examples = [
+        Example(image_id=1, captions=("a sea", "the sea"), conditions=(7, -1)),
+        Example(image_id=2, captions=("a tree",), conditions=(0,)),
+        Example(image_id=3, captions=("a cat", "a dog"), conditions=(7, 7)),
+        Example(image_id=4, captions=("a bird",)),
+    ]
+    result = {item.name: item for item in distributions(SceneCaptions(feelings=True), examples, [])}
+    assert result["caption_labels"].counts == {"sadness": 3, "amusement": 1}
+    assert (result["caption_labels"].total, result["caption_labels"].notes) == (6, "2 captions without one")
+    assert not result["caption_labels"].is_histogram
+    assert "caption_labels" not in found()
+
+
 @pytest.mark.parametrize("values", [[7], [0, 1], [3, 640, 641], list(range(500)), [100, 10**9]])
 def test_every_value_is_in_one_of_few_bins(values):
     result = histogram("width", "width", values)
