@@ -3,6 +3,7 @@
 Letters: B images, N captions, M target tokens.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, TypedDict
@@ -29,7 +30,6 @@ from networks.captioners.base import Captioner
 from networks.generation.retrieval import RetrievalIndex
 from networks.generation.search import decode
 from networks.generation.settings import DecodingSettings
-from networks.layers.positions import square_side
 from networks.layers.sequences import CaptionOutput, Memory, select_rows
 from networks.losses.tokens import token_loss
 
@@ -243,8 +243,15 @@ class CaptioningModule(ControlOptions, ConditionOptions, SelfCriticalOptions, To
     # attention, of methods that have one
 
     def grid(self, regions: int) -> tuple[int, int]:
-        """Rows and columns of so many regions."""
-        return square_side(regions), square_side(regions)
+        """Rows and columns of so many regions.
+
+        Raises:
+            UserError: they are boxes.
+        """
+        side = math.isqrt(regions)
+        if side * side != regions:
+            raise UserError(f"the {regions} regions of this run are boxes and no grid: attention to them has no map")
+        return side, side
 
     @torch.no_grad()
     def caption_maps(

@@ -13,12 +13,14 @@ import binascii
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ from core.inputs import open_regular, parse_json, read_text
 from datamodules.readers.records import Example, Problem
 from datamodules.stored_features.arrays import array_shape, read_array
 from datamodules.stored_features.files import FeatureStore, Half, write_store
+from networks.encoders.positions import PREFIX, WIDTH, box_positions
 
 Array = NDArray[np.float32]
 
@@ -43,19 +46,26 @@ def open_regions(path: str | Path, root: Path, cache_dir: Path) -> "RegionFiles"
     """Opens a folder of .npz files or a TSV.
 
     Args:
-        path: the folder or file, in the root or from where you are.
+        path: the folder or file, in the root or from where you are; ``positions/`` before the name of a TSV puts an
+            encoding of its boxes behind their features, see `networks.encoders.positions`.
         root: folder of the data set.
         cache_dir: folder of files that can be made again.
 
     Raises:
-        DataError: neither is there.
+        DataError: neither is there, or no boxes are.
     """
-    inside = root / path
-    found = inside if inside.exists() else Path(path)
+    name, inside = str(path), root / path
+    positions = name.startswith(PREFIX) and not (inside.exists() or Path(name).exists())
+    if positions:
+        name = name.removeprefix(PREFIX)
+        inside = root / name
+    found = inside if inside.exists() else Path(name)
+    if found.is_dir() and positions:
+        raise DataError(f"regions={path}: .npz files are read without their boxes; leave {PREFIX} out, or give a TSV")
     if found.is_dir():
         return NpzRegions(found)
     if found.is_file():
-        return TsvRegions(found, cache_dir)
+        return TsvRegions(found, cache_dir, positions=positions)
     raise DataError(f"regions={path}: neither a folder of .npz files nor a TSV file in {root} or here")
 
 
@@ -85,6 +95,9 @@ class RegionFiles(ABC):
     Args:
         path: folder or file.
     """
+
+    variant: Mapping[str, Any] = {}
+    """What else the features depend on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +144,7 @@ class RegionFiles(ABC):
         """
         names = [self._name(example) for example in examples]
         stamps = [self.stamp(name) for name in names]
-        facts = {"format": 1, "regions": str(self.path.resolve()), "dtype": "float16"}
+        facts = {"format": 1, "regions": str(self.path.resolve()), "dtype": "float16", **self.variant}
         folder = cache_dir / hashlib.sha256(json.dumps([facts, names, stamps]).encode()).hexdigest()[:32]
         if not folder.is_dir():
             cache_dir.mkdir(parents=True, exist_ok=True)
@@ -249,11 +262,13 @@ class TsvRegions(RegionFiles):
     Args:
         path: the file.
         cache_dir: folder of files that can be made again.
+        positions: whether an encoding of the boxes stands behind the features.
     """
 
-    def __init__(self, path: Path, cache_dir: Path) -> None:
+    def __init__(self, path: Path, cache_dir: Path, *, positions: bool = False) -> None:
         super().__init__(path)
-        self.cache_dir = cache_dir
+        self.cache_dir, self.positions = cache_dir, positions
+        self.variant = {"positions": WIDTH} if positions else {}
 
     @cached_property
     def _lines(self) -> dict[str, _Line]:
@@ -294,17 +309,25 @@ class TsvRegions(RegionFiles):
 
     def _features(self, cells: Sequence[bytes], where: str) -> Array:
         self._check(cells, where)
-        regions = int(cells[-3])
+        regions, name = int(cells[-3]), cells[0].decode("utf-8", "replace")
         try:
             values = np.frombuffer(base64.b64decode(cells[-1], validate=True), dtype="<f4")
             if not regions or not len(values):
                 raise ValueError("no regions")
-            return values.reshape(regions, -1)
+            features = values.reshape(regions, -1)
         except (binascii.Error, ValueError) as error:
-            name = cells[0].decode("utf-8", "replace")
             raise DataError(
                 f"{self.path}, {where} (image {name}): the features are not base64 of {regions} x D float32 numbers "
                 f"({error}); fetch the file again"
+            ) from error
+        if not self.positions:
+            return features
+        try:
+            return np.hstack([features, encoded_boxes(cells, regions)])
+        except (binascii.Error, ValueError) as error:
+            raise DataError(
+                f"{self.path}, {where} (image {name}): boxes are not base64 of {regions} x 4 float32 numbers inside "
+                f"of the image ({error}); fetch the file again, or leave {PREFIX} out"
             ) from error
 
     def first(self) -> Array:
@@ -343,3 +366,21 @@ class TsvRegions(RegionFiles):
     def _stamp(self) -> str:
         status = self.path.stat()
         return f"{status.st_size}\t{status.st_mtime_ns}"
+
+
+def encoded_boxes(cells: Sequence[bytes], regions: int) -> Array:
+    """The encoded boxes of a line of a TSV, `(r, P)`, see `networks.encoders.positions`.
+
+    Raises:
+        ValueError: they are broken, or not inside of the image.
+    """
+    # bottom-up attention has width and height, LXMERT's file height and width
+    width, height = (float(cells[place]) for place in ((1, 2) if len(cells) == _TSV_COLUMNS[0] else (2, 1)))
+    boxes = np.frombuffer(base64.b64decode(cells[-2], validate=True), dtype="<f4").reshape(regions, 4)
+    if not (0 < width < np.inf and 0 < height < np.inf):
+        raise ValueError(f"an image of {width:g} x {height:g} pixels")
+    shares = boxes / np.array([width, height, width, height], dtype=np.float32)
+    if not (np.isfinite(shares).all() and shares.min() >= -0.01 and shares.max() <= 1.01):
+        raise ValueError(f"some are outside of {width:g} x {height:g} pixels")
+    encoded: Array = box_positions(torch.from_numpy(shares.clip(0, 1))).numpy()
+    return encoded

@@ -128,9 +128,7 @@ class StoreSpec:
 
     def facts(self) -> dict[str, Any]:
         """All but the images, as plain values."""
-        library = {"timm": "timm", "torchvision": "torchvision"}.get(
-            self.encoder.name.removeprefix("eight-views/").split("/")[0]
-        )
+        library = next((part for part in self.encoder.name.split("/") if part in ("timm", "torchvision")), None)
         return {
             "format": _FORMAT,
             # by digest where there is one: the same file elsewhere gives the same features

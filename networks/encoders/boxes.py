@@ -20,12 +20,18 @@ class RowOfBoxes(ImageEncoder):
     boxes: int
 
     @abstractmethod
-    def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the boxes of images `(B, 3, H, W)`, best first.
+    def located(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the boxes of images `(B, 3, H, W)`, best first, and where the boxes are.
 
         Returns:
-            features `(B, R, C)`, zero where a box is absent, and the mask of the real boxes, `(B, R)`, bool.
+            features `(B, R, C)`, zero where a box is absent; the mask of the real boxes, `(B, R)`, bool; and left, top,
+            right and bottom of each as shares of the image, `(B, R, 4)`, zero where one is absent.
         """
+
+    def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and mask alone, see `located`."""
+        features, mask, _ = self.located(image)
+        return features, mask
 
     def feature_map(self, image: Tensor) -> Tensor:
         """The boxes as a map of one row: `(B, 3, H, W)` to `(B, C, 1, R)`; absent boxes are zero."""

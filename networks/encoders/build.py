@@ -1,6 +1,7 @@
 """Image encoders by name, with the weights that a name or a file gives."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.hub import asking, hub_weights, only_local
 from networks.encoders.base import ImageEncoder
+from networks.encoders.colour_boxes import NAME as COLOURS
+from networks.encoders.colour_boxes import build_colour_boxes, colour_shape
 from networks.encoders.efficientnet import EfficientNetEncoder
+from networks.encoders.positions import PREFIX, WIDTH, positioned
 from networks.encoders.small_conv import SmallConvEncoder
 from networks.encoders.timm import TimmEncoder
 from networks.encoders.torchvision import TorchvisionEncoder
@@ -38,8 +42,10 @@ def build_encoder(
     Args:
         name: "efficientnet-b0" .. "efficientnet-b7", "timm/NAME", "torchvision/NAME" (convolutional networks),
             "torchvision/fasterrcnn_NAME" for the boxes of a detector (see `networks.encoders.detectors`), "frcnn-vg"
-            for those of the Visual Genome detector (see `networks.encoders.visual_genome`), or "small-conv". The
-            prefix "eight-views/" averages over the dihedral transforms of an image (see `networks.encoders.views`).
+            for those of the Visual Genome detector (see `networks.encoders.visual_genome`), "colour-boxes" for those
+            of synthetic scenes (see `networks.encoders.colour_boxes`), or "small-conv". The
+            prefix "eight-views/" averages over the dihedral transforms of an image (see `networks.encoders.views`),
+            "positions/" tells the boxes of a detector where they are (see `networks.encoders.positions`).
         weights: None for random weights; a state-dict file (.pth, .pt, .safetensors); or, depending on the kind of
             encoder, "advprop" or "imagenet" (efficientnet), "pretrained" (timm), "imagenet" (torchvision), "coco"
             (torchvision's detectors), a hub id or folder (frcnn-vg).
@@ -55,16 +61,15 @@ def build_encoder(
             cannot be reached or do not match the network.
     """
     kind, _, rest = name.partition("/")
+    if kind in ("positions", "eight-views") and rest:
+        inner = partial(
+            build_encoder, rest, weights, gradient_checkpointing=gradient_checkpointing, num_outputs=num_outputs
+        )
+        if kind == "positions":
+            return positioned(inner(whole_pictures=whole_pictures), rest)
+        return EightViews(encoder=inner())
     if reads_whole_pictures(name):
-        if not whole_pictures:
-            raise UserError(
-                f"image encoder {name!r} reads whole pictures, frozen: name it in data.init_args.encoder, so that its "
-                f"regions are computed once (encoder_weights: {PUBLISHED}), and set image_encoder to null"
-            )
-        return build_genome(name, weights)
-    if kind == "eight-views" and rest:
-        inner = build_encoder(rest, weights, gradient_checkpointing=gradient_checkpointing, num_outputs=num_outputs)
-        return EightViews(encoder=inner)
+        return _of_whole_pictures(name, weights, whole_pictures)
     if name in EFFICIENTNETS:
         return _efficientnet(name, weights, num_outputs, gradient_checkpointing)
     if kind == "timm" and rest:
@@ -82,25 +87,37 @@ def build_encoder(
         return encoder
     raise UserError(
         f"image encoder {name!r} is unknown; give efficientnet-b0 .. efficientnet-b7, timm/NAME, torchvision/NAME, "
-        f"{GENOME} or small-conv"
+        f"{GENOME}, {COLOURS} or small-conv"
     )
+
+
+def _of_whole_pictures(name: str, weights: str | None, allowed: bool) -> ImageEncoder:
+    """An encoder that reads whole pictures, where there are some."""
+    if not allowed:
+        raise UserError(
+            f"image encoder {name!r} reads whole pictures, frozen: name it in data.init_args.encoder, so that its "
+            f"regions are computed once ({GENOME} with encoder_weights: {PUBLISHED}), and set image_encoder to null"
+        )
+    return build_genome(name, weights) if name.startswith(GENOME) else build_colour_boxes(name, weights)
 
 
 def reads_whole_pictures(name: str) -> bool:
     """Whether an encoder is a `networks.encoders.pictures.PictureEncoder`."""
-    return name.partition("@")[0] == GENOME
+    return name.removeprefix(PREFIX).partition("@")[0] in (GENOME, COLOURS)
 
 
 def picture_shape(name: str, weights: str | None) -> tuple[int, int]:
     """Width and number of the regions of an encoder that reads whole pictures; nothing is downloaded."""
-    return genome_shape(name, weights)
+    plain = name.removeprefix(PREFIX)
+    width, boxes = genome_shape(plain, weights) if plain.startswith(GENOME) else colour_shape(plain)
+    return width + (WIDTH if name.startswith(PREFIX) else 0), boxes
 
 
 def local_files(name: str, weights: str) -> list[Path]:
     """The files of this machine that weights consist of; none when they are known by name."""
     if Path(weights).is_file():
         return [Path(weights)]
-    return genome_files(weights) if reads_whole_pictures(name) else []
+    return genome_files(weights) if name.removeprefix(PREFIX).startswith(GENOME) else []
 
 
 def _efficientnet(name: str, weights: str | None, num_outputs: int | None, checkpointing: bool) -> EfficientNetEncoder:

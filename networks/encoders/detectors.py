@@ -43,15 +43,8 @@ class BoxEncoder(RowOfBoxes):
         self.boxes = boxes
         self.grid_dim = self.vector_dim = int(cast(Any, network).roi_heads.box_predictor.cls_score.in_features)
 
-    def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the best boxes, best first.
-
-        Args:
-            image: `(B, 3, H, W)`.
-
-        Returns:
-            features `(B, R, C)`, zero where a box is absent, and the mask of the real boxes, `(B, R)`, bool.
-        """
+    def located(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `RowOfBoxes.located`."""
         network = cast(Any, self.network)
         height, width = image.shape[-2:]
         sizes = [(height, width)] * len(image)
@@ -66,16 +59,19 @@ class BoxEncoder(RowOfBoxes):
         counts = [len(boxes) for boxes in proposals]
         features = rows.new_zeros(len(image), self.boxes, self.grid_dim)
         mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=image.device)
+        places = rows.new_zeros(len(image), self.boxes, 4)
         parts = zip(rows.split(counts), logits.softmax(-1).split(counts), decoded.split(counts), strict=True)
         for index, (own, scores, boxes) in enumerate(parts):
-            kept = _best(scores, box_ops.clip_boxes_to_image(boxes, (height, width)), self.boxes)
+            clipped = box_ops.clip_boxes_to_image(boxes, (height, width))
+            kept, found = _best(scores, clipped, self.boxes)
             features[index, : len(kept)] = own[kept]
             mask[index, : len(kept)] = True
-        return features, mask
+            places[index, : len(kept)] = found / found.new_tensor([width, height, width, height])
+        return features, mask, places
 
 
-def _best(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
-    """Indices of the best proposals, best first.
+def _best(scores: Tensor, boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of the best proposals, best first, and their boxes, `(count, 4)`.
 
     Args:
         scores: probability of every class of every proposal, background first, `(P, classes)`.
@@ -84,7 +80,8 @@ def _best(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
     """
     score, label = scores[:, 1:].max(dim=1)
     own = boxes[torch.arange(len(boxes), device=boxes.device), label + 1]
-    return cast(Tensor, box_ops.nms(own.float(), score.float(), _OVERLAP)[:count])
+    kept = cast(Tensor, box_ops.nms(own.float(), score.float(), _OVERLAP)[:count])
+    return kept, own[kept]
 
 
 def build_detector(name: str, weights: str | None, *, gradient_checkpointing: bool = False) -> BoxEncoder:

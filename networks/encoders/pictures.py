@@ -22,8 +22,8 @@ class PictureEncoder(RowOfBoxes):
     sides: tuple[int, int]
 
     @abstractmethod
-    def picture_regions(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the regions of pictures, and which of them are real.
+    def located_pictures(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the regions of pictures, which of them are real, and where they are.
 
         Args:
             pixels: RGB, 0 to 255, `(B, 3, H, W)`, float; pictures smaller than the largest are padded at the right
@@ -31,12 +31,17 @@ class PictureEncoder(RowOfBoxes):
             sizes: height and width of each picture, `(B, 2)`, int64.
 
         Returns:
-            features `(B, R, C)` and their mask `(B, R)`, bool.
+            features `(B, R, C)`, their mask `(B, R)`, bool, and boxes `(B, R, 4)`, see `RowOfBoxes.located`.
         """
 
-    def regions(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def picture_regions(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and mask alone, see `located_pictures`."""
+        features, mask, _ = self.located_pictures(pixels, sizes)
+        return features, mask
+
+    def located(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same of pictures of one size: `(B, 3, H, W)`, RGB, 0 to 255."""
-        return self.picture_regions(image, torch.tensor(image.shape[-2:]).expand(len(image), 2))
+        return self.located_pictures(image, torch.tensor(image.shape[-2:]).expand(len(image), 2))
 
     def train(self, mode: bool = True) -> "PictureEncoder":
         """Stays in evaluation mode: it is frozen."""

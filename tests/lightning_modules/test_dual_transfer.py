@@ -12,6 +12,7 @@ from datamodules.readers.records import Example
 from datamodules.readers.transforms import ImageTransform
 from lightning_modules import DualTransfer
 from lightning_modules.base import rate_factor
+from lightning_modules.captioning import CaptioningModule
 from networks.losses.tokens import token_loss
 
 CAPTIONS = ("a red square on a table", "two blue circles", "a dog")
@@ -112,3 +113,9 @@ def test_rates():
 def test_only_stored_features_are_pooled():
     with pytest.raises(UserError, match="pooling is covariance, but 'small-conv' makes a vector of its own"):
         make(pooling="covariance")
+
+
+def test_attention_to_boxes_has_no_map():
+    assert CaptioningModule.grid(None, 49) == (7, 7)
+    with pytest.raises(UserError, match="the 6 regions of this run are boxes and no grid"):
+        CaptioningModule.grid(None, 6)

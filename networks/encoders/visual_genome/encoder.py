@@ -52,15 +52,17 @@ class GenomeEncoder(PictureEncoder):
         self.grid_dim = self.vector_dim = self.config.resnet.width
         self.sides = self.config.picture.shorter, self.config.picture.longer
 
-    def picture_regions(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the best boxes, best first, `(B, R, D)`, zero where one is absent, and their mask."""
+    def located_pictures(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the best boxes, best first, `(B, R, D)`, zero where one is absent, their mask, and the boxes."""
         found = self.detect(pixels, sizes)
         features = found[0].features.new_zeros(len(found), self.boxes, self.grid_dim)
         mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=features.device)
-        for place, own in enumerate(found):
+        places = features.new_zeros(*mask.shape, 4)
+        for place, (own, (height, width)) in enumerate(zip(found, sizes.tolist(), strict=True)):
             features[place, : len(own.features)] = own.features
             mask[place, : len(own.features)] = True
-        return features, mask
+            places[place, : len(own.boxes)] = own.boxes / own.boxes.new_tensor([width, height, width, height])
+        return features, mask, places
 
     def detect(self, pixels: Tensor, sizes: Tensor) -> list[Detections]:
         """The boxes of each picture; arguments as for `picture_regions`."""

@@ -54,6 +54,28 @@ def test_every_encoder_has_the_shapes_it_states_and_trains(name, size, num_outpu
     assert not without
 
 
+SIZES = [224, 240, 260, 300, 380, 456, 528, 600]
+"""Pixels that EfficientNet-B0 to B7 were published for (Tan and Le 2019)."""
+WIDTHS = [1280, 1280, 1408, 1536, 1792, 2048, 2304, 2560]
+DETECTING = ["tf_efficientnet_b0.ap_in1k", "tf_efficientnet_lite0", "cspdarknet53"]
+"""Backbones of EfficientDet and its kin in timm."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "width"),
+    [
+        *((f"efficientnet-b{number}", size, WIDTHS[number]) for number, size in enumerate(SIZES)),
+        *zip((f"timm/{name}" for name in DETECTING), (224, 224, 256), (1280, 1280, 1024), strict=True),
+    ],
+)
+def test_efficientnets_and_backbones_of_detectors_are_built_by_name(name, size, width):
+    with torch.device("meta"):
+        encoder = build_encoder(name, None)
+    assert encoder.grid_dim == width
+    assert encoder.grid_shape(size) == (-(-size // 32), -(-size // 32))
+    assert encoder.vector_dim == (1000 if name.startswith("efficientnet-") else width)
+
+
 def statistics(encoder: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
     encoder.train()
     torch.manual_seed(1)

@@ -62,8 +62,10 @@ def test_the_best_boxes_are_kept_and_overlapping_ones_are_not():
     each = boxes.unsqueeze(1).expand(-1, 3, -1)
     scores = torch.tensor([[0.1, 0.6, 0.3], [0.1, 0.2, 0.7], [0.8, 0.15, 0.05], [0.9, 0.05, 0.05]])
     assert box_iou(boxes[:1], boxes[1:2]) > 0.5
-    assert _best(scores, each, 36).tolist() == [1, 2, 3]  # 0 overlaps with the better 1; background does not count
-    assert _best(scores, each, 2).tolist() == [1, 2]
+    kept, found = _best(scores, each, 36)
+    assert torch.equal(found, boxes[kept])
+    assert kept.tolist() == [1, 2, 3]  # 0 overlaps with the better 1; background does not count
+    assert _best(scores, each, 2)[0].tolist() == [1, 2]
 
 
 def test_where_nothing_is_proposed_the_whole_picture_is_the_box(encoder, image, monkeypatch):
