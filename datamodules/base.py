@@ -65,6 +65,8 @@ class CaptionDataModule(LabelFacts, Obtainable, TransferredBatches, EvaluationOp
 
     has_images = True
     """False when batches have captions alone, although there are images."""
+    shares_images = False
+    """True when several examples may be of one image."""
     has_caption_baselines = False
     """True when `baselines` are computed from the captions of the training split."""
 

@@ -1,5 +1,7 @@
 """Socratis: captioned news images with the emotions that people felt."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from datamodules.readers.records import Example, Problem, Split, say_dropped
 from datamodules.readers.socratis_cleaning import (
     EMOTIONS,
     SYNONYMS,
+    Reaction,
     clean,
     count_differences,
     counts,
@@ -22,7 +25,9 @@ from datamodules.readers.socratis_cleaning import (
     read_annotations,
     read_cleaned,
 )
+from datamodules.readers.socratis_reasons import Reasons, reasons_of
 from datamodules.readers.valence import VALENCES, valence
+from datamodules.stored_features.combined import SharedRows
 from datamodules.stored_features.files import FeatureStore
 from datamodules.stored_features.words import word_store
 
@@ -44,6 +49,10 @@ ARCHIVE = Archive(
 """The raw file; the checksum is git's name of it in that commit."""
 
 
+_BETWEEN = "#"
+"""Between the name of an image and an emotion, in the id of an example with reasons."""
+
+
 class Socratis(LabelledDataModule):
     """Socratis (Deng et al. 2023): 2,065 captioned images, each with some of 29 emotions, several annotators merged.
 
@@ -55,10 +64,14 @@ class Socratis(LabelledDataModule):
         root: folder of the data set.
         annotations_file: the raw JSON or the cleaned CSV, in the root or relative to the working directory; None: the
             one that exists, the raw one before the other.
-        caption_labels: label of each caption, for captions on demand: ``valence`` (see `datamodules.readers.valence`)
-            or ``none``.
-        word_features: width of a vector of each caption's own words, in any order, that batches carry in place of
-            images: a captioner then writes captions again; None: none. Needs no images.
+        captions: ``published``, or ``reasons``: why people feel an emotion, from the raw file. An example is then an
+            image with one of its emotions, and its captions are the reasons for it (see
+            `datamodules.readers.socratis_reasons`).
+        caption_labels: label of each caption, for captions on demand: ``valence`` (see `datamodules.readers.valence`),
+            ``emotion``, which only reasons have, or ``none``.
+        word_features: width of a vector of the published caption's words, in any order; None: none. Batches carry it in
+            place of images, so that a captioner writes captions again or reasons from them; beside the features of an
+            encoder, reasons alone, it stands behind those of each region.
         merge_synonyms: count anger as angry, fear as scared, joy as happy; leaves 26 labels. Published: off.
         test_fraction: share for test; not used with folds.
         max_tokens: longest caption in tokens; 32 is published.
@@ -74,7 +87,8 @@ class Socratis(LabelledDataModule):
         *,
         root: str = "data/socratis",
         annotations_file: str | None = None,
-        caption_labels: Literal["valence", "none"] = "none",
+        captions: Literal["published", "reasons"] = "published",
+        caption_labels: Literal["valence", "emotion", "none"] = "none",
         word_features: int | None = None,
         merge_synonyms: bool = False,
         test_fraction: float = 0.2,
@@ -91,19 +105,31 @@ class Socratis(LabelledDataModule):
             num_workers=num_workers,
             **kwargs,
         )
+        self.annotations_file, self.merge_synonyms = annotations_file, merge_synonyms
+        self.caption_labels, self.word_features = caption_labels, word_features
+        self._check_options(captions)
+        self.writes_reasons = self.shares_images = self.has_caption_baselines = captions == "reasons"
+        self.has_images = word_features is None
+        self._reasons: Reasons = {}
+        self._published: dict[str, str] = {}
+
+    def _check_options(self, captions: str) -> None:
+        """Refuses what contradicts itself."""
         source = self.feature_source
         if self.captions_only and source:
             wrong = f"encoder={source.encoder}" if source.encoder is not None else f"regions={source.regions}"
             raise UserError(f"captions_only is true with {wrong}: set one of the two off")
-        if word_features is not None and (word_features < 1 or source):
+        labels = {"published": ("valence", "none"), "reasons": ("valence", "emotion", "none")}
+        if captions not in labels:
+            raise UserError(f"captions is {captions!r}: expected published or reasons")
+        if self.word_features is not None and (self.word_features < 1 or (source and captions == "published")):
             raise UserError(
-                f"word_features is {word_features}: expected 1 or more, and neither an encoder nor regions beside it"
+                f"word_features is {self.word_features}: expected 1 or more, and neither an encoder nor regions beside "
+                "it unless captions is reasons"
             )
-        if caption_labels not in ("valence", "none"):
-            raise UserError(f"caption_labels is {caption_labels!r}: expected valence or none")
-        self.annotations_file, self.merge_synonyms = annotations_file, merge_synonyms
-        self.caption_labels, self.word_features = caption_labels, word_features
-        self.has_images = word_features is None
+        if self.caption_labels not in labels[captions]:
+            known = " or ".join(labels[captions])
+            raise UserError(f"caption_labels is {self.caption_labels!r}: expected {known} with captions={captions}")
 
     images_origin = f"the authors offer them at {IMAGES}"
 
@@ -128,6 +154,14 @@ class Socratis(LabelledDataModule):
                 place=named(RAW_FILE, CLEANED_FILE),
                 files=(RAW_FILE, CLEANED_FILE),
             ),
+            "reasons": Part(
+                found=str(root / RAW_FILE) if (root / RAW_FILE).is_file() else "",
+                way=f"Only {RAW_FILE} has them; they are captions with captions=reasons.",
+                archive=ARCHIVE,
+                place=named(RAW_FILE),
+                files=(RAW_FILE,),
+                is_needed=False,
+            ),
             "images": Part(
                 found=images,
                 way=f"{share}Fetch the authors' archive, {IMAGES}, with a browser (there is no plain address), put it "
@@ -143,40 +177,103 @@ class Socratis(LabelledDataModule):
 
     @property
     def condition_names(self) -> tuple[str, ...]:
-        """The valences, where captions have them."""
-        return VALENCES if self.caption_labels == "valence" else ()
+        """The valences or emotions, where captions have them."""
+        return {"valence": VALENCES, "emotion": self.label_names}.get(self.caption_labels, ())
 
     # captions as features of themselves
 
     @property
     def feature_dim(self) -> int | None:
-        """Width of the vectors of words, or as in every data set."""
-        return self.word_features or super().feature_dim
+        """Width of the vectors of words, of the features of images, or of both."""
+        width = super().feature_dim
+        return width if self.word_features is None else (width or 0) + self.word_features
 
     @property
     def feature_grid(self) -> tuple[int, int] | None:
         """One vector of words, or as in every data set."""
-        return (1, 1) if self.word_features else super().feature_grid
+        return super().feature_grid or ((1, 1) if self.word_features else None)
 
     def features(self, split: Split) -> FeatureStore | None:
-        """Vectors of words, or as in every data set."""
-        if self.word_features is None:
-            return super().features(split)
-        if split not in self._stores:
-            captions = [example.captions[0] for example in self.examples(split)]
-            self._stores[split] = word_store(captions, self.word_features, default_cache_dir() / "features")
-        return self._stores[split]
+        """Vectors of words, features of images, or with reasons both; an image is stored once for all its emotions."""
+        if split not in self._stores and self.writes_reasons:
+            examples = self.examples(split)
+            names = [self._image_of(example) for example in examples]
+            images = {name: replace(one, image_id=name) for name, one in zip(names, examples, strict=True)}
+            words = None if self.word_features is None else self._words([self._published[name] for name in images])
+            seen = self.feature_source.store([*images.values()], self.num_workers) if self.feature_source else None
+            number = {name: place for place, name in enumerate(images)}
+            places = [number[name] for name in names]
+            if seen is not None:
+                self._stores[split] = SharedRows(places=places, images=seen, words=words)
+            elif words is not None:
+                self._stores[split] = SharedRows(places=places, images=words)
+        elif split not in self._stores and self.word_features is not None:
+            self._stores[split] = self._words([example.captions[0] for example in self.examples(split)])
+        return self._stores.get(split) if self.writes_reasons else super().features(split)
+
+    def _words(self, captions: Sequence[str]) -> FeatureStore:
+        assert self.word_features is not None
+        return word_store(captions, self.word_features, default_cache_dir() / "features")
+
+    # reasons
+
+    def load_examples(self, split: Split) -> list[Example]:
+        """As in every labelled data set; with reasons, an example for each emotion of an image.
+
+        Raises:
+            DataError: see `LabelledDataModule.load_examples`.
+        """
+        images = super().load_examples(split)
+        if not self.writes_reasons:
+            return images
+        return [
+            replace(
+                image,
+                image_id=f"{image.image_id}{_BETWEEN}{emotion}",
+                captions=reasons,
+                conditions=self._condition([emotion]) * len(reasons),
+                origin=f"{image.origin}, {emotion}",
+            )
+            for image in images
+            for emotion, reasons in self._reasons[str(image.image_id)].items()
+        ]
+
+    def classes(self, split: Split) -> dict[str, str]:
+        """The emotion of each example, with reasons: what the best reason for it is whatever is to be seen."""
+        if not self.writes_reasons:
+            return {}
+        return {str(one.image_id): str(one.image_id).rpartition(_BETWEEN)[2] for one in self.examples(split)}
+
+    @staticmethod
+    def _image_of(example: Example) -> str:
+        """Name of the image of an example with reasons."""
+        return str(example.image_id).rpartition(_BETWEEN)[0]
+
+    def _condition(self, emotions: Sequence[str]) -> tuple[int, ...]:
+        """Label of a caption that these emotions belong to; none where captions have no labels."""
+        match self.caption_labels:
+            case "valence":
+                return (VALENCES.index(valence(emotions)),)
+            case "emotion":
+                return (self.label_names.index(emotions[0]),)
+            case _:
+                return ()
 
     def describe(self) -> dict[str, Any]:
-        """Also says that images are not read."""
+        """Also says that images alone do not do."""
         own = {"regions": {"files": "the words of the captions", "width": self.word_features}}
         return super().describe() | (own if self.word_features else {})
 
     def check_facts(self) -> tuple[list[Problem], list[str]]:
         """Compares the full raw file with the published counts; problems and notes for ``data check``."""
         problems, notes = super().check_facts()
-        found, more = self._compare_counts()
-        return problems + found, notes + more
+        if self.writes_reasons:
+            found = [list(by_emotion.values()) for by_emotion in self._reasons.values()]
+            several = [reasons for own in found for reasons in own]
+            count = sum(map(len, several))
+            notes.append(f"{count:,} reasons for {len(several):,} pairs of image and emotion, {len(found):,} images")
+        differences, more = self._compare_counts()
+        return problems + differences, notes + more
 
     def _compare_counts(self) -> tuple[list[Problem], list[str]]:
         path = self.annotations()
@@ -198,14 +295,10 @@ class Socratis(LabelledDataModule):
             DataError: the file is missing or broken, or has no usable record.
         """
         path = self.annotations()
-        if path.suffix == ".json":
-            rows = read_annotations(parse_json(read_text(path), path), path, self.report)
-            reactions, images = clean(rows), len({row.image_name for row in rows})
-            say_dropped(str(path), images - len(reactions), images, f"none of the {len(EMOTIONS)} emotions")
-        else:
-            reactions = read_cleaned(path, self.report)
+        reactions = self._reactions(path)
         if not reactions:
             raise DataError(f"{path}: no image with one of the {len(EMOTIONS)} emotions; is it the right file?")
+        self._published = {item.image_name: item.caption for item in reactions}
         records = []
         for item in reactions:
             name = item.image_name
@@ -217,11 +310,30 @@ class Socratis(LabelledDataModule):
                     image=ImageFile(name),
                     captions=(item.caption,),
                     labels=labels,
-                    conditions=(VALENCES.index(valence(item.emotions)),) if self.condition_names else (),
+                    conditions=() if self.writes_reasons else self._condition(item.emotions),
                     origin=f"{path}, {name}",
                 )
             )
         return records
+
+    def _reactions(self, path: Path) -> list[Reaction]:
+        """The images of a file; with reasons, those that have some."""
+        if path.suffix != ".json":
+            if self.writes_reasons:
+                raise DataError(
+                    f"{path} has no reasons, only the raw file has: get {RAW_FILE} with "
+                    f"{command('data', 'prepare', 'socratis', '--root', self.root)}"
+                )
+            return read_cleaned(path, self.report)
+        rows = read_annotations(parse_json(read_text(path), path), path, self.report)
+        reactions, images = clean(rows), len({row.image_name for row in rows})
+        say_dropped(str(path), images - len(reactions), images, f"none of the {len(EMOTIONS)} emotions")
+        if not self.writes_reasons:
+            return reactions
+        self._reasons = reasons_of(rows, self.label_names, SYNONYMS if self.merge_synonyms else None)
+        explained = [item for item in reactions if item.image_name in self._reasons]
+        say_dropped(str(path), len(reactions) - len(explained), len(reactions), "no reason for any of the emotions")
+        return explained
 
     def annotations(self) -> Path:
         """The raw file or the cleaned one.

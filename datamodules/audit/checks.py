@@ -73,7 +73,7 @@ def check_data(
         )
         del examples["test"]
     digests, sizes = _digests(examples, findings, progress)
-    _compare_splits(examples, digests, findings)
+    _compare_splits(examples, digests, findings, data.shares_images)
     findings.notes += shared_caption_notes(examples)
     if not any(problem.kind == "file" for problem in findings.problems):
         with data.collected_problems():  # they are known by now
@@ -108,9 +108,16 @@ def _digests(
 
 
 def _compare_splits(
-    examples: Mapping[str, Sequence[Example]], digests: dict[ImageRef, str], findings: Findings
+    examples: Mapping[str, Sequence[Example]], digests: dict[ImageRef, str], findings: Findings, shared: bool
 ) -> None:
-    """Finds what is in two splits: the same id, file or pixels; equal images inside a split are a note."""
+    """Finds what is in two splits: the same id, file or pixels; equal images inside a split are a note.
+
+    Args:
+        examples: split to its examples.
+        digests: of the pixels of each image.
+        findings: where problems and notes go.
+        shared: whether several examples of a split may be of one image.
+    """
     seen: dict[tuple[str, str], tuple[str, Example]] = {}
     twins: Counter[str] = Counter()
     for split, members in examples.items():
@@ -128,7 +135,9 @@ def _compare_splits(
                     message = f"{example.origin or example.image_name}, split {split}: {what}; keep it in one of them"
                     findings.problems.append(Problem("leak", message))
                     reported = True  # an equal file has equal pixels: one line is enough
-                elif other is not example and kind == "image" and other_split == split:
+                elif (
+                    kind == "image" and other is not example and not (shared and other.image == example.image)
+                ) and other_split == split:
                     twins[split] += 1
     for split, count in twins.items():
         findings.notes.append(f"{count} images of {split} have the same pixels as another one there")

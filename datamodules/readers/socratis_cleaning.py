@@ -52,11 +52,13 @@ class Annotation:
         image_name: file name of the image.
         caption: its caption.
         emotions: up to three, as typed; unused ones are empty.
+        reasons: why, for each of them; empty text for none.
     """
 
     image_name: str
     caption: str
     emotions: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,15 @@ def read_annotations(document: Any, path: Path, report: Report) -> list[Annotati
     for key, entries in document.items():
         for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
             if _is_row(entry):
-                rows.append(Annotation(image_name=entry[0], caption=clean_caption(entry[1]), emotions=tuple(entry[2])))
+                given = entry[3] if len(entry) > 3 and isinstance(entry[3], list) else ()
+                rows.append(
+                    Annotation(
+                        image_name=entry[0],
+                        caption=clean_caption(entry[1]),
+                        emotions=tuple(entry[2]),
+                        reasons=tuple(clean_caption(text) if isinstance(text, str) else "" for text in given),
+                    )
+                )
             else:
                 wanted = "expected [image name, caption, [emotions as text], ...]"
                 message = (
