@@ -37,6 +37,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """A whole number from 0 on.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found '{text}'")
+    return int(text)
+
+
 def dashed(arg: str) -> str:
     """Lets ``--num_captions`` mean ``--num-captions``; values are left as they are.
 

@@ -1,7 +1,8 @@
 """``tag``: captions pictures for training, with how sure the captioner is of each caption.
 
 The table has a row for each picture: ``caption``, ``log_prob``, ``tokens``, ``confidence`` (geometric mean of the
-probabilities of the tokens), ``agreement`` (with the captions of the other beams), and ``source``, the captioner.
+probabilities of the tokens), ``agreement`` (with the captions of the other beams), and ``source``, the captioner; with
+``--samples`` also ``captions``, drawn at random.
 """
 
 import argparse
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from commands.arguments import Parser, dashed, positive
+from commands.arguments import Parser, dashed, natural, positive
 from commands.images import add_model_options, choose_device
 from commands.jobs.options import add_job_options, job_source
 
@@ -27,6 +28,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--beams", type=positive, help=f"beam width; default: the one of the run, and {BEAMS} if that is less"
     )
+    parser.add_argument(
+        "--samples", type=natural, default=0, help="also draw so many captions of each picture; default: 0, none"
+    )
+    parser.add_argument("--top-p", type=float, default=0.9, help="probability mass that they are drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
     add_job_options(parser, required=True)
     return parser
 
@@ -53,4 +59,8 @@ def make_task(options: argparse.Namespace) -> "TagTask":
 
     captioner = load_captioner(options.ckpt, choose_device(options.device))
     beams = options.beams or max(BEAMS, captioner.settings.beams)
-    return TagTask(model=captioner, decoding=captioner.decoding(beams=beams, num_captions=beams))
+    search = captioner.decoding(beams=beams, num_captions=beams)
+    sampling = None
+    if options.samples:
+        sampling = captioner.decoding(sample=True, num_captions=options.samples, top_p=options.top_p)
+    return TagTask(model=captioner, decoding=search, sampling=sampling, seed=options.seed)

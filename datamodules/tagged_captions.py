@@ -17,8 +17,8 @@ _log = log_of(__name__)
 class TaggedCaptions(FolderCaptions):
     """A folder of images with captions, and further training images with tags (``python cli.py tag``).
 
-    Validation and test have the captions of the caption file alone. A tagged image that the caption file names, in
-    whatever split, is left out.
+    A tagged image has its tag, or the captions that were drawn for it (``tag --samples``). Validation and test have the
+    captions of the caption file alone. A tagged image that the caption file names, in whatever split, is left out.
 
     Args:
         tags: folder of ``tag --out``, or the table that ``merge`` made of it; None: none, which is `FolderCaptions`.
@@ -82,13 +82,14 @@ class TaggedCaptions(FolderCaptions):
         for place in chosen:
             name = file_name(tags.images[place])
             if name not in known:
+                captions = tags.captions_of(place)
                 path = name if self.tagged_folder is None else str((self.tagged_folder / name).absolute())
                 examples.append(
                     Example(
                         image_id=tags.images[place],
                         image=ImageFile(path),
-                        captions=(tags.captions[place],),
-                        conditions=() if self.columns.label is None else (-1,),
+                        captions=captions,
+                        conditions=() if self.columns.label is None else (-1,) * len(captions),
                         origin=f"{self.tags} ({tags.images[place]})",
                     )
                 )
@@ -99,7 +100,7 @@ class TaggedCaptions(FolderCaptions):
             )
         _log.info(
             "tags: %d of %d images, %d different captions; %d have captions of their own, %d could not be read",
-            len(examples), len(tags.images), len({example.captions for example in examples}),
+            len(examples), len(tags.images), len({text for example in examples for text in example.captions}),
             len(chosen) - len(examples), tags.skipped,
         )  # fmt: skip
         return examples

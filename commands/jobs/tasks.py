@@ -163,8 +163,8 @@ class LabelTask(Task):
         table = self.model.classify(batch, len(batch.get("image", batch.get("features", ())))).tolist()
         found: Columns = {"labels": []}
         for row in table:
-            order = sorted(zip(row, names, strict=True), key=lambda pair: -pair[0])
-            found["labels"].append([name for value, name in order if value >= self.model.threshold])
+            order = sorted(zip(row, names, self.model.predicted(row), strict=True), key=lambda one: -one[0])
+            found["labels"].append([name for _, name, chosen in order if chosen])
         return {**found, **{name: [_rounded(row[place]) for row in table] for place, name in enumerate(names)}}
 
     def text(self, row: Mapping[str, Any]) -> str:
@@ -181,26 +181,40 @@ class TagTask(Task):
     Args:
         model: the captioner.
         decoding: how captions are searched for.
+        sampling: how ``captions`` are drawn beside them; None: there are none.
+        seed: of the draw.
     """
 
     command = "tag"
     model: LoadedCaptioner
 
-    def __init__(self, *, model: LoadedCaptioner, decoding: DecodingSettings) -> None:
-        self.decoding = decoding
+    def __init__(
+        self,
+        *,
+        model: LoadedCaptioner,
+        decoding: DecodingSettings,
+        sampling: DecodingSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.decoding, self.sampling, self.seed = decoding, sampling, seed
         number = pa.float32()
         columns = {"caption": pa.string(), "log_prob": number, "tokens": pa.int32(), "confidence": number}
         columns |= {"agreement": number, "source": pa.string()}
-        super().__init__(model=model, settings=asdict(decoding), columns=columns)
+        settings = asdict(decoding)
+        if sampling is not None:
+            columns["captions"] = _list(pa.string())
+            settings["sampling"] = {**asdict(sampling), "seed": seed}
+        super().__init__(model=model, settings=settings, columns=columns)
         self._source = f"{model.module.method}:{self.model_digest()[:12]}"
 
     def columns(self, batch: Batch, first: int) -> Columns:
-        """The best caption of each picture."""
+        """The best caption of each picture, and different ones that are drawn."""
         found: Hypotheses = self.model.search(batch, self.decoding)
         best = [_first(captions, ("", -math.inf)) for captions in self.model.written(found)]
         tokens = found.lengths[:, 0].tolist()
         eos = self.model.module.captioner.eos_id
         agreements = expected_agreement(found.token_ids, found.log_prob, found.lengths, eos)
+        drawn = {} if self.sampling is None else {"captions": self._drawn(batch, self.sampling, first)}
         return {
             "caption": [text for text, _ in best],
             "log_prob": [_rounded(score) for _, score in best],
@@ -208,7 +222,13 @@ class TagTask(Task):
             "confidence": [_rounded(math.exp(score / max(1, n))) for (_, score), n in zip(best, tokens, strict=True)],
             "agreement": [_rounded(value) for value in agreements],
             "source": [self._source] * len(best),
+            **drawn,
         }
+
+    def _drawn(self, batch: Batch, sampling: DecodingSettings, first: int) -> list[list[str]]:
+        generator = torch.Generator(self.model.device).manual_seed(derive_seed(self.seed, first))
+        found = self.model.written(self.model.search(batch, sampling, generator))
+        return [list(dict.fromkeys(text for text, _ in captions if text)) for captions in found]
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The caption."""

@@ -6,7 +6,7 @@ Letters: n pictures.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,8 @@ from core.parquet import open_table, read_rows
 Certainty = Literal["confidence", "agreement"]
 PARTS = "part-*.parquet"
 _TYPES = {"image": pa.string(), "caption": pa.string(), "confidence": pa.float32(), "agreement": pa.float32()}
+DRAWN = "captions"
+"""Column of several captions of a picture, which a table may have."""
 _AGAIN = "give the folder of tag --out, or the table of merge"
 _ESCAPED = re.compile(r"\\udc([89a-f][0-9a-f])")
 
@@ -34,13 +36,20 @@ class Tags:
         images: n names.
         captions: n captions, none empty.
         certainty: how sure the captioner is, ``confidence`` and ``agreement``, `(n,)` each, float32 in [0, 1].
+        drawn: other captions of each, drawn at random, n lists; empty where the table has none.
         skipped: pictures that have no caption.
     """
 
     images: list[str]
     captions: list[str]
     certainty: dict[str, NDArray[np.float32]]
+    drawn: list[list[str] | None] = field(default_factory=list)
     skipped: int = 0
+
+    def captions_of(self, place: int) -> tuple[str, ...]:
+        """The captions of a picture to train on: those drawn, where there are some, else the caption."""
+        drawn = (self.drawn[place] if self.drawn else None) or []
+        return tuple(dict.fromkeys(text for text in drawn if text)) or (self.captions[place],)
 
 
 def read_tags(path: str | Path) -> Tags:
@@ -66,6 +75,7 @@ def read_tags(path: str | Path) -> Tags:
         images=found["image"].to_pylist(),
         captions=found["caption"].to_pylist(),
         certainty=certainty,
+        drawn=found[DRAWN].to_pylist() if DRAWN in found.column_names else [],
         skipped=table.num_rows - found.num_rows,
     )
 
@@ -76,8 +86,9 @@ def _read(file: Path) -> pa.Table:
         missing = [name for name in _TYPES if name not in table.schema_arrow.names]
         if missing:
             raise DataError(f"{file}: has no column '{missing[0]}'; {_AGAIN}")
-        found = read_rows(table, opened, columns=list(_TYPES))
-        return found.cast(pa.schema(list(_TYPES.items())))
+        types = _TYPES | ({DRAWN: pa.list_(pa.string())} if DRAWN in table.schema_arrow.names else {})
+        found = read_rows(table, opened, columns=list(types))
+        return found.cast(pa.schema(list(types.items())))
 
 
 def selected(

@@ -60,6 +60,17 @@ def test_without_tags_it_is_the_folder(root):
     assert [example.image_id for example in data.examples("train")] == ["0.png", "1.png", "2.png", "5.png"]
 
 
+def test_captions_that_were_drawn_are_learnt_from(root):
+    """In place of the best one, each once; where none was drawn, the best one."""
+    drawn = [["tag a", "tag b", "tag a"], [], None]
+    write(root / "tags.parquet", NAMES[6:9], captions=["tag"] * 3, captions_drawn=drawn)
+    assert tagged(root) == {"6.png": ("tag",), "7.png": ("tag",), "8.png": ("tag",)}
+    table = pq.read_table(root / "tags.parquet")
+    pq.write_table(table.rename_columns({"captions_drawn": "captions"}), root / "tags.parquet")
+    assert tagged(root) == {"6.png": ("tag a", "tag b"), "7.png": ("tag",), "8.png": ("tag",)}
+    assert set(tagged(root, most_repeats=1)) == {"8.png"}, "the best captions decide who is chosen"
+
+
 def test_images_may_be_elsewhere(root, tmp_path):
     make_folder(tmp_path / "more", ["a/x.png", "b.png"])
     write(root / "tags.parquet", ["a/x.png", "b.png"])

@@ -61,6 +61,26 @@ def test_tags_say_how_sure_the_captioner_is(alone):
         assert row["source"].startswith("attention_rnn:")
 
 
+def test_several_captions_are_drawn_beside_the_best(alone, runs, pictures, tmp_path):
+    """The other columns stay as they are; different captions for each picture, the same whatever the division."""
+    options = ["--samples=4", "--top-p=1"]
+    assert job("tag", runs, pictures, tmp_path / "job", *options) == 0
+    found = rows_of_parts(tmp_path / "job")
+    plain = rows(alone / "tag.parquet")
+    assert [{name: value for name, value in row.items() if name != "captions"} for row in found] == plain
+    assert all(1 <= len(row["captions"]) == len(set(row["captions"])) <= 4 for row in found)
+    assert max(len(row["captions"]) for row in found) > 1
+    assert job("tag", runs, pictures, tmp_path / "half", *options, "--shard=2/2") == 0
+    assert parts(tmp_path / "half").items() < parts(tmp_path / "job").items()
+    assert job("tag", runs, pictures, tmp_path / "other", *options, "--shard=2/2", "--seed=1") == 0
+    other, half = (rows_of_parts(tmp_path / name) for name in ("other", "half"))
+    assert [row["captions"] for row in other] != [row["captions"] for row in half]
+
+
+def rows_of_parts(folder):
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
 @pytest.mark.parametrize(("command", "shards"), [("caption", (3, 1, 4, 2)), ("label", (2, 1)), ("tag", (2, 1))])
 def test_shards_in_any_order_write_the_same_parts(alone, runs, pictures, tmp_path, command, shards):
     for number in shards:

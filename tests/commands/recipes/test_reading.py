@@ -151,7 +151,12 @@ def test_recipes_are_there():
     names = {name for name in names if not name.endswith("_as_published.yaml")}
     online = {name for name in names if "/" not in name}
     # they compare on real captions; minutes, no hub
-    real_only = {"ucm_attention_rnn.yaml", "ucm_self_critical.yaml", "socratis_captions.yaml"}
+    real_only = {
+        "ucm_attention_rnn.yaml",
+        "ucm_self_critical.yaml",
+        "socratis_captions.yaml",
+        "socratis_reasons.yaml",
+    }
     assert {name for name in online if f"offline/{name}" not in names} == real_only
     scenes_only = {"where_and_how_many.yaml"}  # only of scenes is it known what captions get right
     assert {name.removeprefix("offline/") for name in names - online} - online == scenes_only
@@ -163,6 +168,14 @@ def test_recipe_resolves_and_names_files_that_exist(path):
         for before, word in itertools.pairwise(words):
             if before == "--config":
                 assert (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+def test_only_recipes_on_scenes_ask_for_what_is_true_of_scenes(path):
+    """A column that no stage has would make the table fall back to the usual ones."""
+    recipe = resolve(read_document(path), path, {}, Path("runs"))
+    on_scenes = any("scenes" in word or "/offline/" in word for stage in recipe.stages for word in stage.key)
+    assert on_scenes or not [name for name in recipe.summary.metrics if name.startswith("fact_")]
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if "scale:" in path.read_text()], ids=lambda path: path.stem)
