@@ -71,6 +71,9 @@ class Choices:
         temperature: Annotated[float, Form(gt=0, le=10, description="with sample")] = 1.0,
         seed: Annotated[int, Form(ge=0, lt=2**63, description="with sample")] = 0,
         attention: Annotated[bool, Form(description="return the attention at each word of the best caption")] = False,
+        emotion: Annotated[
+            str | None, Form(max_length=_LONGEST_TEXT, description="see `emotions` of the model")
+        ] = None,
     ) -> None:
         self._choose = partial(
             LoadedCaptioner.decoding,
@@ -82,6 +85,7 @@ class Choices:
         )
         self.seed = seed if sample else None
         self.attention = attention
+        self.emotion = emotion or None
 
     def settings(self, captioner: LoadedCaptioner) -> DecodingSettings:
         """The settings of a captioner with these choices over them.
@@ -122,11 +126,14 @@ class Service:
         name, captioner = self.models.captioner(model)
         if choices.attention and not captioner.module.captioner.attends:
             raise UserError(f"'{name}' has no attention to show: its method is {captioner.module.method}")
+        if choices.emotion is not None:
+            captioner.module.label_number(choices.emotion)
         alone = None if choices.seed is None else next(self._numbers)
         key = Decoding(
             model=name,
             settings=choices.settings(captioner),
             attention=choices.attention,
+            emotion=choices.emotion,
             seed=choices.seed,
             alone=alone,
         )

@@ -13,6 +13,7 @@ class ModelFacts(BaseModel):
     task: Literal["caption", "label"]
     about: str = Field(description="what it does, in a line")
     attends: bool = Field(description="whether it can show what it attends to at each word")
+    emotions: list[str] = Field(default=[], description="what captions can be asked for; empty: nothing")
     reads_images: bool
     reads_text: bool
     beams: int | None = Field(default=None, description="beam width of the run's configuration; null for classifiers")

@@ -39,6 +39,7 @@ class Decoding:
         model: name of the captioner.
         settings: settings of the search.
         attention: whether the attention at each word is returned.
+        emotion: what captions are asked for, a label that the captioner knows; None: for nothing.
         seed: seed of sampling; None where nothing is sampled.
         alone: a number of its own for each request that samples: others in its batch would change its random numbers.
     """
@@ -46,6 +47,7 @@ class Decoding:
     model: str
     settings: DecodingSettings
     attention: bool
+    emotion: str | None = None
     seed: int | None = None
     alone: int | None = None
 
@@ -144,6 +146,7 @@ def _facts(name: str, model: LoadedCaptioner | LoadedClassifier) -> ModelFacts:
             task="caption",
             about=_about_captions(model),
             attends=model.module.captioner.attends,
+            emotions=list(_emotions(model)),
             reads_images=True,
             reads_text=False,
             beams=model.settings.beams,
@@ -164,8 +167,13 @@ def _facts(name: str, model: LoadedCaptioner | LoadedClassifier) -> ModelFacts:
 
 def _about_captions(captioner: LoadedCaptioner) -> str:
     """What a captioner does, in a line."""
-    known = captioner.module.condition_names if captioner.module.conditioned else ()
-    return f"Writes captions of an image; knows {named(known)} (caption --emotion)." if known else "Writes captions."
+    known = _emotions(captioner)
+    return f"Writes captions, which can be asked for one of {named(known)}." if known else "Writes captions."
+
+
+def _emotions(captioner: LoadedCaptioner) -> tuple[str, ...]:
+    """Labels that captions can be asked for."""
+    return captioner.module.condition_names if captioner.module.conditioned else ()
 
 
 def _about_labels(classifier: LoadedClassifier) -> str:
@@ -188,7 +196,7 @@ def named(names: Sequence[str], most: int = 6) -> str:
 def _captions(key: Decoding, captioner: LoadedCaptioner, inputs: Sequence[Input]) -> Sequence[CaptionAnswer]:
     images = [one.image for one in inputs if one.image is not None]
     generator = None if key.seed is None else torch.Generator(captioner.device).manual_seed(key.seed)
-    written = captioner.caption(images, key.settings, generator)
+    written = captioner.caption(images, key.settings, generator, emotion=key.emotion)
     answers = [
         CaptionAnswer(model=key.model, captions=[CaptionOut(text=text, log_prob=score) for text, score in captions])
         for captions in written

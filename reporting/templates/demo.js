@@ -33,6 +33,8 @@ function fieldsOf(model) {
       if (control.disabled || control.type === "checkbox" || control.value === "") continue;
       fields.set(control.name, control.value);
     }
+    const emotion = form.elements.emotion?.value;
+    if (emotion && model.emotions.includes(emotion)) fields.set("emotion", emotion);
     fields.set("sample", form.elements.sample.checked);
     fields.set("attention", model.attends);
   }

@@ -93,7 +93,11 @@ def flickrstyle(folder, labels):
     }
 
 
-@pytest.mark.parametrize("write", [artemis, senticap, flickrstyle], ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write",
+    [artemis, senticap, pytest.param(flickrstyle, marks=pytest.mark.slow)],  # a table as the first one is
+    ids=lambda write: write.__name__,
+)
 def test_from_the_published_files_to_captions_on_demand(write, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     labels = LABELS[write.__name__]

@@ -5,12 +5,14 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from commands.serving.app import Limits, build_app
 from commands.serving.models import Models, named
 from datamodules.scenes import SceneCaptions
-from lightning_modules import LoadedClassifier, PrefixClassification
+from datamodules.scenes.emotions import EMOTION_NAMES
+from lightning_modules import AttentionRNN, LoadedCaptioner, LoadedClassifier, PrefixClassification
 from tests.nasty import NASTY
 
 LOCAL = "http://127.0.0.1"
@@ -105,6 +107,35 @@ def test_a_classifier_of_beginnings_reads_captions_and_the_page_says_what_it_doe
     said = "Says which one of 8 labels (amusement, awe, contentment, excitement, anger, disgust, ...) a caption has"
     assert facts["about"] == f"{said}; can guide captioners (caption --control)."
     assert facts["about"] in page
+
+
+@pytest.fixture(scope="module")
+def conditioned():
+    """A captioner that knows emotions, and cares for them."""
+    data = SceneCaptions(num_train=8, num_val=2, num_test=2, feelings=True)
+    torch.manual_seed(0)
+    module = AttentionRNN.for_data(data, image_encoder="small-conv", unfreeze_epoch=0, hidden_dim=16, conditioned=True)
+    torch.nn.init.normal_(module.captioner.conditions.weight, std=9.0)
+    decoding = {"max_tokens": 6}
+    module.inference = {"method": module.method, **data.describe(), "decoding": decoding}
+    return LoadedCaptioner(module)
+
+
+def test_captions_can_be_asked_for_an_emotion(conditioned, models, images, files):
+    served = Models({"plain": models.loaded["rnn"], "feels": conditioned})
+    with TestClient(build_app(served, page=True), base_url=LOCAL) as client:
+        asked = [caption(client, files[0], model="feels", emotion=name).json() for name in ("", "awe", "fear")]
+        wrong = [caption(client, files[0], model=name, emotion="aw").json()["detail"] for name in ("feels", "plain")]
+        page = client.get("/").text
+        facts = client.get("/v1/models").json()
+    expected = [conditioned.caption(images[0], emotion=name)[0][0][0] for name in (None, "awe", "fear")]
+    assert [answer["captions"][0]["text"] for answer in asked] == expected
+    assert len(set(expected)) == 3
+    assert "emotion is 'aw' (did you mean awe?)" in wrong[0]
+    assert "trained without emotions" in wrong[1]
+    assert [one["emotions"] for one in facts] == [[], list(EMOTION_NAMES)]
+    assert facts[1]["about"].startswith("Writes captions, which can be asked for one of 8 labels (amusement, ")
+    assert page.count("<option") == 9
 
 
 def test_every_model_says_what_it_does(models):

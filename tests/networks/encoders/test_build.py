@@ -64,7 +64,10 @@ DETECTING = ["tf_efficientnet_b0.ap_in1k", "tf_efficientnet_lite0", "cspdarknet5
 @pytest.mark.parametrize(
     ("name", "size", "width"),
     [
-        *((f"efficientnet-b{number}", size, WIDTHS[number]) for number, size in enumerate(SIZES)),
+        *(
+            pytest.param(f"efficientnet-b{number}", size, WIDTHS[number], marks=[pytest.mark.slow] * (number in (5, 6)))
+            for number, size in enumerate(SIZES)
+        ),
         *zip((f"timm/{name}" for name in DETECTING), (224, 224, 256), (1280, 1280, 1024), strict=True),
     ],
 )
