@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
+from networks.layers.int8 import Int8Linear
 
-FrozenDtype = Literal["float32", "bfloat16"]
+FrozenDtype = Literal["float32", "bfloat16", "int8"]
 
 _MARK = ".lora_"
 _BASE = ".base_layer."
@@ -29,7 +30,8 @@ def add_adapters(
         rank: width between the two matrices of an adapter, at least 1.
         alpha: their product counts `alpha` / `rank`; None: twice the rank.
         dropout: share dropped from what adapters read.
-        dtype: that of the frozen weights; the adapters are float32.
+        dtype: that of the frozen weights; the adapters are float32. int8: linear layers in 8 bits, the others in
+            bfloat16.
 
     Raises:
         UserError: peft is not installed.
@@ -40,7 +42,7 @@ def add_adapters(
         raise UserError(
             "lora_rank needs the library peft: install it with python -m pip install -e '.[lora]', or set it to 0"
         ) from error
-    network.to(getattr(torch, dtype)).requires_grad_(False)
+    network.requires_grad_(False)
     alpha = 2 * rank if alpha is None else alpha
     # GPT-2 keeps its matrices transposed, which peft finds out and warns about unless it is told
     transposed = any(type(module).__name__ == "Conv1D" for module in network.modules())
@@ -48,10 +50,14 @@ def add_adapters(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", fan_in_fan_out=transposed
     )
     inject_adapter_in_model(config, network)
+    if dtype == "int8":  # from the weights as they are, before these are rounded in another way
+        for module in list(network.modules()):
+            if isinstance(layer := getattr(module, _BASE.strip("."), None), nn.Module):
+                module.base_layer = Int8Linear(layer)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(is_adapter(name))
-        if is_adapter(name):
-            parameter.data = parameter.data.float()
+        full = is_adapter(name) or dtype == "float32"
+        parameter.data = parameter.data.to(torch.float32 if full else torch.bfloat16)
 
 
 def is_adapter(name: str) -> bool:

@@ -5,14 +5,17 @@ import shutil
 import pytest
 import torch
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+from transformers.pytorch_utils import Conv1D
 
 import cli
 from core.checkpoints import load_values, read_checkpoint
 from core.errors import UserError
 from datamodules.scenes import SceneCaptions
 from lightning_modules import DualTransfer, load_captioner
+from lightning_modules.loading import load_module
 from networks.decoders.adapters import is_adapter
 from networks.decoders.language import GPT2_SIZES, build_language_model
+from networks.layers.int8 import Int8Linear
 from tests.conftest import ROOT
 
 BASE = "captioner.language.network."
@@ -139,7 +142,7 @@ def test_other_weights_beside_the_adapters_are_noticed(run, weights, tmp_path):
     load_captioner(run)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_decoding_step_by_step_is_reading_at_once(dtype, weights):
     model = build_language_model(weights, weights, vocab_size=24)
     model.adapt(rank=3, dtype=dtype)
@@ -169,6 +172,50 @@ def test_reduced_weights_take_half_and_score_nearly_the_same(data, weights):
     second.backward()
     named = dict(half.named_parameters())
     assert all(named[name].grad.dtype == torch.float32 for name in named if is_adapter(name))
+
+
+@pytest.mark.parametrize("kind", ["linear", "transposed"])
+def test_a_layer_in_8_bits_is_the_layer_but_for_rounding(kind):
+    """Outputs, gradients of the inputs, and what its state dict brings back; weights are off by half a step at most."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(12, 7) if kind == "linear" else Conv1D(7, 12)
+    torch.nn.init.normal_(layer.weight)
+    small = Int8Linear(layer)
+    full = small.weight * small.weight_scale
+    assert ((full - layer.weight).abs() <= small.weight_scale / 2 + 1e-6).all()
+    assert small.weight.dtype == torch.int8
+    assert small.weight_scale.numel() == 7
+    whole = [torch.randn(3, 5, 12).requires_grad_() for _ in range(1)] * 2
+    outputs = [module(one) for module, one in zip((layer, small), whole, strict=True)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0.02, atol=0.1)
+    gradients = [torch.autograd.grad(out.square().sum(), one)[0] for out, one in zip(outputs, whole, strict=True)]
+    assert torch.nn.functional.cosine_similarity(*(one.flatten() for one in gradients), dim=0) > 0.999
+    other = Int8Linear(torch.nn.Linear(12, 7) if kind == "linear" else Conv1D(7, 12))
+    for state in (layer.state_dict(), small.state_dict()):
+        other.load_state_dict(state)
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in small.state_dict().items())
+
+
+def test_weights_in_8_bits_score_nearly_the_same(data, weights, tmp_path):
+    batch = next(iter(data.train_dataloader()))
+    whole, small = (make(data, weights, lora_rank=4, language_dtype=dtype).eval() for dtype in ("float32", "int8"))
+    first, second = (module.step_loss(batch)[0] for module in (whole, small))
+    assert abs(first - second) < 0.02 * first
+    linear = sum(value.numel() for name, value in small.frozen_weights().items() if value.dtype == torch.int8)
+    assert linear == sum(part.weight.numel() for part in small.modules() if isinstance(part, Int8Linear)) > 0
+    second.backward()
+    named = dict(small.named_parameters())
+    assert all(named[name].grad is not None for name in named if is_adapter(name))
+    again = make(data, weights, lora_rank=4, language_dtype="int8").eval()
+    frozen = small.frozen_weights()
+    assert all(torch.equal(value, frozen[name]) for name, value in again.frozen_weights().items())
+    checkpoint = {"state_dict": small.state_dict(), "hyper_parameters": dict(small.hparams)}
+    small.inference = {"method": small.method, **data.describe()}
+    small.on_save_checkpoint(checkpoint)
+    assert not [name for name in checkpoint["state_dict"] if name in frozen]
+    torch.save(checkpoint, tmp_path / "small.ckpt")
+    loaded = load_module(tmp_path / "small.ckpt")
+    assert torch.equal(loaded.step_loss(batch)[0], second)
 
 
 def test_other_models_of_transformers_are_adapted(tmp_path):
@@ -205,5 +252,8 @@ def test_the_page_shows_the_sizes():
         for key, parameter in model.named_parameters():
             count[is_adapter(key)] += parameter.numel()
         frozen, learn = count[False], count[True]
+        layers = [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]
+        linear, outputs = (sum(getattr(layer, part).numel() for layer in layers) for part in ("weight", "bias"))
         row = f"| `{name}` | {frozen / 1e6:.0f} M | {learn / 1e6:.1f} M | "
-        assert row + f"{frozen * 4 / 1e9:.2f} GB, {frozen * 2 / 1e9:.2f} GB |" in page
+        small = linear + 8 * outputs + 2 * (frozen - linear - outputs)  # scale and bias of an output are float32
+        assert row + f"{frozen * 4 / 1e9:.2f} GB, {frozen * 2 / 1e9:.2f} GB, {small / 1e9:.2f} GB |" in page
