@@ -1,17 +1,19 @@
 """Where a captioner attends, word by word, as figures of every evaluation."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning import LightningModule, Trainer
-from matplotlib.figure import Figure
 
 from callbacks.evaluation import EvaluationCallback, Stage, data_of, step_of, writes_files
 from callbacks.pace import SHARE, Pace
 from core.batch import Batch
 from reporting.attention import attending, batch_maps, draw_attention, seen_image
 from reporting.dashboards import log_figure
-from reporting.figures import png_of, save_figure
+from reporting.pictures import png_of, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class AttentionMaps(EvaluationCallback):

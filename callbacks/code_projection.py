@@ -18,7 +18,7 @@ from datamodules.loading.tokenization import BPETokenizer, WordTokenizer
 from lightning_modules.distillation import Distillation
 from reporting.attention import seen_image
 from reporting.dashboards import Cell, as_bytes, has_dashboard, log_figure, log_rows
-from reporting.figures import code_sheet, png_of, save_figure
+from reporting.pictures import png_of, save_figure
 
 _RETRIEVED = 3
 """Captions per image in ``retrieval.json``."""
@@ -49,6 +49,8 @@ class CodeProjection(EvaluationCallback):
         names, images, sentences = codes
         if min(len(images), len(sentences)) < 2:
             return
+        from reporting.figures import code_sheet  # with the library that draws, for those who draw
+
         data = data_of(trainer)
         split = data.evaluation_split(stage)
         groups = data.classes(split)

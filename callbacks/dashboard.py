@@ -28,7 +28,6 @@ from reporting.dashboards import (
     log_values,
 )
 from reporting.loggers import add_facts
-from reporting.report_figures import confusion_figure, threshold_figure
 
 Artifacts = Literal["none", "predictions", "checkpoints", "all"]
 _CURVES = 40
@@ -144,6 +143,8 @@ def _show_labels(
     targets: Sequence[Sequence[float]],
 ) -> None:
     """Sends table, curves, scores over the threshold and confusions of the labels."""
+    from reporting.report_figures import confusion_figure, threshold_figure  # with the library that draws
+
     names, threshold = module.inference["label_names"], module.threshold.item()
     loggers, step = trainer.loggers, step_of(trainer, module)
     rows = per_label(probabilities, targets, names, threshold)

@@ -23,9 +23,9 @@ from metrics.labels import per_label
 from metrics.names import report_keys
 from reporting.attention import seen_image
 from reporting.dashboards import log_figure, log_scores
-from reporting.figures import png_of, save_figure
-from reporting.label_tables import label_sheet, verdicts_of, write_tables
+from reporting.label_tables import verdicts_of, write_tables
 from reporting.loggers import add_facts
+from reporting.pictures import png_of, save_figure
 from reporting.tables import evaluation_table, label_table
 
 _OWN = "this model"
@@ -141,6 +141,8 @@ class RunReport(Callback):
         pairs = [(e, item) for (e, _), item in zip(labelled, verdicts, strict=True) if e.image is not None]
         shown = spread(pairs, self.images)
         if shown:
+            from reporting.label_figures import label_sheet  # with the library that draws, for those who draw
+
             images = [seen_image(data.transform, data.open_image(e)) for e, _ in shown]
             drawn = png_of(label_sheet(images, [item for _, item in shown]))
             save_figure(drawn, folder, "labels")

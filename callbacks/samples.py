@@ -16,7 +16,7 @@ from lightning_modules.captioning import CaptioningModule
 from metrics.caption_metrics import CaptionMetrics
 from reporting.attention import attention_strip, batch_maps
 from reporting.dashboards import Cell, Pixels, as_bytes, has_dashboard, log_captioned_images, log_rows
-from reporting.figures import ImageArray, caption_sheet, save_figure
+from reporting.pictures import ImageArray, save_figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,8 @@ class CaptionSamples(EvaluationCallback):
             columns, rows = sample_table(self.samples, _scores(module))
             log_rows(trainer.loggers, f"{stage}/caption_table", columns, rows, step)
         if writes_files(trainer):
+            from reporting.figures import caption_sheet  # with the library that draws, for those who draw
+
             references = [next(iter(item.references), "") for item in self.samples]
             save_figure(caption_sheet(images, captions, references), Path(trainer.default_root_dir), "samples")
 

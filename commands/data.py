@@ -190,7 +190,7 @@ def _print_findings(findings: "Findings", limit: int) -> None:
 def _draw(findings: "Findings", folder: Path) -> None:
     """Writes a figure for each distribution."""
     from reporting.data_figures import frequency_figure, histogram_figure
-    from reporting.figures import save_figure
+    from reporting.pictures import save_figure
 
     for found in findings.distributions:
         draw = histogram_figure if found.is_histogram else frequency_figure

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from lightning import LightningModule
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,7 +17,10 @@ from datamodules.readers.transforms import ImageTransform
 from datamodules.scenes.pointing import normalised_entropy
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.serving import LoadedCaptioner
-from reporting.figures import ImageArray, attention_sheet, save_figure
+from reporting.pictures import ImageArray, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def seen_image(transform: ImageTransform, image: Image.Image) -> ImageArray:
@@ -26,7 +29,7 @@ def seen_image(transform: ImageTransform, image: Image.Image) -> ImageArray:
     return pixels
 
 
-def draw_attention(image: ImageArray, words: Sequence[str], maps: torch.Tensor) -> Figure:
+def draw_attention(image: ImageArray, words: Sequence[str], maps: torch.Tensor) -> "Figure":
     """One figure of the attention of a caption.
 
     Args:
@@ -34,6 +37,8 @@ def draw_attention(image: ImageArray, words: Sequence[str], maps: torch.Tensor) 
         words: the caption.
         maps: one for each word, `(words, h, w)`.
     """
+    from reporting.figures import attention_sheet  # with the library that draws, for those who draw
+
     entropies = normalised_entropy(maps.flatten(1)).tolist() if len(maps) else []
     return attention_sheet(image, words, list(maps.numpy()), " ".join(words) or "(empty)", entropies)
 

@@ -20,11 +20,12 @@ from PIL import Image
 from core.text import visible
 from metrics.names import METRICS
 from reporting.background import Background, Work
+from reporting.pictures import png_of
 
 if TYPE_CHECKING:  # half a second, for those who draw
     from matplotlib.figure import Figure
 
-    from reporting.figures import ImageArray
+    from reporting.pictures import ImageArray
 
 AXIS = "trainer/global_step"
 """What curves are drawn over: optimiser steps."""
@@ -126,8 +127,6 @@ def log_figure(
     loggers = list(loggers)
     if not has_dashboard(loggers):
         return
-    from reporting.figures import png_of
-
     png = figure if isinstance(figure, bytes) else png_of(figure)
     captions = {} if caption is None else {"caption": [visible(caption)]}
     _send(

@@ -1,11 +1,9 @@
 """Figures, drawn without a display."""
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,12 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from core.errors import UserError
-from core.files import replacing
 from reporting.drawing import TextFigure
+from reporting.pictures import ImageArray
 
-ImageArray = np.ndarray[Any, np.dtype[np.float32]]
-"""`(H, W, 3)`, 0 to 1."""
 _TITLE = 0.5
 """Inches above a sheet of attention."""
 _SMALL = 128
@@ -147,36 +142,3 @@ def code_sheet(images: ImageArray, sentences: ImageArray, groups: Sequence[str])
     # handles are given, since matplotlib's own choice leaves out names with _
     axis.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
-
-
-def figure_path(folder: Path, name: str) -> Path:
-    """File of a figure; characters that no file name may hold become underscores.
-
-    >>> figure_path(Path("attention"), "a/b.jpg").as_posix()
-    'attention/a_b.jpg.png'
-    """
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    return folder / f"{safe}.png"
-
-
-def png_of(figure: Figure) -> bytes:
-    """Draws a figure, which takes longer than writing it somewhere: the content of a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
-
-
-def save_figure(figure: Figure | bytes, folder: Path, name: str) -> Path:
-    """Writes a figure, drawn or not, as ``NAME.png``, see `figure_path`.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    path = figure_path(folder, name)
-    drawn = figure if isinstance(figure, bytes) else png_of(figure)
-    try:
-        with replacing(path) as file:
-            file.write(drawn)
-    except OSError as error:
-        raise UserError(f"figure {path} cannot be written ({error.strerror}); give another folder") from error
-    return path

@@ -8,16 +8,18 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 
 from core.text import visible
 from metrics.bootstrap import Pair
 from metrics.names import MetricName, metric
 from reporting.tables import FLAG
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _ONE_PANEL = 1000
@@ -108,7 +110,7 @@ class Page:
     baselines: Mapping[str, Mapping[str, float]]
     flags: Mapping[str, str]
     pairs: Sequence[Pair] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: "Mapping[str, Figure]" = field(default_factory=dict)
     cards: Sequence[Card] = ()
     images: int = 0
 
@@ -159,7 +161,7 @@ class Section:
     title: str
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Mapping[str, Figure | bytes] = field(default_factory=dict)
+    figures: "Mapping[str, Figure | bytes]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,7 @@ def render_report(report: Report) -> str:
     """The report of a run as HTML; every text in it is escaped."""
     figures = [
         {
-            title: data_address(png_bytes(figure) if isinstance(figure, Figure) else figure, "png")
+            title: data_address(figure if isinstance(figure, bytes) else png_bytes(figure), "png")
             for title, figure in section.figures.items()
         }
         for section in report.sections
@@ -290,7 +292,7 @@ def thumbnail(image: Image.Image) -> str:
     return data_address(file.getvalue(), "jpeg")
 
 
-def png_bytes(figure: Figure) -> bytes:
+def png_bytes(figure: "Figure") -> bytes:
     """A figure as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)

@@ -31,7 +31,16 @@ from datamodules.readers.records import Example, Problem
 from metrics.bootstrap import Comparison, Pair
 from metrics.captions import score_images
 from metrics.names import METRICS, metric
-from reporting import comparison_figures, dashboards, data_figures, figures, label_tables, tables
+from reporting import (
+    comparison_figures,
+    dashboards,
+    data_figures,
+    figures,
+    label_figures,
+    label_tables,
+    pictures,
+    tables,
+)
 from reporting.drawing import TextFigure
 from reporting.label_tables import Verdict
 from reporting.page import Card, Entry, Label, Page, render
@@ -61,7 +70,7 @@ DRAWINGS = {
     "captions": lambda: figures.caption_sheet([IMAGE] * len(DRAWN), DRAWN, DRAWN),
     "attention": lambda: figures.attention_sheet(IMAGE, DRAWN[::4], [MAP] * len(DRAWN[::4]), " ".join(DRAWN)),
     "codes": lambda: figures.code_sheet(POINTS, POINTS, DRAWN),
-    "labels": lambda: label_tables.label_sheet([IMAGE] * 4, VERDICTS),
+    "labels": lambda: label_figures.label_sheet([IMAGE] * 4, VERDICTS),
     "curves": lambda: comparison_figures.curve_figure(
         {text: {"a": [(0, 1.0), (1, 2.0)]} for text in DRAWN}, ["a", "$\\b"]
     ),
@@ -93,7 +102,7 @@ def test_figures_draw_text_as_it_stands(name, monkeypatch):
 def test_figures_go_into_their_folder_whatever_they_are_called(tmp_path):
     figure = TextFigure(figsize=(0.1, 0.1))
     for text in NASTY:
-        path = figures.save_figure(figure, tmp_path / "here", text)
+        path = pictures.save_figure(figure, tmp_path / "here", text)
         assert path.resolve().parent == tmp_path / "here"
         assert re.fullmatch(r"[\w.-]+\.png", path.name)
 

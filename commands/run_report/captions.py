@@ -10,8 +10,8 @@ from commands.comparison.paired import Predictions, image_scores
 from commands.comparison.results import Result
 from core.spread import spread
 from metrics.caption_statistics import CaptionStatistics, caption_statistics, signs_of_collapse, word_difference
-from reporting.figures import figure_path
 from reporting.page import Card, Section, Table, data_address
+from reporting.pictures import figure_path
 from reporting.report_figures import length_figure
 
 _SHOWN = 15

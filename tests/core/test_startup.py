@@ -14,6 +14,7 @@ HEAVY = {
     "transformers": "language models and tokenizers",
     "wandb": "a run that is tracked",
     "pandas": "tables",
+    "matplotlib": "figures; a run that draws none never needs it",
     "datasets": "data from the hub",
     "tensorboard": "a run that is tracked",
     "torch._dynamo.eval_frame": "a network that is compiled; Lightning asks whether one is",

@@ -6,7 +6,8 @@ import torch
 
 from callbacks.code_projection import principal_plane
 from core.errors import UserError
-from reporting.figures import attention_sheet, caption_sheet, code_sheet, save_figure, wrap_text
+from reporting.figures import attention_sheet, caption_sheet, code_sheet, wrap_text
+from reporting.pictures import save_figure
 
 IMAGE = np.full((16, 16, 3), 0.5, np.float32)
 

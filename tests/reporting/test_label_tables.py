@@ -10,10 +10,10 @@ from rich.console import Console
 from metrics.baselines.rows import PRIOR
 from metrics.labels import per_label
 from reporting import tables
+from reporting.label_figures import label_sheet
 from reporting.label_tables import (
     Verdict,
     image_table,
-    label_sheet,
     label_table,
     verdict,
     verdicts_of,
