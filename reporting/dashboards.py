@@ -32,7 +32,9 @@ AXIS = "trainer/global_step"
 Pixels = NDArray[np.uint8]
 """`(H, W, 3)`."""
 Cell = str | float | int | bool | None | Pixels
-_FOLDER = "WANDB_DATA_DIR"
+_FOLDER, _MODE = "WANDB_DATA_DIR", "WANDB_MODE"
+_OWN_FOLDER = "CAPTION_WANDB_DATA_DIR"
+"""The same folder where it was set here: a run that this process, or one that it starts, begins later has its own."""
 _SHOWN = 2000
 """Characters of a cell in TensorBoard's texts."""
 
@@ -52,6 +54,8 @@ class WandbRun(WandbLogger):
         self.settings, self.first_step = dict(settings), first_step
         # Lightning passes on an argument that W&B no longer has, which costs a warning in every run
         self._wandb_init.pop("anonymous", None)
+        if options.get("offline") is not None:
+            self._wandb_init.setdefault("mode", "offline" if options["offline"] else "online")
 
     @property
     @rank_zero_experiment
@@ -60,8 +64,10 @@ class WandbRun(WandbLogger):
         begins = self._experiment is None
         if begins:
             self._keep_files_in_run()
+        mode = os.environ.get(_MODE)
         run = super().experiment
         if begins:
+            _set_back(_MODE, mode)  # Lightning writes there, for all runs and processes after this one
             run.config.update(self.settings, allow_val_change=True)
             for item in METRICS:
                 if item.direction != "none":
@@ -72,10 +78,9 @@ class WandbRun(WandbLogger):
     def _keep_files_in_run(self) -> None:
         """Pictures of tables lie in the home folder else, and a run folder that is moved loses them."""
         given = os.environ.get(_FOLDER)
-        if given is None or given == WandbRun._own_folder:
-            WandbRun._own_folder = os.environ[_FOLDER] = str(Path(self._save_dir or ".").resolve() / "wandb" / "data")
-
-    _own_folder: str | None = None
+        if given is None or given == os.environ.get(_OWN_FOLDER):
+            own = str(Path(self._save_dir or ".").resolve() / "wandb" / "data")
+            os.environ |= {_FOLDER: own, _OWN_FOLDER: own}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -83,6 +88,13 @@ class WandbRun(WandbLogger):
         run = self.experiment
         values = dict(metrics) if step is None else {**metrics, AXIS: step}
         run.log(values, step=max(step or 0, self.first_step, run.step))
+
+
+def _set_back(name: str, value: str | None) -> None:
+    """Gives an environment variable the value that it had; None: there was none."""
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
 
 
 def _send(loggers: Iterable[Logger], wandb: Work | None, board: Work | None) -> None:

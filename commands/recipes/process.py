@@ -17,8 +17,14 @@ from core.errors import UserError
 from core.processes import ending_with
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "cli.py"
-_OF_ONE_RUN = ("CAPTION_RUN_DIR", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
-"""Environment variables that name a single run; stages are runs of their own."""
+_OF_ONE_RUN = frozenset(
+    (
+        "CAPTION_RUN_DIR",
+        *(f"WANDB_{name}" for name in ("RUN_ID", "RUN_DIR", "RUN_STORAGE_ID", "NAME", "NOTES", "RESUME")),
+        *(f"WANDB_{name}" for name in ("SWEEP_ID", "SWEEP_PARAM_PATH", "SERVICE")),
+    )
+)
+"""Environment variables that name a single run, or the process that writes it; stages are runs of their own."""
 _PATIENCE = 60.0
 """Seconds that interrupted stages get to close their files."""
 _WAIT = 10.0
