@@ -1,7 +1,7 @@
 """Where a captioner attends, word by word, as figures of every evaluation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import LightningModule, Trainer
 
@@ -10,10 +10,7 @@ from callbacks.pace import SHARE, Pace
 from core.batch import Batch
 from reporting.attention import attending, batch_maps, draw_attention, seen_image
 from reporting.dashboards import log_figure
-from reporting.pictures import png_of, save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from reporting.pictures import save_figure
 
 
 class AttentionMaps(EvaluationCallback):
@@ -30,7 +27,7 @@ class AttentionMaps(EvaluationCallback):
     def __init__(self, *, count: int = 4) -> None:
         self.count = count
         self.pace = Pace(SHARE)
-        self._figures: dict[str, Figure] = {}
+        self._figures: dict[str, bytes] = {}
 
     def start(self) -> None:
         """Empties the collection."""
@@ -53,13 +50,12 @@ class AttentionMaps(EvaluationCallback):
         found = batch_maps(captioner, batch, rows, captions, data.tokenizer)
         for image_id, (words, maps) in zip(ids, found, strict=True):
             image = seen_image(data.transform, data.image(image_id))
-            self._figures[image_id] = draw_attention(image, words, maps)
+            self._figures[image_id] = draw_attention(image, words, maps).png()
 
     def finish(self, trainer: Trainer, module: LightningModule, stage: Stage) -> None:
         """Writes the figures."""
         step = step_of(trainer, module)
-        for number, (image_id, figure) in enumerate(self._figures.items()):
-            drawn = png_of(figure)
+        for number, (image_id, drawn) in enumerate(self._figures.items()):
             log_figure(trainer.loggers, f"{stage}/attention_{number}", drawn, step, image_id)
             if writes_files(trainer):
                 save_figure(drawn, Path(trainer.default_root_dir) / "attention", image_id)

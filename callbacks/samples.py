@@ -17,6 +17,7 @@ from metrics.caption_metrics import CaptionMetrics
 from reporting.attention import attention_strip, batch_maps
 from reporting.dashboards import Cell, Pixels, as_bytes, has_dashboard, log_captioned_images, log_rows
 from reporting.pictures import ImageArray, save_figure
+from reporting.sheets import caption_sheet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +104,8 @@ class CaptionSamples(EvaluationCallback):
             columns, rows = sample_table(self.samples, _scores(module))
             log_rows(trainer.loggers, f"{stage}/caption_table", columns, rows, step)
         if writes_files(trainer):
-            from reporting.figures import caption_sheet  # with the library that draws, for those who draw
-
             references = [next(iter(item.references), "") for item in self.samples]
-            save_figure(caption_sheet(images, captions, references), Path(trainer.default_root_dir), "samples")
+            save_figure(caption_sheet(images, captions, references).png(), Path(trainer.default_root_dir), "samples")
 
 
 def sample_table(samples: Sequence[Sample], scores: Mapping[str, float]) -> tuple[list[str], list[list[Cell]]]:

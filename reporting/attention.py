@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,7 @@ from datamodules.scenes.pointing import normalised_entropy
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.serving import LoadedCaptioner
 from reporting.pictures import ImageArray, save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from reporting.sheets import Sheet, attention_sheet
 
 
 def seen_image(transform: ImageTransform, image: Image.Image) -> ImageArray:
@@ -29,16 +26,14 @@ def seen_image(transform: ImageTransform, image: Image.Image) -> ImageArray:
     return pixels
 
 
-def draw_attention(image: ImageArray, words: Sequence[str], maps: torch.Tensor) -> "Figure":
-    """One figure of the attention of a caption.
+def draw_attention(image: ImageArray, words: Sequence[str], maps: torch.Tensor) -> Sheet:
+    """One sheet of the attention of a caption.
 
     Args:
         image: `(H, W, 3)`, 0 to 1.
         words: the caption.
         maps: one for each word, `(words, h, w)`.
     """
-    from reporting.figures import attention_sheet  # with the library that draws, for those who draw
-
     entropies = normalised_entropy(maps.flatten(1)).tolist() if len(maps) else []
     return attention_sheet(image, words, list(maps.numpy()), " ".join(words) or "(empty)", entropies)
 
@@ -135,4 +130,4 @@ def write_attention(
     attending(captioner.module, "--attention")
     found = captioner.attention(images, captions)
     for image, name, (words, maps) in zip(images, names, found, strict=True):
-        save_figure(draw_attention(seen_image(captioner.transform, image), words, maps), folder, name)
+        save_figure(draw_attention(seen_image(captioner.transform, image), words, maps).png(), folder, name)

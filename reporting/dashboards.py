@@ -4,9 +4,10 @@ Both get the same pictures and texts. Other loggers are skipped, so nothing here
 """
 
 import os
+import struct
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from PIL import Image
 
 from core.text import visible
 from metrics.names import METRICS
@@ -141,16 +141,23 @@ def log_figure(
         return
     png = figure if isinstance(figure, bytes) else png_of(figure)
     captions = {} if caption is None else {"caption": [visible(caption)]}
-    _send(
-        loggers,
-        lambda logger: logger.log_image(key, [_pixels(png)], step, **captions),
-        lambda logger: logger.experiment.add_image(key, _pixels(png), step, dataformats="HWC"),
-    )
+
+    def wandb(logger: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:  # W&B copies a file as it is, and encodes anything else anew
+            path = Path(folder, "figure.png")
+            path.write_bytes(png)
+            logger.log_image(key, [str(path)], step, **captions)
+
+    _send(loggers, wandb, lambda logger: _add_png(logger.experiment, key, png, step))
 
 
-def _pixels(png: bytes) -> Pixels:
-    with Image.open(BytesIO(png)) as image:
-        return np.asarray(image.convert("RGB"))
+def _add_png(writer: Any, key: str, png: bytes, step: int) -> None:
+    """Adds a PNG file to TensorBoard as it is; its `add_image` takes pixels only, and encodes them."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = struct.unpack(">II", png[16:24])
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=key, image=image)]), step)
 
 
 def as_bytes(image: "ImageArray") -> Pixels:

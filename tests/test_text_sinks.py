@@ -10,6 +10,7 @@ import re
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -39,6 +40,7 @@ from reporting import (
     label_figures,
     label_tables,
     pictures,
+    sheets,
     tables,
 )
 from reporting.drawing import TextFigure
@@ -67,8 +69,6 @@ POINTS = np.random.default_rng(0).normal(size=(len(DRAWN), 2)).astype(np.float32
 DRAWINGS = {
     "counts": lambda: data_figures.frequency_figure(DRAWN[0], dict.fromkeys(DRAWN, 1), DRAWN[1]),
     "bins": lambda: data_figures.histogram_figure(DRAWN[0], dict.fromkeys(DRAWN[:9], 1), DRAWN[1]),
-    "captions": lambda: figures.caption_sheet([IMAGE] * len(DRAWN), DRAWN, DRAWN),
-    "attention": lambda: figures.attention_sheet(IMAGE, DRAWN[::4], [MAP] * len(DRAWN[::4]), " ".join(DRAWN)),
     "codes": lambda: figures.code_sheet(POINTS, POINTS, DRAWN),
     "labels": lambda: label_figures.label_sheet([IMAGE] * 4, VERDICTS),
     "curves": lambda: comparison_figures.curve_figure(
@@ -97,6 +97,14 @@ def test_figures_draw_text_as_it_stands(name, monkeypatch):
     if name in ("codes", "curves", "bars", "sweep"):
         legend = next(iter(figure.legends), None) or figure.axes[0].get_legend()
         assert {visible(text, keep="\n") for text in DRAWN} <= {text.get_text() for text in legend.get_texts()}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_sheets_draw_text_as_it_stands(count):
+    shown = sheets.caption_sheet([IMAGE] * len(DRAWN), DRAWN, DRAWN).texts
+    shown += sheets.attention_sheet(IMAGE, DRAWN[::count], [MAP] * len(DRAWN[::count]), " ".join(DRAWN)).texts
+    assert not _OBEYED.search("".join(shown).replace("\n", ""))
+    assert {visible(text, keep="\n") for text in DRAWN[::count] if len(text) <= 18} <= set(shown)
 
 
 def test_figures_go_into_their_folder_whatever_they_are_called(tmp_path):
@@ -213,7 +221,7 @@ def test_the_page_shows_every_text_and_has_no_other_tags():
             baselines=comparison,
             flags=dict(zip(texts, texts, strict=True)),
             pairs=[Pair(a=text, b=text, scores={"bleu4": FOUND}) for text in texts],
-            figures={text: figures.caption_sheet([IMAGE], ["a"], [""]) for text in texts[:1]},
+            figures={text: TextFigure(figsize=(1, 1)) for text in texts[:1]},
             cards=cards,
             images=1,
         )
@@ -256,7 +264,7 @@ def test_loggers_get_visible_text(monkeypatch):
             (),
             {
                 "add_images": lambda self, *args, **kwargs: None,
-                "add_image": lambda self, *args, **kwargs: None,
+                "_get_file_writer": lambda self: SimpleNamespace(add_summary=lambda *args: None),
                 "add_text": lambda self, key, text, step: sent.update(board=text),
             },
         )()
@@ -266,7 +274,7 @@ def test_loggers_get_visible_text(monkeypatch):
     assert sent["board"].split("\n") == [f"    {visible(text)}" for text in NASTY], "lines of code in Markdown"
     sent.clear()
     for text in NASTY:
-        dashboards.log_figure([Wandb(), Board()], "x", figures.caption_sheet([IMAGE], [text], [text]), 1, text)
+        dashboards.log_figure([Wandb(), Board()], "x", sheets.caption_sheet([IMAGE], [text], [text]).png(), 1, text)
     assert sent["wandb"] == [visible(text) for text in NASTY]
 
 

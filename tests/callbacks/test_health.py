@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from lightning import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import health
 from callbacks.evaluation import writes_files
@@ -115,21 +116,39 @@ def seen_everywhere(folder, kind):
     return note["sign"]
 
 
-def test_stuck_attention_is_told_everywhere(data, tmp_path, monkeypatch):
-    """At every word the same region, whatever the image."""
+def stuck(features, keys, state, mask):
+    """Attention that is at every word at the same region, whatever the image."""
+    weights = features.new_zeros(features.shape[:2])
+    weights[:, 3] = 1.0
+    return features[:, 3], weights
+
+
+def uniform(features, keys, state, mask):
+    """Attention that says nothing."""
+    weights = features.new_full(features.shape[:2], 1 / features.shape[1])
+    return features.mean(dim=1), weights
+
+
+@pytest.mark.parametrize(
+    ("attend", "sign"),
+    [(stuck, "attention is stuck: it is the same at"), (uniform, "attention is uniform: its")],
+)
+def test_idle_attention_is_told_everywhere(attend, sign, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(health, "_STEPS", 2)
     monkeypatch.delenv("WANDB_MODE")
     module = captioner(data)
-
-    def stuck(features, keys, state, mask):
-        weights = features.new_zeros(features.shape[:2])
-        weights[:, 3] = 1.0
-        return features[:, 3], weights
-
-    module.captioner.decoder.attention.attend = stuck
+    module.captioner.decoder.attention.attend = attend
     with own_wandb_run():
-        run(module, data, tmp_path, logger=make_loggers(tmp_path, Dashboards(wandb="offline")))
-    assert "the same at" in seen_everywhere(tmp_path, "attention")
+        loggers = make_loggers(tmp_path, Dashboards(wandb="offline", tensorboard=True))
+        run(module, data, tmp_path, logger=loggers)
+    found = seen_everywhere(tmp_path, "attention")
+    assert found.startswith(sign)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("health: attention")]
+    assert told == [f"health: attention, step 4: {found}"]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (text,) = board.Tensors("health/attention/text_summary")
+    assert text.step == 4
+    assert found in text.tensor_proto.string_val[0].decode()
 
 
 def test_pseudo_labels_on_few_classes_are_told_everywhere(data, tmp_path, monkeypatch):
