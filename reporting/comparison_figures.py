@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -134,7 +135,7 @@ def running_mean(values: Sequence[float], reach: int) -> list[float]:
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(count, max(1, int(15 / width)))
     rows = math.ceil(count / columns)
-    figure = TextFigure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    figure = TextFigure(figsize=(width * columns, height * rows + 0.4), layout=ConstrainedLayoutEngine(h_pad=0.1))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.axis("off")

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from reporting.comparison_figures import COLOURS, tidy
 from reporting.drawing import TextFigure, name_ticks
@@ -27,6 +28,7 @@ def length_figure(lengths: Mapping[str, Mapping[int, int]]) -> Figure:
         shares = [count / total for count in counts.values()]
         handles.append(axis.bar(places, shares, width, label=name, color=COLOURS[place]))
     tidy(axis, "words per caption")
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axis.set_ylabel("share of captions", fontsize=8)
     axis.legend(handles=handles, fontsize=8, frameon=False)
     return figure

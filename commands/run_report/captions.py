@@ -66,8 +66,8 @@ def _overview(own: CaptionStatistics, references: CaptionStatistics | None) -> T
 
 
 def _most_frequent(captions: Iterable[str]) -> Table:
-    counts = Counter(captions)
-    return Table(title="Most frequent captions", columns=("caption", "images"), rows=[*counts.most_common(_SHOWN)])
+    rows = [(caption or "(empty)", images) for caption, images in Counter(captions).most_common(_SHOWN)]
+    return Table(title="Most frequent captions", columns=("caption", "images"), rows=rows)
 
 
 def caption_cards(result: Result, predictions: Predictions, count: int) -> list[Card]:
