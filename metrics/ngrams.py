@@ -25,6 +25,15 @@ def ngram_counts(tokens: Sequence[str]) -> list[NGrams]:
     return [Counter(zip(*(tokens[i:] for i in range(n)), strict=False)) for n in range(1, ORDERS + 1)]
 
 
+def different_ngrams(tokens: Sequence[str]) -> list[set[tuple[str, ...]]]:
+    """The n-grams of ``tokens`` without their counts, orders 1 to 4 as far as there are any.
+
+    >>> sorted(different_ngrams("a dog and a dog".split())[3])
+    [('a', 'dog', 'and', 'a'), ('dog', 'and', 'a', 'dog')]
+    """
+    return [set(zip(*(tokens[i:] for i in range(n)), strict=False)) for n in range(1, min(ORDERS, len(tokens)) + 1)]
+
+
 def bleu_statistics(
     candidate: Sequence[str], counts: list[NGrams], reference_lengths: Sequence[int], limits: list[NGrams]
 ) -> list[float]:

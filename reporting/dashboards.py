@@ -3,10 +3,12 @@
 Both get the same pictures and texts. Other loggers are skipped, so nothing here fails without a dashboard.
 """
 
+import contextlib
 import os
 import struct
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ Pixels = NDArray[np.uint8]
 """`(H, W, 3)`."""
 Cell = str | float | int | bool | None | Pixels
 _FOLDER, _MODE = "WANDB_DATA_DIR", "WANDB_MODE"
+_INPUTS = "_detect_and_apply_job_inputs"
 _OWN_FOLDER = "CAPTION_WANDB_DATA_DIR"
 """The same folder where it was set here: a run that this process, or one that it starts, begins later has its own."""
 _SHOWN = 2000
@@ -61,18 +64,18 @@ class WandbRun(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's run, begun and described when it is first asked for."""
-        begins = self._experiment is None
-        if begins:
-            self._keep_files_in_run()
+        if self._experiment is not None:
+            return super().experiment
+        self._keep_files_in_run()
         mode = os.environ.get(_MODE)
-        run = super().experiment
-        if begins:
-            _set_back(_MODE, mode)  # Lightning writes there, for all runs and processes after this one
-            run.config.update(self.settings, allow_val_change=True)
-            for item in METRICS:
-                if item.direction != "none":
-                    run.define_metric(f"val/{item.key}", step_metric=AXIS, summary=f"{item.direction},last")
-            run.define_metric("train/loss", step_metric=AXIS, summary="min,last")
+        with _without_launcher():
+            run = super().experiment
+        _set_back(_MODE, mode)  # Lightning writes there, for all runs and processes after this one
+        run.config.update(self.settings, allow_val_change=True)
+        for item in METRICS:
+            if item.direction != "none":
+                run.define_metric(f"val/{item.key}", step_metric=AXIS, summary=f"{item.direction},last")
+        run.define_metric("train/loss", step_metric=AXIS, summary="min,last")
         return run
 
     def _keep_files_in_run(self) -> None:
@@ -88,6 +91,25 @@ class WandbRun(WandbLogger):
         run = self.experiment
         values = dict(metrics) if step is None else {**metrics, AXIS: step}
         run.log(values, step=max(step or 0, self.first_step, run.step))
+
+
+@contextlib.contextmanager
+def _without_launcher() -> Iterator[None]:
+    """Inside, a run begins without importing W&B's launcher of jobs, which takes a second of processor time.
+
+    W&B does it for the case that somebody has left inputs there for the run, which takes an import.
+    """
+    from wandb.sdk.wandb_run import Run
+
+    apply = getattr(Run, _INPUTS, None)
+    if apply is None or "wandb.sdk.launch" in sys.modules:
+        yield
+        return
+    setattr(Run, _INPUTS, lambda run: None)
+    try:
+        yield
+    finally:
+        setattr(Run, _INPUTS, apply)
 
 
 def _set_back(name: str, value: str | None) -> None:

@@ -8,6 +8,7 @@
   training caption is among the candidates), given to every scene of the split.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from datamodules.scenes.grammar import fresh_caption
 from metrics.baselines.rows import LANGUAGE_ONLY, MODAL_TEMPLATE, UPPER_BOUND
 from metrics.captions import SCORES, ImageScores, References
 from metrics.names import metric
-from metrics.ngrams import ngram_counts
+from metrics.ngrams import different_ngrams
 
 Speak = Callable[[Scene, int], str]
 """Writes a caption of a scene as another speaker of its grammar would; another number is another speaker."""
@@ -48,7 +49,7 @@ def scene_scores(captions: Sequence[str], scenes: Mapping[str, Scene], reference
 def typical_caption(scene: Scene, speak: Speak = fresh_caption) -> str:
     """Returns, of several fresh captions, the one that shares most n-grams with the others."""
     captions = [speak(scene, speaker) for speaker in range(1, _SPEAKERS + 1)]
-    grams = [{gram for order in ngram_counts(text.split()) for gram in order} for text in captions]
+    grams = [set().union(*different_ngrams(text.split())) for text in captions]
     everyone = Counter(gram for found in grams for gram in found)
     # divided by the root of the number: a mean favours short captions, a sum long ones
     scores = [sum(everyone[gram] for gram in found) / len(found) ** 0.5 for found in grams]
@@ -78,10 +79,10 @@ def language_only_captions(train_scenes: Sequence[Scene], train_captions: Sequen
 def _likely_captions(captions: Sequence[Sequence[str]]) -> list[str]:
     """Chooses candidates: the most frequent caption and those whose n-grams are most frequent, of many lengths."""
     counts = Counter(text for texts in captions for text in texts)
-    grams = {text: [list(order) for order in ngram_counts(text.split())] for text in counts}
+    grams = {text: different_ngrams(text.split()) for text in counts}
     frequency = Counter(gram for orders in grams.values() for order in orders for gram in order)
     scores = {
-        text: float(np.mean([np.log(np.mean([frequency[gram] for gram in order])) for order in orders if order]))
+        text: math.fsum(math.log(sum(map(frequency.__getitem__, order)) / len(order)) for order in orders) / len(orders)
         for text, orders in grams.items()
     }
     best: dict[int, list[str]] = {}

@@ -13,6 +13,9 @@ from datamodules.scenes.grammar import fresh_caption, scene_captions
 from datamodules.scenes.image import SceneImage
 from datamodules.scenes.render import MIN_SIZE
 
+_BASELINE_SCENES = 2000
+"""Training scenes that baselines are made of."""
+
 
 class SceneCaptions(CaptionDataModule):
     """Synthetic scenes with five captions each; needs no files, and held-out scenes show unseen combinations.
@@ -88,6 +91,7 @@ class SceneCaptions(CaptionDataModule):
         make_scene("train", 0, scene_seed, max_groups=max_groups, max_objects=max_objects)  # refuses bad values now
         self.label_kind, self.annotators, self.feelings = labels, annotators, feelings
         self._rows: dict[Split, dict[str, dict[str, float]]] = {}
+        self._fixed: dict[str, str] | None = None  # captions of the language-only baseline
 
     def load_examples(self, split: Split) -> list[Example]:
         """Makes the scenes of a split with captions and labels."""
@@ -128,9 +132,12 @@ class SceneCaptions(CaptionDataModule):
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """Upper bound, modal-template oracle and language-only baseline, see `datamodules.scenes.baselines`."""
         if split not in self._rows:
-            train = [self._example("train", index) for index in range(min(2000, self.scene_counts["train"]))]
-            scenes = [Scene.from_json(item.image_name) for item in train]
-            fixed = language_only_captions(scenes, [item.captions for item in train])
+            if self._fixed is None:
+                count = min(_BASELINE_SCENES, self.scene_counts["train"])
+                known = self._examples.get("train") or [self._example("train", index) for index in range(count)]
+                scenes = [Scene.from_json(item.image_name) for item in known[:count]]
+                self._fixed = language_only_captions(scenes, [item.captions for item in known[:count]])
+            fixed = self._fixed
             described = {name: Scene.from_json(text) for name, text in self.scenes(split).items()}
             speak = fresh_feeling_caption if self.feelings else fresh_caption
             self._rows[split] = scene_baselines(described, self.references(split), fixed, speak)

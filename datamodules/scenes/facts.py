@@ -17,6 +17,7 @@ and C", "A between B and C", "A with B on its left", "A with B below it". A fact
 * fact F1 = 2 * precision * recall / (precision + recall), 0 when both are 0 and so for an empty caption.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -152,6 +153,10 @@ def parse_caption(caption: str) -> Statement:
     return Statement(mentions=tuple(mentions), relations=tuple(relations), between=tuple(between))
 
 
+_parsed = functools.lru_cache(4096)(parse_caption)
+"""For captions that are checked against many scenes; nobody may change what it returns."""
+
+
 def _mentions(words: list[str]) -> list[Mention]:
     """Finds the nouns and gathers the describing words right before each."""
     mentions = []
@@ -214,7 +219,7 @@ def check_caption(caption: str, scene: Scene) -> FactCounts:
     Returns:
         The counts, whose `f1` is the score.
     """
-    statement = parse_caption(caption)
+    statement = _parsed(caption)
     facts = dict(_facts(statement, scene))
     found = _stated_objects(statement, scene)
     counts = {kind: [0, 0] for kind in KINDS}
