@@ -17,8 +17,8 @@ from core.spread import spread
 from datamodules.loading.tokenization import BPETokenizer, WordTokenizer
 from lightning_modules.distillation import Distillation
 from reporting.attention import seen_image
-from reporting.dashboards import Cell, as_bytes, has_dashboard, log_figure, log_rows
-from reporting.pictures import png_of, save_figure
+from reporting.dashboards import Cell, has_dashboard, log_figure, log_rows
+from reporting.pictures import as_bytes, png_of, save_figure
 
 _RETRIEVED = 3
 """Captions per image in ``retrieval.json``."""

@@ -15,8 +15,8 @@ from core.spread import spread
 from lightning_modules.captioning import CaptioningModule
 from metrics.caption_metrics import CaptionMetrics
 from reporting.attention import attention_strip, batch_maps
-from reporting.dashboards import Cell, Pixels, as_bytes, has_dashboard, log_captioned_images, log_rows
-from reporting.pictures import ImageArray, save_figure
+from reporting.dashboards import Cell, has_dashboard, log_captioned_images, log_rows
+from reporting.pictures import ImageArray, Pixels, as_bytes, save_figure
 from reporting.sheets import caption_sheet
 
 

@@ -17,12 +17,11 @@ import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
 
 from core.text import visible
 from metrics.names import METRICS
 from reporting.background import Background, Work
-from reporting.pictures import png_of
+from reporting.pictures import Pixels, as_bytes, png_of, png_of_image
 
 if TYPE_CHECKING:  # half a second, for those who draw
     from matplotlib.figure import Figure
@@ -31,9 +30,8 @@ if TYPE_CHECKING:  # half a second, for those who draw
 
 AXIS = "trainer/global_step"
 """What curves are drawn over: optimiser steps."""
-Pixels = NDArray[np.uint8]
-"""`(H, W, 3)`."""
 Cell = str | float | int | bool | None | Pixels
+_Sent = str | float | int | bool | None | bytes
 _FOLDER, _MODE = "WANDB_DATA_DIR", "WANDB_MODE"
 _INPUTS = "_detect_and_apply_job_inputs"
 _OWN_FOLDER = "CAPTION_WANDB_DATA_DIR"
@@ -165,26 +163,29 @@ def log_figure(
     captions = {} if caption is None else {"caption": [visible(caption)]}
 
     def wandb(logger: Any) -> None:
-        with tempfile.TemporaryDirectory() as folder:  # W&B copies a file as it is, and encodes anything else anew
-            path = Path(folder, "figure.png")
-            path.write_bytes(png)
-            logger.log_image(key, [str(path)], step, **captions)
+        with _files([png]) as paths:
+            logger.log_image(key, paths, step, **captions)
 
     _send(loggers, wandb, lambda logger: _add_png(logger.experiment, key, png, step))
 
 
+@contextlib.contextmanager
+def _files(pictures: Sequence[bytes]) -> Iterator[list[str]]:
+    """Paths of PNG files, for W&B: it copies a file as it is, and encodes anything else anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{number}.png") for number in range(len(pictures))]
+        for path, content in zip(paths, pictures, strict=True):
+            path.write_bytes(content)
+        yield list(map(str, paths))
+
+
 def _add_png(writer: Any, key: str, png: bytes, step: int) -> None:
     """Adds a PNG file to TensorBoard as it is; its `add_image` takes pixels only, and encodes them."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # publishes no types
 
     width, height = struct.unpack(">II", png[16:24])
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=key, image=image)]), step)
-
-
-def as_bytes(image: "ImageArray") -> Pixels:
-    """An image from 0 to 1 as W&B takes it, which would cut such floats off to black."""
-    return (image * 255).round().astype(np.uint8)
 
 
 def log_captioned_images(
@@ -199,15 +200,22 @@ def log_captioned_images(
         captions: one per image.
         step: optimiser steps so far.
     """
+    loggers = list(loggers)
+    if not has_dashboard(loggers):
+        return
     shown = [visible(caption) for caption in captions]
     pixels = [as_bytes(image) for image in images]
+
+    def wandb(logger: Any) -> None:
+        with _files([png_of_image(one) for one in pixels]) as paths:
+            logger.log_image(f"{stage}/samples", paths, step, caption=shown)
 
     def board(logger: Any) -> None:
         logger.experiment.add_images(f"{stage}/samples", np.stack(pixels), step, dataformats="NHWC")
         # TensorBoard reads Markdown, in which indented lines are shown as they are
         logger.experiment.add_text(f"{stage}/captions", "\n".join(f"    {caption}" for caption in shown), step)
 
-    _send(loggers, lambda logger: logger.log_image(f"{stage}/samples", pixels, step, caption=shown), board)
+    _send(loggers, wandb, board)
 
 
 def log_rows(
@@ -222,14 +230,21 @@ def log_rows(
         rows: rows of cells; arrays are pictures.
         step: optimiser steps so far.
     """
-    shown = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    loggers = list(loggers)
+    if not has_dashboard(loggers):
+        return
+    shown = [[_sent(cell) for cell in row] for row in rows]
 
     def wandb(logger: Any) -> None:
         from wandb import Image as Picture
         from wandb import Table
 
-        data: list[Any] = [[Picture(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in shown]
-        logger.log_metrics({key: Table(columns=list(columns), data=data, allow_mixed_types=True)}, step)
+        with _files([cell for row in shown for cell in row if isinstance(cell, bytes)]) as paths:
+            left = iter(paths)
+            data: list[Any] = [
+                [Picture(next(left)) if isinstance(cell, bytes) else cell for cell in row] for row in shown
+            ]
+            logger.log_metrics({key: Table(columns=list(columns), data=data, allow_mixed_types=True)}, step)
 
     def board(logger: Any) -> None:
         texts = [name for place, name in enumerate(columns) if not _is_picture(shown, place)]
@@ -238,18 +253,24 @@ def log_rows(
         logger.experiment.add_text(key, "\n".join(f"    {line}" for line in [" | ".join(texts), *lines]), step)
         for place, name in enumerate(columns):
             for number, row in enumerate(shown):
-                if isinstance(row[place], np.ndarray):
-                    picture = f"{key}_{name.replace(' ', '_')}/{number}"
-                    logger.experiment.add_image(picture, row[place], step, dataformats="HWC")
+                if isinstance(cell := row[place], bytes):
+                    _add_png(logger.experiment, f"{key}_{name.replace(' ', '_')}/{number}", cell, step)
 
     _send(loggers, wandb, board)
 
 
-def _is_picture(rows: Sequence[Sequence[Cell]], place: int) -> bool:
-    return any(isinstance(row[place], np.ndarray) for row in rows)
+def _sent(cell: Cell) -> _Sent:
+    """What the loggers get of a cell; of a picture a PNG file, which is made once for all of them."""
+    if isinstance(cell, np.ndarray):
+        return png_of_image(cell)
+    return visible(cell) if isinstance(cell, str) else cell
 
 
-def _text(cell: Cell) -> str:
+def _is_picture(rows: Sequence[Sequence[_Sent]], place: int) -> bool:
+    return any(isinstance(row[place], bytes) for row in rows)
+
+
+def _text(cell: _Sent) -> str:
     text = f"{cell:.4f}" if isinstance(cell, float) else "" if cell is None else str(cell)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from core.errors import UserError
 from core.files import replacing
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 ImageArray = np.ndarray[Any, np.dtype[np.float32]]
 """`(H, W, 3)`, 0 to 1."""
+Pixels = NDArray[np.uint8]
+"""`(H, W, 3)`."""
+_COMPRESSION = 2
+"""Of PNG files: a fifth more bytes than Pillow's own choice of 6 gives, in a quarter of the time."""
 
 
 def figure_path(folder: Path, name: str) -> Path:
@@ -31,6 +37,19 @@ def png_of(figure: "Figure") -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
+
+
+def png_of_image(image: "Image.Image | Pixels") -> bytes:
+    """A picture as the content of a PNG file."""
+    file = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(file, "PNG", compress_level=_COMPRESSION)
+    return file.getvalue()
+
+
+def as_bytes(image: ImageArray) -> Pixels:
+    """An image from 0 to 1 as W&B takes it, which would cut such floats off to black."""
+    return (image * 255).round().astype(np.uint8)
 
 
 def save_figure(figure: "Figure | bytes", folder: Path, name: str) -> Path:

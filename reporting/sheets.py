@@ -6,7 +6,6 @@ are drawn while a run trains.
 
 import functools
 import importlib.util
-import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -16,11 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.text import visible
-from reporting.pictures import ImageArray
+from reporting.pictures import ImageArray, Pixels, png_of_image
 
 _DPI = 110
-_COMPRESSION = 4
-"""Of PNG files: a third more bytes than the highest one gives, in a tenth of the time."""
 _FONT = Path("mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
 """matplotlib's own, of its package."""
 _SMALL = 128
@@ -32,6 +29,10 @@ _INFERNO = np.frombuffer(
     np.uint8,
 ).reshape(-1, 3)
 """matplotlib's colour map of this name at 17 places."""
+_COLOURS = np.stack(
+    [0.6 * np.interp(np.arange(256) / 255, np.linspace(0, 1, len(_INFERNO)), channel) for channel in _INFERNO.T], axis=1
+).astype(np.uint8)
+"""The whole map, as it is laid over a grey picture: `(256, 3)`."""
 _CROSS = "#00ffff"
 
 
@@ -88,9 +89,7 @@ class Sheet:
 
     def png(self) -> bytes:
         """The content of a PNG file."""
-        file = io.BytesIO()
-        self.image.save(file, "PNG", compress_level=_COMPRESSION)
-        return file.getvalue()
+        return png_of_image(self.image)
 
     def cross(self, x: float, y: float, reach: int = 7) -> None:
         """Marks a place."""
@@ -126,9 +125,14 @@ def wrap_text(text: str, width: int = 38, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
+def picture_of(image: ImageArray) -> Image.Image:
+    """An image `(H, W, 3)`, 0 to 1, for Pillow."""
+    return Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
+
+
 def scaled(image: ImageArray, width: int) -> Image.Image:
     """An image `(H, W, 3)`, 0 to 1, so many pixels wide; small ones keep their pixels."""
-    picture = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
+    picture = picture_of(image)
     small = image.shape[0] < _SMALL
     filters = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
     return picture.resize((width, round(width * image.shape[0] / image.shape[1])), filters)
@@ -179,7 +183,9 @@ def attention_sheet(
     columns = min(6, max(3, math.ceil(math.sqrt(1.5 * (len(words) + 1)))))
     column, width, above = 231, 218, 38
     picture = scaled(image, width)
-    grey = np.asarray(picture, np.float32).mean(axis=2, keepdims=True)
+    # small images are coloured before they are enlarged, which costs less, also in the file
+    drawn = picture_of(image) if image.shape[0] < _SMALL else picture
+    grey = (0.4 * np.asarray(drawn, np.float32).mean(axis=2, keepdims=True)).astype(np.uint8)
     heading = wrap_text(title, 16 * columns, 3)
     head = 10 + 20 * len(heading.splitlines())
     step = above + picture.height
@@ -187,6 +193,8 @@ def attention_sheet(
     if heading:
         sheet.write(heading, (sheet.image.width / 2, 8), room=sheet.image.width - 20, points=11)
     for place, tile in enumerate([picture, *(_mixed(grey, weights) for weights in maps[: len(words)])]):
+        if tile.size != picture.size:
+            tile = tile.resize(picture.size, Image.Resampling.NEAREST)
         left, top = place % columns * column + (column - width) // 2, head + place // columns * step + above
         sheet.put(tile, left, top)
         if not place:
@@ -206,13 +214,10 @@ def attention_sheet(
     return sheet
 
 
-def _mixed(grey: ImageArray, weights: ImageArray) -> Image.Image:
-    """Attention weights `(h, w)` in colours over an image `(H, W, 1)`, 0 to 255."""
+def _mixed(grey: Pixels, weights: ImageArray) -> Image.Image:
+    """Attention weights `(h, w)` in colours over an image `(H, W, 1)`, 0 to 102."""
     height, width = grey.shape[:2]
     top = max(float(weights.max()), 3 / weights.size)
-    small = Image.fromarray(np.asarray(weights / top, np.float32))
-    levels = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)) * (len(_INFERNO) - 1)
-    below = levels.astype(np.int64).clip(0, len(_INFERNO) - 2)
-    share = (levels - below)[..., None]
-    colours = (1 - share) * _INFERNO[below] + share * _INFERNO[below + 1]
-    return Image.fromarray((0.4 * grey + 0.6 * colours).clip(0, 255).astype(np.uint8))
+    small = Image.fromarray(np.asarray(255 / top * weights, np.float32))
+    levels = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)).round().astype(np.uint8)
+    return Image.fromarray(_COLOURS[levels] + grey)
