@@ -24,7 +24,8 @@ KEPT = {"WANDB_PROJECT": "mine", "WANDB_ENTITY": "me", "WANDB_MODE": "offline", 
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
-run = Path(next(word.split("=", 1)[1] for word in sys.argv if word.startswith("--run_dir=")))
+words = " ".join(sys.argv).replace("=", " ").split()
+run = Path(words[words.index("--run_dir") + 1])
 (run / "checkpoints").mkdir(parents=True, exist_ok=True)
 (run / "checkpoints" / "last.ckpt").write_text("")
 (run / "config.yaml").write_text("{}")
