@@ -76,8 +76,8 @@ METRICS = (
         _logged(key=f"fact_{name}", title=f"true {name}", kind="captions")
         for name in ("objects", "colours", "sizes", "counts", "relations")
     ),
-    _logged(key="label_accuracy", title="label found"),
-    _logged(key="prefix_accuracy", title="label found, all beginnings"),
+    MetricName(key="label_accuracy", title="label found"),
+    MetricName(key="prefix_accuracy", title="label found, all beginnings"),
     _logged(key="meteor", title="METEOR", kind="captions"),
     _logged(key="spice", title="SPICE", kind="captions"),
     MetricName(key="alignment", title="alignment", kind="captions"),

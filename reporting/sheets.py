@@ -91,6 +91,10 @@ class Sheet:
         """The content of a PNG file."""
         return png_of_image(self.image)
 
+    def _repr_png_(self) -> bytes:
+        """How notebooks show it."""
+        return self.png()
+
     def cross(self, x: float, y: float, reach: int = 7) -> None:
         """Marks a place."""
         self._draw.line((x - reach, y, x + reach, y), _CROSS, 2)

@@ -143,13 +143,19 @@ def test_what_other_evaluations_leave_is_shown(data):
         json.dumps([{"image_id": "00.png", "retrieved": [{"caption": "a red picture", "true": True}]}])
     )
     (folder / "reconstructions.json").write_text(
-        json.dumps([{"image_id": "00.png", "original": "a red dog", "reconstruction": "a red cat"}])
+        json.dumps(
+            [
+                {"image_id": "00.png", "original": "a red dog", "reconstruction": "a red cat"},
+                {"image_id": "01.png", "original": "A red bird.", "reconstruction": "a red bird"},
+            ]
+        )
     )
     (folder / "codes.png").write_bytes((data / "images/00.png").read_bytes())
     page = Parsed(report(run))
     assert page.row("00.png") == ["00.png", "1", "a red picture", "yes"]
     assert page.row("a red dog") == ["a red dog", "a red cat"]
-    assert "0 of 1 captions are reconstructed exactly." in page.texts
+    assert page.row("A red bird.") == ["A red bird."]
+    assert "1 of 2 captions are reconstructed exactly." in page.texts
 
 
 def test_run_without_evaluation_or_data_still_has_a_report(data):

@@ -1,10 +1,13 @@
 """Every metric is named once, and old names are read."""
 
+import pytest
+
 from core.renamed import METRICS as RENAMED
 from metrics import captions, label_bootstrap, retrieval
 from metrics.character_bleu import character_bleu
 from metrics.labels import label_scores
 from metrics.names import METRICS, column_keys, deciding_key, main_keys, metric, report_keys
+from tests.lightning_modules.boards import BOARDS
 
 KEYS = [item.key for item in METRICS]
 
@@ -41,6 +44,13 @@ def test_figures_of_labels_and_characters_have_a_line():
         label_scores([[0.9, 0.2]], [[1, 0]], prior=[0.5, 0.5]).keys() | character_bleu({"1": "a"}, {"1": ["a"]}).keys()
     )
     assert found <= set(KEYS)
+
+
+@pytest.mark.parametrize("twin", BOARDS)
+def test_tables_of_every_method_have_a_column(twin):
+    """Else its baselines are rows without a figure. Codes have one in reports and comparisons alone."""
+    assert column_keys(BOARDS[twin].scores)
+    assert report_keys(BOARDS[twin].scores) or not BOARDS[twin].baselines
 
 
 def test_no_old_name_is_left():

@@ -77,6 +77,7 @@ def test_files_are_png_of_the_same_pixels():
     with Image.open(io.BytesIO(sheet.png())) as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), np.asarray(sheet.image))
+    assert sheet._repr_png_() == sheet.png(), "which a notebook shows"
 
 
 @pytest.fixture
