@@ -14,6 +14,7 @@ PACKAGES = ("core", "metrics", "networks", "datamodules", "lightning_modules", "
 
 project = "Captioners"
 author = "Captioners contributors"
+project_copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "api/*/modules.rst"]
 html_theme = "furo"
