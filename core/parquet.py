@@ -5,7 +5,7 @@ A few bytes of a table can stand for any number of equal values, which `pyarrow`
 
 import os
 from collections.abc import Sequence
-from io import BufferedReader
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ _BATCH = 4096
 """Most rows of a step."""
 
 
-def open_table(file: BufferedReader) -> pq.ParquetFile:
+def open_table(file: IO[bytes]) -> pq.ParquetFile:
     """Opens a table; its pages will be compared with their checksums, if they have some.
 
     Args:
@@ -32,7 +32,7 @@ def open_table(file: BufferedReader) -> pq.ParquetFile:
     """
     # reading ahead would take memory, and locks that a forked process never gets
     table = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-    facts, size = table.metadata, os.fstat(file.fileno()).st_size
+    facts, size = table.metadata, _size(file)
     groups = [facts.row_group(number).num_rows for number in range(facts.num_row_groups)]
     if facts.num_rows > size or facts.num_rows != sum(groups) or min(groups, default=0) < 0:
         raise DataError(f"claims {facts.num_rows:,} rows in {size:,} bytes and {len(groups):,} groups; get it again")
@@ -40,7 +40,7 @@ def open_table(file: BufferedReader) -> pq.ParquetFile:
 
 
 def read_rows(
-    table: pq.ParquetFile, file: BufferedReader, *, columns: Sequence[str] | None = None, group: int | None = None
+    table: pq.ParquetFile, file: IO[bytes], *, columns: Sequence[str] | None = None, group: int | None = None
 ) -> pa.Table:
     """Reads a table step by step, so that it is noticed when it becomes too large.
 
@@ -54,7 +54,7 @@ def read_rows(
         DataError: it takes too much memory, or has fewer rows than it claims.
         Exception: one of many types, when it is damaged.
     """
-    most = min(_MOST, _EXPANSION * os.fstat(file.fileno()).st_size + _SLACK)
+    most = min(_MOST, _EXPANSION * _size(file) + _SLACK)
     found, taken, expected = [], 0, 0
     for number in range(table.metadata.num_row_groups) if group is None else [group]:
         claimed = table.metadata.row_group(number)
@@ -73,3 +73,11 @@ def read_rows(
         raise DataError(f"has {whole.num_rows:,} rows and claims {expected:,}; get it again")
     whole.validate(full=True)  # text that is not UTF-8
     return whole if columns is None else whole.select(list(columns))
+
+
+def _size(file: IO[bytes]) -> int:
+    """Bytes of a file, which may be somewhere else than on the disk."""
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return size

@@ -1,6 +1,5 @@
 """Any Hugging Face data set with images and captions: from the hub, or local Parquet, JSON, CSV or image folder."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 from core.errors import DataError, UserError
 from core.inputs import shown
 from datamodules.base import CaptionDataModule
-from datamodules.readers.hub_rows import TableRow, stored_image
+from datamodules.readers.hub_rows import TableRow, is_saved, loading, stored_image, undecoded
 from datamodules.readers.image_refs import ImageFile, ImageRef
 from datamodules.readers.images import find_image
 from datamodules.readers.records import (
@@ -150,7 +149,7 @@ class HubCaptions(CaptionDataModule):
         Raises:
             DataError: it cannot be loaded.
         """
-        return {name: _undecoded(table) for name, table in self._load().items()}
+        return {name: undecoded(table) for name, table in self._load().items()}
 
     def _load(self) -> dict[str, Any]:
         """Loads the data set from where `root` says."""
@@ -158,25 +157,19 @@ class HubCaptions(CaptionDataModule):
             raise DataError("root is empty; expected a hub id (owner/name) or a local file or folder")
         if self.root.suffix.lower() in _BUILDERS and not self.root.is_file():
             raise DataError(f"{self.source}: no such file; expected Parquet, JSON, JSON lines, CSV or Arrow")
-        try:
+        with loading(self.source):
             # here, since it takes half a second and other data modules do not need it
             from datasets import load_dataset, load_from_disk
 
-            # what the library logs before it fails is in its error as well
-            logging.getLogger("datasets").setLevel(logging.CRITICAL)
             if self.root.is_file() and self.root.suffix.lower() in _BUILDERS:
                 suffix = self.root.suffix.lower()
                 options: dict[str, Any] = {"data_files": str(self.root), **({"sep": "\t"} if suffix == ".tsv" else {})}
                 loaded = load_dataset(_BUILDERS[suffix], streaming=self.streaming, **options)
-            elif any((self.root / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            elif is_saved(self.root):
                 loaded = load_from_disk(str(self.root))
             else:
                 options = {"revision": self.revision, "streaming": self.streaming}
                 loaded = load_dataset(self.source, self.config_name, **options)
-        except Exception as error:  # the library passes on those of a dozen others
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
-            ways_out = "check the name, go online once, or give a local Parquet / JSON / CSV file or image folder"
-            raise DataError(f"{self.source}: data set cannot be loaded ({reason}); {ways_out}") from error
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
     def _own_splits(self, split: Split) -> list[str]:
@@ -315,13 +308,3 @@ def _row_texts(value: object, column: str, origin: str, report: Report) -> list[
     elif not texts or not all(texts):
         report(Problem("empty", f"{origin}: the caption is empty; write one or remove the row"))
     return [text for text in texts or [] if text]
-
-
-def _undecoded(table: Any) -> Any:
-    """The table with images as bytes or paths: reading captions must not decode them."""
-    from datasets import Image as ImageFeature
-
-    for name, feature in (table.features or {}).items():
-        if isinstance(feature, ImageFeature):
-            table = table.cast_column(name, ImageFeature(decode=False))
-    return table

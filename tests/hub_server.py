@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".bin", ".safetensors", ".pth")
@@ -59,9 +59,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = unquote(self.path.partition("?")[0]).lstrip("/")
         self.server.asked.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"api/models/([^/]+/[^/]+)", path):
-            self.describe(found[1])
-            return
+        if found := re.fullmatch(r"api/(?:models|(datasets))/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
+            self.describe("/".join(filter(None, found.groups())))
+        elif found := re.fullmatch(r"api/(datasets/[^/]+/[^/]+)/tree/[^/]+/?(.*)", path):
+            self.show_folder(found[1], found[2])
+        else:
+            self.send(path, body)
+
+    def send(self, path: str, body: bool) -> None:
+        """A file of a repository, or any other."""
         repository, resolve, rest = path.partition("/resolve/")
         name = rest.partition("/")[2] if resolve else path
         if repository in self.server.private and self.token not in self.server.tokens:
@@ -82,11 +88,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         digest = hashlib.sha256(content).hexdigest() if large else hashlib.sha1(content).hexdigest()
         if file.name in self.server.wrong:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if "Range" in self.headers else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        start, end = int(first or 0), min(int(last or len(content)), len(content) - 1)
+        partial = bool(start or last)
+        self.send_response(206 if partial else 200)
+        self.send_header("Content-Length", str(end + 1 - start if partial else len(content)))
+        if partial:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
+        content = content[: end + 1]
         if resolve:
             self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("ETag", f'"{digest}"')
@@ -113,16 +122,45 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not folder.is_dir() or (repository in self.server.private and self.token not in self.server.tokens):
             self.refuse(404 if self.token in self.server.tokens else 401, "RepoNotFound")
             return
-        names = sorted(path.name for path in folder.iterdir())
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         files = [{"rfilename": name} for name in names]
         private = repository in self.server.private
-        self.reply({"id": repository, "sha": COMMIT, "private": private, "siblings": files})
+        name = repository.removeprefix("datasets/")
+        self.reply({"id": name, "sha": COMMIT, "private": private, "tags": [], "siblings": files})
+
+    def show_folder(self, repository: str, inside: str) -> None:
+        """What is in a folder of a data set, or in it and all folders inside."""
+        folder = self.server.root / repository / inside
+        if not folder.is_dir():
+            self.refuse(404, "EntryNotFound" if (self.server.root / repository).is_dir() else "RepoNotFound")
+            return
+        deep = "recursive=true" in self.path.lower()
+        paths = sorted(folder.rglob("*") if deep else folder.iterdir())
+        self.reply([self.entry(repository, path) for path in paths])
+
+    def entry(self, repository: str, path: Path) -> dict:
+        """What the hub says of a file or folder."""
+        size = path.stat().st_size if path.is_file() else 0
+        name, oid = str(path.relative_to(self.server.root / repository)), hashlib.sha1(str(path).encode()).hexdigest()
+        return {"type": "file" if path.is_file() else "directory", "oid": oid, "size": size, "path": name}
+
+    def say_paths(self, repository: str, body: bytes) -> None:
+        """What the hub says of some files and folders of a data set."""
+        if not (self.server.root / repository).is_dir():
+            self.refuse(404, "RepoNotFound")
+            return
+        form = self.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
+        names = parse_qs(body.decode()).get("paths", []) if form else json.loads(body)["paths"]
+        paths = [self.server.root / repository / name for name in names]
+        self.reply([self.entry(repository, path) for path in paths if path.exists()])
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         path = unquote(self.path.partition("?")[0]).lstrip("/")
         self.server.asked.append(f"POST {path}")
-        if not self.server.tokens.get(self.token, False):
+        if found := re.fullmatch(r"api/(datasets/[^/]+/[^/]+)/paths-info/[^/]+", path):
+            self.say_paths(found[1], body)
+        elif not self.server.tokens.get(self.token, False):
             self.refuse(403 if self.token in self.server.tokens else 401, "")
         elif path == "api/repos/create":
             self.create(json.loads(body))

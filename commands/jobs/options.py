@@ -17,6 +17,8 @@ _DEFAULTS: dict[str, Any] = {
     "rows_per_part": 1024,
     "on_bad_image": "error",
     "sidecars": None,
+    "subset": None,
+    "split": None,
     "engine": "processes",
     "actors": 1,
 }
@@ -37,7 +39,8 @@ def add_job_options(parser: Parser, *, required: bool = False) -> None:
         required=required,
         metavar="FOLDER",
         help="write a table into this folder, in parts; called again, it goes on. The images are then a folder, a list "
-        "(.txt, .csv, .tsv, .jsonl), Parquet files with images, or tar archives; cli.py merge gives one table",
+        "(.txt, .csv, .tsv, .jsonl), Parquet files with images, tar archives, or a data set (hf://datasets/OWNER/NAME, "
+        "or a folder of save_to_disk); cli.py merge gives one table",
     )
     given = argparse.SUPPRESS  # so that it is known which were given
     add("--shard", type=_shard, default=given, metavar="I/N", help="with --out: only part I of N, from 1 on")
@@ -61,6 +64,8 @@ def add_job_options(parser: Parser, *, required: bool = False) -> None:
         help="with --out: ray works on the cluster of $RAY_ADDRESS, else on this machine; default: processes",
     )
     add("--actors", type=positive, default=given, help="with --engine ray: models side by side; default: 1")
+    add("--subset", default=given, help="with --out: configuration of a data set on the hub that has several")
+    add("--split", default=given, help="with --out: split of a data set; default: all of them")
     add("--sidecars", type=Path, default=given, metavar="FOLDER", help="with --out: also one .txt file for each image")
 
 
@@ -92,7 +97,7 @@ def job_source(options: argparse.Namespace, *, without: Sequence[str] = ()) -> P
         options.on_bad_image = "skip"
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out}: is a file; expected a folder")
-    return find_source(options.images)
+    return find_source(options.images, subset=options.subset, split=options.split)
 
 
 def _shard(text: str) -> Shard:

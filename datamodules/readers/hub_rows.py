@@ -1,9 +1,12 @@
 """Images of Hugging Face data sets: embedded in a row, named by a path, or at an address."""
 
+import contextlib
 import hashlib
 import http.client
+import logging
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,45 @@ _ATTEMPTS = 3
 _TIMEOUT = 60.0  # seconds without a byte
 _LARGEST = 1 << 28
 """Bytes of an image that is fetched."""
+FETCHING_WAYS_OUT = "go online, or set image_folder to a folder with the images"
+"""What a user can do about an address that gives nothing."""
+
+
+@contextlib.contextmanager
+def loading(source: str) -> Iterator[None]:
+    """Turns whatever `datasets` raises about a data set into one line.
+
+    Args:
+        source: name of the data set.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    # what the library logs before it fails is in its error as well
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # the library passes on those of a dozen others
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        ways_out = "check the name, go online once, or give a local Parquet / JSON / CSV file or image folder"
+        raise DataError(f"{source}: data set cannot be loaded ({reason}); {ways_out}") from error
+
+
+def undecoded(table: Any) -> Any:
+    """A table of `datasets` with images as bytes or paths: reading its other columns must not decode them."""
+    from datasets import Image as ImageFeature
+
+    for name, feature in (table.features or {}).items():
+        if isinstance(feature, ImageFeature):
+            table = table.cast_column(name, ImageFeature(decode=False))
+    return table
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of `datasets` wrote."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 def is_address(value: object) -> bool:
@@ -188,5 +230,4 @@ def _fetch(url: str, path: Path) -> None:
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == _ATTEMPTS or final:
                 reason = getattr(error, "reason", None) or error
-                way_out = "go online, or set image_folder to a folder with the images"
-                raise DataError(f"{url}: image cannot be fetched ({reason}); {way_out}") from error
+                raise DataError(f"{url}: image cannot be fetched ({reason}); {FETCHING_WAYS_OUT}") from error

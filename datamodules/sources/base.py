@@ -12,7 +12,7 @@ class RawPicture:
 
     Attributes:
         name: what it is called in the source, in valid UTF-8.
-        content: path of its file, or its bytes; None: the source has nothing there.
+        content: path of its file, its address (http, https), or its bytes; None: the source has nothing there.
     """
 
     name: str

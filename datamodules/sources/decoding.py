@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from core.errors import DataError
 from core.processes import end_with_parent
+from datamodules.readers.hub_rows import FETCHING_WAYS_OUT, RemoteImage, is_address
 from datamodules.readers.images import WAYS_OUT, open_image
 from datamodules.readers.transforms import ImageTransform
 from datamodules.sources.base import PictureSource, RawPicture, valid_text
@@ -79,9 +80,12 @@ def _decoded(picture: RawPicture, prepare: ImageTransform | InProportion) -> Ten
     if picture.content is None:
         return "there is no picture, or one of more than 268 million bytes"
     try:
+        if is_address(picture.content):
+            return prepare(RemoteImage(str(picture.content)).open(prepare.min_side))
         return prepare(open_image(picture.content, name=picture.name, min_side=prepare.min_side))
     except DataError as error:
-        return valid_text(str(error).removeprefix(f"{picture.name}: ").removesuffix(f"; {WAYS_OUT}"))
+        text = str(error).removeprefix(f"{picture.name}: ").removesuffix(f"; {WAYS_OUT}")
+        return valid_text(text.removesuffix(f"; {FETCHING_WAYS_OUT}"))
 
 
 class _Batches(Dataset[Any]):

@@ -6,11 +6,11 @@ member but images is looked at.
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from core.errors import DataError, UserError
 from core.inputs import damage, open_regular
 from core.parquet import open_table, read_rows
 from core.tar_files import open_tar, tar_members
+from datamodules.readers.hub_rows import is_address
 from datamodules.readers.images import IMAGE_SUFFIXES
 from datamodules.readers.records import IMAGE_COLUMNS, find_column
 from datamodules.sources.base import PictureSource, RawPicture, digest_of, valid_text
@@ -29,6 +30,48 @@ ID_COLUMNS = ("image_id", "id", "__key__", "key", "uid", "file_name", "filename"
 _MOST_MEMBER = 1 << 28
 """Bytes of one picture."""
 _AGAIN = "get the file again, or take it away"
+
+
+class RemoteFile(Protocol):
+    """A file that is somewhere else than on the disk."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def __hash__(self) -> int: ...
+
+    def open(self) -> IO[bytes]:
+        """Opens it for reading."""
+
+
+AnyFile = Path | RemoteFile
+
+
+def located(ends: Sequence[int], rows: range) -> Iterator[tuple[int, range]]:
+    """Where rows lie that go on from one file, group or table into the next.
+
+    Args:
+        ends: how many rows there are up to the end of each.
+        rows: with step 1.
+
+    Yields:
+        Number of the file, and rows of it.
+
+    >>> list(located([3, 3, 8], range(2, 5)))
+    [(0, range(2, 3)), (2, range(0, 2))]
+    """
+    start = rows.start
+    while start < rows.stop:
+        place = bisect_right(ends, start)
+        first = ends[place - 1] if place else 0
+        stop = min(rows.stop, ends[place])
+        yield place, range(start - first, stop - first)
+        start = stop
 
 
 class _Shards(PictureSource):
@@ -41,7 +84,7 @@ class _Shards(PictureSource):
         UserError: two have the same name.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[AnyFile]) -> None:
         self.files = list(files)
         names = [file.name for file in self.files]
         if len(set(names)) < len(names):
@@ -53,20 +96,16 @@ class _Shards(PictureSource):
 
     def digest(self) -> str:
         """Names and sizes of the files."""
-        return digest_of(f"{file.name}\t{file.stat().st_size}" for file in self.files)
+        sizes = [file.stat().st_size if isinstance(file, Path) else file.size for file in self.files]
+        return digest_of(f"{file.name}\t{size}" for file, size in zip(self.files, sizes, strict=True))
 
     def read(self, rows: range) -> Iterator[RawPicture]:
         """Reads rows one after the other."""
-        start = rows.start
-        while start < rows.stop:
-            place = bisect_right(self.ends, start)
-            first = self.ends[place - 1] if place else 0
-            stop = min(rows.stop, self.ends[place])
-            yield from self._read(place, range(start - first, stop - first))
-            start = stop
+        for place, own in located(self.ends, rows):
+            yield from self._read(place, own)
 
     @abstractmethod
-    def _count(self, file: Path) -> int:
+    def _count(self, file: Any) -> int:
         """How many pictures a file has; called once for each in order."""
 
     @abstractmethod
@@ -83,48 +122,56 @@ class ParquetPictures(_Shards):
 
     kind = "parquet"
 
-    def _count(self, file: Path) -> int:
+    def _count(self, file: AnyFile) -> int:
         return int(_metadata(file)[0].num_rows)
 
     def _read(self, place: int, rows: range) -> Iterator[RawPicture]:
-        file = self.files[place]
-        ends = _metadata(file)[1]
-        start = rows.start
-        while start < rows.stop:
-            group = bisect_right(ends, start)
-            first = ends[group - 1] if group else 0
+        file, row = self.files[place], rows.start
+        folder = file.parent if isinstance(file, Path) else None
+        for group, own in located(_metadata(file)[1], rows):
             table = _group(file, group)
-            stop = min(rows.stop, ends[group])
-            with damage(file, "a Parquet file", _AGAIN, DataError):  # a date that does not exist
-                cells = table.slice(start - first, stop - start).to_pylist()
-            for row, values in enumerate(cells, start=start):
-                yield _picture(values, f"{file.name}#{row}", file.parent)
-            start = stop
+            with damage(str(file), "a Parquet file", _AGAIN, DataError):  # a date that does not exist
+                cells = table.slice(own.start, len(own)).to_pylist()
+            for values in cells:
+                yield picture(values, f"{file.name}#{row}", folder)
+                row += 1
 
 
-def _picture(values: dict[str, Any], position: str, folder: Path) -> RawPicture:
+def picture(values: Mapping[str, Any], position: str, folder: Path | None) -> RawPicture:
+    """The picture of a row.
+
+    Args:
+        values: its columns ``image``, bytes, the Image feature of `datasets`, a path or an address, and perhaps ``id``.
+        position: what it is called where it has no id.
+        folder: where paths start; None: there are no files.
+    """
     content, name = values["image"], values.get("id")
     if isinstance(content, dict):
         content = content.get("path") if content.get("bytes") is None else content["bytes"]
     if isinstance(content, str):
-        content = str(folder / content)
+        beside = None if folder is None else str(folder / content)
+        content = content if is_address(content) or (beside is None and Path(content).is_absolute()) else beside
     elif not isinstance(content, bytes) or len(content) > _MOST_MEMBER:
         content = None
     return RawPicture(valid_text(str(position if name is None else name)), content)
 
 
+def _open(file: AnyFile) -> IO[bytes]:
+    return open_regular(file) if isinstance(file, Path) else file.open()
+
+
 @lru_cache(maxsize=16)
-def _metadata(file: Path) -> tuple[Any, list[int]]:
+def _metadata(file: AnyFile) -> tuple[Any, list[int]]:
     """What a table says of itself, and where its groups of rows end."""
-    with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
+    with damage(str(file), "a Parquet file", _AGAIN, DataError), _open(file) as opened:
         found = open_table(opened).metadata
     return found, list(accumulate(found.row_group(group).num_rows for group in range(found.num_row_groups)))
 
 
 @lru_cache(maxsize=1)
-def _group(file: Path, group: int) -> pa.Table:
+def _group(file: AnyFile, group: int) -> pa.Table:
     """A group of rows with the columns ``image`` and, where there is one, ``id``."""
-    with damage(file, "a Parquet file", _AGAIN, DataError), open_regular(file) as opened:
+    with damage(str(file), "a Parquet file", _AGAIN, DataError), _open(file) as opened:
         table = open_table(opened)
         names = table.schema_arrow.names
         image = names[find_column(names, None, IMAGE_COLUMNS, "image", str(file))]
@@ -157,6 +204,7 @@ class TarPictures(_Shards):
 
     def _read(self, place: int, rows: range) -> Iterator[RawPicture]:
         file = self.files[place]
+        assert isinstance(file, Path), "archives are on the disk"
         first = self.ends[place - 1] if place else 0
         with open_regular(file) as opened:
             for row in rows:
