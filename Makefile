@@ -12,7 +12,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow pages coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
+.PHONY: distributed help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow pages coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: $(VENV)/.installed ## run the tests (about 8 minutes on 2 cores, no networ
 
 test-slow: $(VENV)/.installed ## the proofs that take long
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600
+
+distributed: $(VENV)/.installed ## two processes of every method against one, and resumed after the death of either (about 20 minutes)
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow --timeout 3600 -q tests/test_distributed.py tests/test_ddp.py tests/test_launchers.py tests/faults/test_ranks.py
 
 pages: $(VENV)/.installed ## open the pages of tiny runs of every method in Chromium (about 5 minutes)
 	@HF_HUB_OFFLINE=1 CAPTION_PAGES=$(PAGES_DIR) $(PY) -m pytest -m slow -q -rs tests/test_pages.py

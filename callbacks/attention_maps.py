@@ -8,6 +8,7 @@ from lightning import LightningModule, Trainer
 from callbacks.evaluation import EvaluationCallback, Stage, data_of, step_of, writes_files
 from callbacks.pace import SHARE, Pace
 from core.batch import Batch
+from lightning_modules.parts.sharding import shards_weights
 from reporting.attention import attending, batch_maps, draw_attention, seen_image
 from reporting.dashboards import log_figure
 from reporting.pictures import save_figure
@@ -18,7 +19,8 @@ class AttentionMaps(EvaluationCallback):
 
     Writes ``attention/NAME.png`` into the trainer's root folder and the figures to W&B and TensorBoard.
 
-    In training it works at the first and the last validation, and in between as `callbacks.pace` allows.
+    In training it works at the first and the last validation, and in between as `callbacks.pace` allows. Where weights
+    are divided among processes nothing is drawn: one of them alone cannot compute with them.
 
     Args:
         count: images drawn; 0: none.
@@ -39,7 +41,7 @@ class AttentionMaps(EvaluationCallback):
         """Draws the first images."""
         del place, batches
         missing = self.count - len(self._figures)
-        if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
+        if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking or shards_weights(trainer):
             return
         captioner = attending(module, "callbacks.attention_maps.AttentionMaps")
         data = data_of(trainer)

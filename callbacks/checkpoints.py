@@ -1,6 +1,5 @@
 """Checkpoints that survive a crash or a full disk, written where a run can be resumed exactly."""
 
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from callbacks.loss_watch import BadWeightsError, LossWatch, check_finite_weights
+from callbacks.sharded import save_parts, writes_parts
 from callbacks.stop_signals import StopSignals
-from core.checkpoints import load_values, way_on
+from core.checkpoints import is_checkpoint, load_values, way_on
 from core.errors import Interrupted, UserError
 from core.files import replacing
 from datamodules.loading.resume import begin_next_epoch, epoch_ends, pending_row, validation_follows
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         del storage_options
         target = Path(path)
-        kept = f"{target} is left as it was" if target.is_file() else "nothing was saved"
+        kept = _kept(target)
         try:
             # the weights are checked while they are written, which costs next to nothing; the file has no name yet
             with replacing(target, durable=True) as file, ThreadPoolExecutor(1) as pool:
@@ -50,11 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             if (stop := _interruption(error)) is not None:
                 raise stop from None
-            intact = f"the previous '{target.name}' is intact" if target.is_file() else "nothing was overwritten"
-            raise UserError(
-                f"checkpoint '{target}' cannot be written ({_reason(error)}): {intact}; free some space, then "
-                f"{way_on(target.parent.parent)}"
-            ) from error
+            raise _unwritten(target, error) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = True
@@ -158,31 +154,39 @@ class LastCheckpoint(Checkpoint):
         self.row = (int(row.pop("step")), row) if "step" in row else None
 
     def _kept(self) -> str:
-        return f"{self.path} is left as it was" if self.path.is_file() else "nothing was saved"
+        return _kept(self.path)
 
     def _save(self, trainer: Trainer) -> None:
         self.losses.check(self._kept())
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning's debug connector
             try:
-                trainer.save_checkpoint(self.path)
+                save(trainer, self.path)
             except BadWeightsError as error:  # the loss of that step was a number: its update went wrong, or one before
                 raise error.after(self.losses.last) from None
             self._saved_at = time.monotonic()
 
     def _stop(self, trainer: Trainer) -> None:
-        """Ends a run that a signal asked to stop, on all ranks at once."""
-        received = self.signals.received
-        if trainer.strategy.reduce_boolean_decision(received is not None, all=False):
-            raise Interrupted(received or signal.SIGTERM, message=f"saved at step {trainer.global_step}")
+        """Ends a run that a signal asked to stop, on all ranks at once and by the same signal."""
+        own = torch.tensor(self.signals.received or 0, device=trainer.strategy.root_device)
+        if received := int(trainer.strategy.reduce(own, reduce_op="max")):
+            raise Interrupted(received, message=f"saved at step {trainer.global_step}")
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's, which remembers the best figure also when the run folder has been moved."""
 
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Writes a checkpoint in parts whole or not at all, too; Lightning has no other place to say how."""
+        if not writes_parts(trainer):
+            super()._save_checkpoint(trainer, filepath)
+            return
+        save(trainer, Path(filepath), weights_only=bool(self.save_weights_only))
+        self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, filepath
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best figure so far if its file exists."""
         here = Path(str(self.dirpath))
-        if (here / "best.ckpt").is_file() and state_dict["best_model_score"] is not None:
+        if is_checkpoint(here / "best.ckpt") and state_dict["best_model_score"] is not None:
             # Else the next validation, however bad, would replace best.ckpt. Without a score that file is of a
             # validation after this checkpoint, which is made once more.
             path = str(here / "best.ckpt")
@@ -204,6 +208,45 @@ def best_checkpoint(folder: Path, monitor: str) -> BestCheckpoint:
     )
 
 
+def save(trainer: Trainer, path: Path, *, weights_only: bool = False) -> None:
+    """Writes a checkpoint whole or not at all, in one file or in parts; called by all processes.
+
+    Args:
+        trainer: of the run.
+        path: name of the checkpoint.
+        weights_only: without what is needed to train on.
+
+    Raises:
+        UserError: it cannot be written, or a weight is not a finite number; the previous one is intact.
+    """
+    if not writes_parts(trainer):
+        trainer.save_checkpoint(path, weights_only)
+        return
+    from torch.distributed.checkpoint.api import CheckpointException  # it is slow to import
+
+    try:
+        save_parts(trainer, path, _kept(path), weights_only=weights_only)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    except CheckpointException as error:  # of one or several processes
+        cause = next((failure for failure, _ in error.failures.values()), error)
+        raise _unwritten(path, cause) from error
+
+
+def _kept(path: Path) -> str:
+    """What is left to go on from when a checkpoint is not written."""
+    return f"{path} is left as it was" if is_checkpoint(path) else "nothing was saved"
+
+
+def _unwritten(path: Path, error: BaseException) -> UserError:
+    """What to say of a checkpoint that cannot be written."""
+    intact = f"the previous '{path.name}' is intact" if is_checkpoint(path) else "nothing was overwritten"
+    return UserError(
+        f"checkpoint '{path}' cannot be written ({_reason(error)}): {intact}; free some space, then "
+        f"{way_on(path.parent.parent)}"
+    )
+
+
 def _interruption(error: BaseException) -> BaseException | None:
     """The signal that ended a write at once, which torch turns into an error of its own; None: it was none."""
     cause: BaseException | None = error
@@ -212,7 +255,7 @@ def _interruption(error: BaseException) -> BaseException | None:
     return cause
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return "the disk is full or refuses to write" if "inline_container" in str(error) else str(error).splitlines()[0]

@@ -17,6 +17,7 @@ from core.text import say
 from datamodules.pseudo_labels import PseudoLabels
 from lightning_modules.captioning import CaptioningModule
 from lightning_modules.classification import ClassificationModule
+from lightning_modules.parts.sharding import shards_weights
 from metrics.attention_health import signs_of_idle_attention
 from metrics.caption_statistics import caption_statistics, signs_of_collapse
 from metrics.label_health import signs_of_label_collapse
@@ -78,9 +79,13 @@ class HealthWatch(EvaluationCallback):
         if (trainer.global_step + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set at run time
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients:
+        divided = shards_weights(trainer)  # then a process may have none of them, or a share
+        if not gradients and not divided:
             return
         norm = torch.nn.utils.get_total_norm(gradients)
+        if divided:
+            whole = norm.square().to(pl_module.device)
+            norm = trainer.strategy.reduce(whole, reduce_op="sum").sqrt()
         pl_module.log("train/grad_norm", norm, batch_size=1)
         self._judge(trainer, float(norm))
 
@@ -109,6 +114,8 @@ class HealthWatch(EvaluationCallback):
         """Looks at the attention of the first images."""
         del place, batches
         if trainer.sanity_checking or not trainer.is_global_zero or self._maps or not _attends(module):
+            return
+        if shards_weights(trainer):  # one process alone cannot compute with them
             return
         assert isinstance(module, CaptioningModule)
         ids, captions = outputs["image_id"][:_IMAGES], outputs["captions"][:_IMAGES]
@@ -208,6 +215,8 @@ def _attends(module: LightningModule) -> bool:
 def _unit_signs(trainer: Trainer, module: LightningModule) -> list[tuple[str, str]]:
     """Layers most of whose units get no gradient."""
     dead: dict[str, tuple[int, int]] = {}
+    if shards_weights(trainer):
+        return []
     for optimizer in trainer.optimizers:
         dead |= dead_units(module, optimizer.state)
     found = {name: counts for name, counts in dead.items() if counts[0] >= _DEAD * counts[1]}

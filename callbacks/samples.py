@@ -13,6 +13,7 @@ from callbacks.pace import SHARE, Pace
 from core.batch import Batch
 from core.spread import spread
 from lightning_modules.captioning import CaptioningModule
+from lightning_modules.parts.sharding import shards_weights
 from metrics.caption_metrics import CaptionMetrics
 from reporting.attention import attention_strip, batch_maps
 from reporting.dashboards import Cell, has_dashboard, log_captioned_images, log_rows
@@ -84,7 +85,7 @@ class CaptionSamples(EvaluationCallback):
             images.append(data.transform.denormalize(tensor).clamp(0, 1).permute(1, 2, 0).numpy())
         strips: list[Pixels | None] = [None] * len(rows)
         attends = isinstance(module, CaptioningModule) and module.captioner.attends
-        if attends and not trainer.sanity_checking and has_dashboard(trainer.loggers):
+        if attends and not trainer.sanity_checking and has_dashboard(trainer.loggers) and not shards_weights(trainer):
             assert isinstance(module, CaptioningModule)
             maps = batch_maps(module, batch, rows, [caption for _, caption in chosen], data.tokenizer)
             strips = [attention_strip(image, found) for image, (_, found) in zip(images, maps, strict=True)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.arguments import Parser
+from core.checkpoints import is_checkpoint
 from core.errors import UserError
 
 
@@ -30,5 +31,5 @@ def main(args: Sequence[str]) -> int:
     from commands.trainer import runs, train
 
     runs.restore_threads(run)
-    start = ["--ckpt_path", str(checkpoint)] if checkpoint.is_file() else []
+    start = ["--ckpt_path", str(checkpoint)] if is_checkpoint(checkpoint) else []
     return train.main(["fit", "--config", str(config), "--run_dir", str(run), *start, *rest])

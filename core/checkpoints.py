@@ -10,8 +10,9 @@ from typing import Any
 
 from core.errors import UserError, command
 from core.exported import find_exported, read_exported
-from core.inputs import check_expansion, open_regular, reason
+from core.inputs import check_expansion, damage, open_regular, reason
 from core.renamed import renamed_checkpoint
+from core.sharded import FACTS, is_sharded, pieces, read_parts
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
 _NAMES = (_BEST, _LAST)
@@ -21,25 +22,30 @@ _SLACK = 1 << 20
 
 def way_on(run: Path) -> str:
     """What to type to go on with a run that has stopped."""
-    if (run / "checkpoints" / _LAST).is_file():
+    if is_checkpoint(run / "checkpoints" / _LAST):
         return f"resume it: {command('resume', run)}"
     if (run / "config.yaml").is_file() and (run / "run.json").is_file():
         return f"there is no checkpoint yet, begin again: {command('resume', run)}"
     return "start again with the same command"
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether there is a checkpoint of this name: a file, or the folder of one in parts."""
+    return path.is_file() or is_sharded(path)
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """Finds the checkpoint that a path means: the file itself, or a run folder's best, else its last.
+    """Finds the checkpoint that a path means: the file or folder itself, or a run folder's best, else its last.
 
     Raises:
         UserError: there is none.
     """
     path = Path(path)
-    if path.is_file():
+    if is_checkpoint(path):
         return path
     for name in _NAMES:
         for candidate in (path / "checkpoints" / name, path / name):
-            if candidate.is_file():
+            if is_checkpoint(candidate):
                 return candidate
     raise UserError(
         f"no checkpoint at '{path}': give a .ckpt file, or a run folder with checkpoints/best.ckpt or "
@@ -48,10 +54,11 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
-    """Reads the tensors and plain values of a checkpoint file, with the names that this version uses.
+    """Reads the tensors and plain values of a checkpoint, with the names that this version uses.
 
     Args:
-        file: the file.
+        file: the file, or the folder of one in parts, of which the weights are put together; what optimisers noted in
+            parts only the strategy that wrote it can read.
         device: where its tensors go, as torch names it.
 
     Raises:
@@ -61,8 +68,7 @@ def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
 
     path = Path(file)
     try:
-        _check_parts(path)
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = _load(path, device)
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it holds a {type(checkpoint).__name__}")
         return renamed_checkpoint(checkpoint)
@@ -71,6 +77,33 @@ def load_values(file: str | Path, device: Any = "cpu") -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen types for a damaged file; all mean the same here
         why = reason(error).removeprefix(f"{path}: ")
         raise UserError(f"checkpoint '{path}' cannot be read ({why}); {_way_out(path)}") from error
+
+
+def _load(path: Path, device: Any) -> Any:
+    """What a file or a folder of parts holds, after every part was compared with its checksum."""
+    import torch
+
+    if not is_sharded(path):
+        _check_parts(path)
+        return torch.load(path, map_location=device, weights_only=True)
+    weights = read_parts(path)
+    _check_parts(path / FACTS)
+    facts = torch.load(path / FACTS, map_location=device, weights_only=True)
+    if not isinstance(facts, dict):
+        raise TypeError(f"its part '{FACTS}' holds a {type(facts).__name__}")
+    return {**facts, "state_dict": {name: tensor.to(device) for name, tensor in weights.items()}}
+
+
+def check_values(path: Path) -> None:
+    """Makes sure that a checkpoint which PyTorch will read without a guard is intact and holds plain values alone.
+
+    Raises:
+        UserError: it does not.
+    """
+    load_values(path)
+    if is_sharded(path):
+        with damage(path, "a checkpoint in parts", "give another one"):
+            pieces(path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -118,11 +151,14 @@ def _way_out(path: Path) -> str:
     if path.name not in _NAMES:
         return "give another one"
     try:
-        _check_parts(other)
+        if is_sharded(other):
+            pieces(other)
+        else:
+            _check_parts(other)
     except Exception:  # whatever is wrong with it, it is not offered
         whole = False
     else:
-        whole = zipfile.is_zipfile(other)
+        whole = is_sharded(other) or zipfile.is_zipfile(other)
     if not whole:
         return "give another one, or train again"
     config = path.parent.parent / "config.yaml"

@@ -33,7 +33,7 @@ def replacing(path: Path, mode: str = "wb", *, durable: bool = False, **options:
                 os.fsync(file.fileno())
         temporary.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,10 +64,13 @@ def write_cache(path: Path, text: str) -> None:
         write_text(path, text)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name durable; folders cannot be opened on Windows, where renaming is journalled anyway."""
+def sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, survive a power cut.
+
+    Folders cannot be opened on Windows, where renaming is journalled anyway.
+    """
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

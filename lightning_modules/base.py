@@ -2,7 +2,6 @@
 
 import inspect
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -23,6 +22,7 @@ from datamodules.readers.records import Split
 from lightning_modules.parts.handover import cnn_of_features, names_that_differ
 from lightning_modules.parts.optimisation import ParameterGroup, Schedule, make_scheduler, rate_factor
 from lightning_modules.parts.pooling import fit_pooling
+from lightning_modules.parts.sharding import shards_weights, share_buffers, whole_weights
 from networks.classifiers.base import Labeller
 from networks.layers.checkpointing import recomputing
 
@@ -180,7 +180,8 @@ class BaseModule(LightningModule):
             remark = f"has no effect: nothing that learns in this {type(self).__name__} can be recomputed"
             rank_zero_warn(visible(f"gradient_checkpointing=true {remark} in the backward pass"))
         if isinstance(self.trainer.datamodule, CaptionDataModule):  # type: ignore[attr-defined]  # set at run time
-            fit_pooling(self, self.pooling_forward, self.data, self.device)
+            with whole_weights(self.trainer):
+                fit_pooling(self, self.pooling_forward, self.data, self.device)
 
     def pooling_forward(self, batch: Batch) -> object:
         """Passes a batch through everything that pools regions; a method without pooling does not need it."""
@@ -259,12 +260,8 @@ class BaseModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips gradients; the norm of sharded ones is known to their wrapper only."""
-        sharded = getattr(self.trainer.strategy, "model", None)
-        # importing it takes a second; before somebody did, nothing is sharded
-        sharding = sys.modules.get("torch.distributed.fsdp")
-        wrapped = sharding is not None and isinstance(sharded, sharding.FullyShardedDataParallel)
-        if gradient_clip_val and wrapped and gradient_clip_algorithm != "value":
-            cast(Any, sharded).clip_grad_norm_(gradient_clip_val)
+        if gradient_clip_val and shards_weights(self.trainer) and gradient_clip_algorithm != "value":
+            cast(Any, self.trainer.strategy.model).clip_grad_norm_(gradient_clip_val)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -277,6 +274,7 @@ class BaseModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout of this step by (seed, batches so far, rank), so that a run can be resumed exactly."""
         del batch, batch_idx
+        share_buffers(self)
         position = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(derive_seed(global_seed(), position, self.global_rank))
 
@@ -336,6 +334,7 @@ class BaseModule(LightningModule):
         self.end_evaluation("test")
 
     def _start_evaluation(self, stage: Stage) -> None:
+        share_buffers(self)
         metrics = self.evaluation_metrics(stage, self.data.evaluation_split("val" if stage == "val" else "test"))
         self.metrics = {key: metric.to(self.device) for key, metric in metrics.items()}
         for metric in self.metrics.values():
@@ -374,9 +373,11 @@ class BaseModule(LightningModule):
         """Checks that the checkpoint's tensors match and its tokens mean the same as the data module's."""
         self.trained_steps = int(checkpoint.get("global_step", 0))
         saved = checkpoint.get("inference", {})
-        weights = checkpoint["state_dict"] = self.complete_weights(checkpoint)
-        self.resize_buffers(weights)
-        wrong = names_that_differ(self.state_dict(), weights)
+        wrong = []
+        if "state_dict" in checkpoint:  # else the strategy has loaded the weights, part by part
+            weights = checkpoint["state_dict"] = self.complete_weights(checkpoint)
+            self.resize_buffers(weights)
+            wrong = names_that_differ(self.state_dict(), weights)
         if self.inference and saved.get("tokenizer") != self.inference.get("tokenizer"):
             run = (self._trainer and self._trainer.ckpt_path) or "RUN"
             raise UserError(

@@ -4,8 +4,9 @@ import io
 import json
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from commands.jobs.merging import merge
 from commands.jobs.parts import Job, columns_of, open_job, write_part
 from commands.sweeps.document import read_sweep
 from commands.sweeps.study import open_study
+from core.checkpoints import check_values, load_values
+from core.sharded import FACTS, LIST, NOTE, note_list
 from datamodules.readers.tags import read_tags
 from datamodules.scenes import SceneCaptions
 from datamodules.shards import ShardedCaptions
@@ -27,9 +30,9 @@ from datamodules.shards.writing import write_shards
 from datamodules.sources.decoding import decode_pictures
 from datamodules.sources.find import find_source
 from datamodules.stored_features.pictures import InProportion
-from lightning_modules import AttentionRNN, PrefixClassification
+from lightning_modules import AttentionRNN, PrefixClassification, load_captioner
 from tests.hostile_documents import CAPTIONS, PICTURES, SWEEP
-from tests.hostile_readers import DOCUMENTS, READERS, Reader, text
+from tests.hostile_readers import DOCUMENTS, READERS, Reader, checkpoint, text
 
 NUMBER, TEXT = pa.float32(), pa.string()
 TAGS = pa.schema([("image", TEXT), ("caption", TEXT), ("confidence", NUMBER), ("agreement", NUMBER), ("error", TEXT)])
@@ -44,6 +47,25 @@ def small_job() -> Job:
     """Three pictures in two parts."""
     sizes = {"pictures": 3, "rows_per_part": 2, "batch_size": 2}
     return Job(command="tag", settings={"beams": 2}, model="m", source="list s", columns=columns_of(TAGS), **sizes)
+
+
+@lru_cache
+def parts(served: bool) -> dict[str, bytes]:
+    """Files of a checkpoint in parts: a captioner's, or one of few weights."""
+    from torch.distributed.checkpoint import save
+
+    own = checkpoint() if served else {"state_dict": {"w": torch.arange(60.0).view(6, 10)}, "inference": {}}
+    warnings.filterwarnings("ignore", ".*assuming the intent is to save in a single process.*")
+    with tempfile.TemporaryDirectory() as folder:
+        save({"model": own["state_dict"], "optimizer_0": {"lr": 0.1}}, checkpoint_id=folder, no_dist=True)
+        torch.save({name: value for name, value in own.items() if name != "state_dict"}, Path(folder) / FACTS)
+        note_list(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def make_parts(folder: Path, served: bool = False) -> None:
+    for name, content in parts(served).items():
+        (folder / name).write_bytes(content)
 
 
 JOB = vars(small_job())
@@ -189,7 +211,15 @@ CONTAINERS: tuple[Reader, ...] = (
 STUDY = Reader("study of a sweep", "study.db", make_study, read_study)
 """Takes longer than the others."""
 
-ALL = (*READERS, *CONTAINERS)
+PARTS = (
+    Reader("list of a checkpoint's parts", LIST, make_parts, load_values),
+    Reader("digest of a checkpoint's parts", NOTE, make_parts, load_values),
+    Reader("facts of a checkpoint in parts", FACTS, partial(make_parts, served=True), load_captioner),
+    Reader("part of a checkpoint", "*.distcp", make_parts, check_values),
+)
+"""Of a checkpoint in parts."""
+
+ALL = (*READERS, *CONTAINERS, *PARTS)
 """All readers."""
 
 DOCUMENTS_OF_ALL = {

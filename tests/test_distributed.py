@@ -1,4 +1,4 @@
-"""Two processes over gloo, replicated and sharded: every method has the losses and the figures of one process."""
+"""Two processes over gloo, replicated and sharded: losses, figures and predictions of every method are those of one."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.distributed import CASES
+from tests.distributed import CASES, SHARDED, SHARDS
 from tests.flag_table import as_documented
 
 
@@ -53,13 +53,18 @@ def found(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_processes_are_as_one(case, strategy, found):
+@pytest.mark.parametrize("name", [*map(str, CASES), SHARDS])
+def test_two_processes_are_as_one(name, strategy, found):
     alone, of = found
-    expected = alone[str(case)]
-    both = [rank[str(case)] for rank in of(strategy)]
+    expected = alone[name]
+    both = [rank[name] for rank in of(strategy)]
+    case = next(case for case in CASES if str(case) == name.replace(SHARDS, SHARDED))
     with as_documented(case, strategy):
         losses = [loss for pair in zip(*(rank["losses"] for rank in both), strict=True) for loss in pair]
         assert losses == pytest.approx(expected["losses"], rel=2e-4)
         for rank in both:
             assert rank["figures"] == pytest.approx(expected["figures"], rel=1e-5)
+            assert rank["captions"] == expected["captions"]
+            assert rank["probabilities"].keys() == expected["probabilities"].keys()
+            for image, row in rank["probabilities"].items():
+                assert row == pytest.approx(expected["probabilities"][image], abs=1e-6)

@@ -18,6 +18,7 @@ from commands.recipes.inputs import Digests, differences, fingerprint
 from commands.recipes.process import StageProcess, cores, end_all
 from commands.recipes.reading import near
 from commands.stage_state import State, read_state, write_state
+from core.checkpoints import is_checkpoint
 from core.errors import UserError
 
 LOG = "stage.log"
@@ -305,9 +306,8 @@ def _note_end(job: Job, status: Literal["done", "failed", "interrupted"]) -> Non
 def _unfinished(stage: Stage, state: State) -> Decision:
     """What to do with an unfinished stage whose inputs have not changed."""
     how = {"failed": "it failed", "interrupted": "it was interrupted"}.get(state["status"], "it was killed")
-    if stage.command[0] == "fit" and all(
-        (stage.run / name).is_file() for name in ("config.yaml", "checkpoints/last.ckpt")
-    ):
+    last = stage.run / "checkpoints" / "last.ckpt"
+    if stage.command[0] == "fit" and (stage.run / "config.yaml").is_file() and is_checkpoint(last):
         return Decision("resume", f"{how}; from its last checkpoint")
     if stage.resumes:
         return Decision("repeat", f"{how}; its command resumes in its folder")

@@ -15,6 +15,7 @@ from typing import Any
 
 from commands.recipes.document import Stage
 from commands.stage_state import Fingerprint
+from core.checkpoints import is_checkpoint
 from core.errors import UserError
 from core.files import write_text
 from core.inputs import open_regular, read_object
@@ -127,7 +128,7 @@ def fingerprint(stage: Stage, marks: Mapping[str, str], own: Path, digests: Dige
     # a checkpoint that was trained further by hand is another one
     checkpoints = {name: stage.run.parent / name / "checkpoints" for name in stage.needs}
     for name, folder in checkpoints.items():
-        found = next((folder / file for file in ("best.ckpt", "last.ckpt") if (folder / file).is_file()), None)
+        found = next((folder / file for file in ("best.ckpt", "last.ckpt") if is_checkpoint(folder / file)), None)
         if found is not None:
             files[f"{name}/checkpoints/{found.name}"] = digests.of(found)
     return {"words": _effective(stage.key), "files": files, "stages": {name: marks[name] for name in stage.needs}}

@@ -21,6 +21,9 @@ def quieten() -> None:
         r".*Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen parts stay in it on purpose
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # our metrics are summed over the ranks
+        ".*_get_pg_default_device.*",  # PyTorch speaks of its own code, here and in the next two
+        ".*Multiple backends are registered with this ProcessGroup.*",
+        ".*Please use DTensor instead.*",
         ".*could not find the monitored key in the returned metrics.*",  # without validation last.ckpt is enough
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,12 +1,74 @@
 """Settings of the trainer with which a run could not be resumed, refused before anything is written."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
+
+from core.checkpoints import check_values
 from core.errors import UserError
+from core.sharded import is_sharded
+from lightning_modules.base import BaseModule
+from lightning_modules.parts.sharding import shards_weights
 
 _COPIES = ("spawn", "fork", "notebook")
 _AVERAGING = "StochasticWeightAveraging"
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuses a strategy that needs to be told how each layer is divided.
+
+    Args:
+        strategy: the configuration's ``trainer.strategy``.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    name = _class_path(strategy)
+    if name.rpartition(".")[2] in ("ModelParallelStrategy", "model_parallel"):
+        raise UserError(
+            f"trainer.strategy is {name}, which needs a plan of how each layer is divided, and no method here has one: "
+            "use fsdp, which divides weights, gradients and the optimiser's state without a plan"
+        )
+
+
+def check_checkpoint(path: Path, trainer: Trainer, *, trains: bool) -> None:
+    """Looks at a checkpoint that a strategy will read by itself.
+
+    Args:
+        path: the checkpoint.
+        trainer: that will load it.
+        trains: it will be trained on.
+
+    Raises:
+        UserError: it is damaged or holds more than plain values, or its parts cannot be trained on with this strategy.
+    """
+    if shards_weights(trainer):  # Lightning and PyTorch unpickle whatever is in it
+        check_values(path)
+    elif trains and is_sharded(path):
+        raise UserError(
+            f"checkpoint '{path}' is in parts, which only the strategy that wrote them can train on: set "
+            "trainer.strategy as in the config.yaml of its run, or start a new run with "
+            f"--model.init_args.init_from={path}"
+        )
+
+
+def check_sharding(model: BaseModule, trainer: Trainer) -> None:
+    """Refuses to divide weights of which checkpoints leave some out.
+
+    Args:
+        model: to train.
+        trainer: that does.
+
+    Raises:
+        UserError: it would.
+    """
+    if shards_weights(trainer) and (rank := getattr(model, "lora_rank", 0)):
+        raise UserError(
+            f"lora_rank is {rank} with weights that are divided among processes: checkpoints of adapters leave the "
+            "other weights out, which divided ones cannot; set trainer.strategy to ddp"
+        )
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints import find_checkpoint, way_on
+from core.checkpoints import find_checkpoint, is_checkpoint, way_on
 from core.errors import Interrupted, UserError, command
 from core.files import write_json
 from core.locks import FolderLock, is_abandoned, make_new_folder
@@ -70,7 +70,7 @@ def _training_folder(run_dir: str | None, checkpoint: Path | None, configs: list
         folder = _own_new(_new_folder(configs))
     last = folder / "checkpoints" / "last.ckpt"
     if requeued:
-        return folder, last if last.is_file() else None
+        return folder, last if is_checkpoint(last) else None
     resumes = checkpoint is not None and checkpoint.resolve() == last.resolve()
     # a run that stopped before its first checkpoint has nothing to lose: its own configuration starts it again
     begins = checkpoint is None and configs == [str(folder / "config.yaml")] and not last.exists()
@@ -112,10 +112,15 @@ def ownership() -> Iterator[None]:
 
 def _own(folder: Path) -> Path:
     """Takes a folder for this process; of several processes of one run the first one takes it for all."""
-    if all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID")):
+    if is_first():
         _owned.append(FolderLock(folder))
         _sweep(folder)
     return folder
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that `torchrun` or a cluster started for one run."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "NODE_RANK"))
 
 
 def _sweep(folder: Path) -> None:
@@ -136,7 +141,9 @@ def _sweep_evaluations(folder: Path) -> None:
 
 
 def _own_new(folder: Path) -> Path:
-    """Makes a folder of this name, or with a number behind it, and takes it."""
+    """Makes a folder of this name, or with a number behind it, and takes it; only the first process writes there."""
+    if not is_first():
+        return folder
     own, made = make_new_folder(folder)
     _owned.append(FolderLock(own, made=made))
     return own
@@ -146,7 +153,7 @@ def interrupted(stop: Interrupted) -> Interrupted:
     """What to say after a signal, with the way to resume; a warned job of a cluster is queued again."""
     name = signal.Signals(stop.number).name
     text = f"interrupted by {name}{f', {stop.message}' if stop.message else ''}: {way_on(own_folder())}"
-    if name == "SIGUSR1" and (job := cluster_job()) is not None:
+    if name == "SIGUSR1" and is_first() and (job := cluster_job()) is not None:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         text += "; the job is queued again" if done.returncode == 0 else f"; scontrol requeue: {done.stderr.strip()}"
     return Interrupted(stop.number, message=text)
@@ -253,7 +260,7 @@ def _checkpoint(subcommand: str, run_dir: str | None, ckpt_path: str | None) -> 
             raise UserError(f"--ckpt_path {ckpt_path} needs --run_dir RUN, the run that it belongs to")
         return find_checkpoint(Path(run_dir) / "checkpoints" / f"{ckpt_path}.ckpt")
     last = Path(ckpt_path) / "checkpoints" / "last.ckpt"
-    return last if subcommand == "fit" and last.is_file() else find_checkpoint(ckpt_path)
+    return last if subcommand == "fit" and is_checkpoint(last) else find_checkpoint(ckpt_path)
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -288,7 +295,8 @@ def _evaluation_folder(subcommand: str, run_dir: str | None, checkpoint: Path | 
     run = run_of(checkpoint) if run_dir is None else Path(run_dir)
     if run is None:
         return _own_new(Path("runs") / experiment(configs) / subcommand)
-    _sweep_evaluations(run / "eval")
+    if is_first():
+        _sweep_evaluations(run / "eval")
     return _own_new(run / "eval" / (subcommand if checkpoint.stem == "best" else f"{subcommand}_{checkpoint.stem}"))
 
 

@@ -29,7 +29,7 @@ from commands.trainer.mistakes import mistake_behind
 from commands.trainer.old_names import NewNames
 from commands.trainer.parser import OneLineParser
 from commands.trainer.quiet import quieten
-from commands.trainer.refused import check_trainer
+from commands.trainer.refused import check_checkpoint, check_sharding, check_strategy, check_trainer
 from commands.trainer.speed import MatmulPrecision, compile_model, set_matmul_precision
 from core.collection import paused_collection
 from core.errors import Interrupted, UserError
@@ -108,6 +108,7 @@ class TrainerCLI(LightningCLI):
         config = self.config[self.subcommand]
         if (config["trainer"]["accumulate_grad_batches"] or 0) < 1:
             raise UserError("trainer.accumulate_grad_batches is below 1: expected the number of batches for each step")
+        check_strategy(config["trainer"]["strategy"])
         if self.subcommand == "fit":
             check_trainer(config["trainer"])
         if config["quiet"] or config["json_lines"]:
@@ -140,6 +141,7 @@ class TrainerCLI(LightningCLI):
         config = self.config["fit"]
         assert isinstance(self.model, BaseModule)
         assert isinstance(self.datamodule, CaptionDataModule)
+        check_sharding(self.model, self.trainer)
         if config["find_batch_size"] and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # debug connector
             if self.trainer.world_size > 1:
                 raise UserError(
@@ -152,7 +154,9 @@ class TrainerCLI(LightningCLI):
             compile_model(self.model)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Says what to change when the memory runs out."""
+        """Looks at checkpoints that libraries read by themselves; says what to change when the memory runs out."""
+        if (checkpoint := self.config[subcommand]["ckpt_path"]) is not None:
+            check_checkpoint(Path(checkpoint), self.trainer, trains=subcommand == "fit")
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:

@@ -28,6 +28,7 @@ from tests.docs.texts import (
     code_of,
     commands,
     flags,
+    launches,
     scripts,
     strings_of,
     targets,
@@ -225,6 +226,16 @@ def test_old_names_of_options_are_not_used():
 def test_pages_name_no_old_option(page):
     other = {"width", "hidden", "words", "distinct"}  # they have another meaning, too
     assert not set(code_of(page)[1]) & (set(renamed.OPTIONS) - other)
+
+
+def test_calls_of_torchrun_are_accepted():
+    from torch.distributed.run import get_args_parser
+
+    found = launches()
+    assert len(found) > 1
+    for text in found:
+        options = get_args_parser().parse_args([*words_of(text.text), "cli.py"])
+        assert options.training_script == "cli.py", text
 
 
 def test_make_targets_exist():

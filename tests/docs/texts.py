@@ -20,7 +20,11 @@ SOURCES = sorted([ROOT / "cli.py", *(path for package in PACKAGES for path in (R
 
 _FENCED = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.M | re.S)
 _INDENTED = re.compile(r"(?:^ {4}.*\n?)+", re.M)
-_COMMAND = re.compile(r"python\S* cli\.py +(.+)")
+_COMMAND = re.compile(r"(?:python\S*|torchrun(?: --\S+)+) cli\.py +(.+)")
+_TORCHRUN = re.compile(r"torchrun((?: --\S+)+) cli\.py ")
+_BATCH = {"job_array": "", "train_nodes": "fit "}
+"""Scripts for clusters, and the command that stands before what they are given."""
+_SUBMITTED = re.compile(rf"scripts/({'|'.join(_BATCH)})\.sh +(.+)")
 _SCRIPT = re.compile(r"python\S* (?:(benchmarks/\w+)\.py|-m (scripts\.\w+))(?![\w.])(.*)")
 _MAKE = re.compile(r"(?:^|\s)make +((?:[a-z-]+ ?)+)")
 _FLAG = re.compile(r"(?<![\w-])--[A-Za-z][\w.+-]*")
@@ -55,7 +59,7 @@ def header_of(path: Path) -> list[str]:
         if line.startswith("#"):
             text = line[1:].strip()
             if lines and text.startswith("--"):
-                lines[-1] += f" {text}"
+                lines[-1] = lines[-1].removesuffix(" \\") + f" {text}"
             else:
                 lines.append(text)
         elif not line.startswith("about:"):
@@ -104,8 +108,19 @@ def commands() -> list[Text]:
     for path in SOURCES:
         for string in strings_of(path):
             found += [Text(line, str(path.relative_to(ROOT))) for line in string.replace("\n    ", " ").splitlines()]
-    pieces = [Text(piece, text.place) for text in found for piece in re.split(r"(?=python\S* cli\.py)", text.text)]
-    return [Text(match[1], text.place) for text in pieces if (match := _COMMAND.match(text.text))]
+    starts = re.compile(r"(?=python\S* cli\.py|torchrun --)")
+    pieces = [Text(piece, text.place) for text in found for piece in starts.split(text.text)]
+    own = [Text(match[1], text.place) for text in pieces if (match := _COMMAND.match(text.text))]
+    for path in (ROOT / "scripts").glob("*.sh"):
+        found += [Text(line, str(path.relative_to(ROOT))) for line in header_of(path)]
+    given = [(text, match) for text in found if (match := _SUBMITTED.search(text.text))]
+    return own + [Text(f"{_BATCH[match[1]]}{match[2]}", text.place) for text, match in given]
+
+
+def launches() -> list[Text]:
+    """Options of all calls of ``torchrun`` that pages show."""
+    found = [Text(line, page.name) for page in PAGES for line in code_of(page)[0]]
+    return [Text(match[1], text.place) for text in found if (match := _TORCHRUN.search(text.text))]
 
 
 def scripts() -> list[tuple[str, Text]]:

@@ -8,7 +8,7 @@ from tests.faults.damage import damage
 from tests.faults.evaluations import evaluation, recipe
 from tests.faults.house import House
 from tests.faults.labels import TWIN, labels
-from tests.faults.methods import SETTINGS, TRAINED
+from tests.faults.methods import PAIRED, SETTINGS, TRAINED
 from tests.faults.pairs import PAIRS, pair
 from tests.faults.readers import KINDS, NAMES, reading
 from tests.faults.strangers import PLANTS, stranger
@@ -31,7 +31,7 @@ VARIED = ("dual_transfer", "attention_rnn", "ucm_text_autoencoder", "emotion_tra
 """Methods that take turns under the settings; all methods run as their twins are."""
 READINGS = 16
 """Damaged files of a round."""
-SINGLE = [name for name in SETTINGS if name not in ("plain", "two processes")]
+SINGLE = [name for name in SETTINGS if name not in ("plain", *PAIRED)]
 
 
 def names(groups: list[str]) -> Iterator[str]:
@@ -50,7 +50,7 @@ def variants(group: str, number: int) -> list[tuple[str, str]]:
     if group in CHAINS:
         return [(twin, "plain") for twin in TRAINED] + list(zip(turn, SINGLE, strict=True))
     if group == "ranks":
-        return [(turn[0], "two processes")]
+        return [(turn[0], PAIRED[number % len(PAIRED)])]
     if group == "recipe":
         return [("two stages", CHAINS[number % 3])]
     if group == "labels":

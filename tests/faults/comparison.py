@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from core.checkpoints import is_checkpoint, load_values
+from core.sharded import is_sharded, pieces
+
 PARTS = (
     "state_dict",
     "current_model_state",
@@ -49,7 +52,14 @@ def differences(one: Any, other: Any, place: str) -> list[str]:
 
 @functools.lru_cache(maxsize=64)
 def _reference(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
+    return read(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint; the weights and the optimiser's state of one in parts as the parts have them."""
+    if is_sharded(path):
+        return {**load_values(path), "optimizer_states": pieces(path)}
+    return dict(torch.load(path, weights_only=True))
 
 
 def _callbacks(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +92,11 @@ def compare(alone: Path, run: Path) -> list[str]:
     found = []
     for name in ("last.ckpt", "best.ckpt"):
         one, other = alone / "checkpoints" / name, run / "checkpoints" / name
-        if one.is_file() != other.is_file():
+        if is_checkpoint(one) != is_checkpoint(other):
             found.append(f"{name} is in one only")
-        elif one.is_file():
+        elif is_checkpoint(one):
             try:
-                first, second = _reference(one), torch.load(other, weights_only=True)
+                first, second = _reference(one), read(other)
             except Exception as error:  # a dozen types
                 found.append(f"{name} cannot be read: {error!s:.100}")
                 continue

@@ -1,9 +1,16 @@
 """Settings with which a run could not be resumed are refused in a line, before anything is written."""
 
 import pytest
+import torch
+from lightning import Trainer
 
 import cli
+from commands.trainer.refused import check_checkpoint, check_sharding
+from core.errors import UserError
+from lightning_modules import DualTransfer
 from tests.conftest import ROOT
+from tests.distributed import CPUSharded
+from tests.parts import write_parts
 from tests.tiny import make_config
 
 AVERAGING = "lightning.pytorch.callbacks.StochasticWeightAveraging"
@@ -20,6 +27,10 @@ DDP = "lightning.pytorch.strategies.DDPStrategy"
             [f"--trainer.callbacks+={AVERAGING}", "--trainer.callbacks.swa_lrs=0.01"],
             "callbacks.EMAWeightAveraging",
         ),
+        (
+            ["--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy"],
+            "ModelParallelStrategy, which needs a plan of how each layer is divided",
+        ),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(tmp_path, capsys, monkeypatch, options, message):
@@ -30,3 +41,24 @@ def test_what_cannot_be_resumed_is_refused(tmp_path, capsys, monkeypatch, option
     assert message in err
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_parts_are_trained_on_by_the_strategy_that_wrote_them(tmp_path):
+    folder = write_parts({"state_dict": {"w": torch.arange(6.0)}, "inference": {}}, tmp_path / "last.ckpt")
+    alone, divided = (Trainer(accelerator="cpu", logger=False, **one) for one in ({}, {"strategy": CPUSharded()}))
+    check_checkpoint(folder, divided, trains=True)
+    check_checkpoint(folder, alone, trains=False)
+    with pytest.raises(UserError, match="is in parts, which only the strategy that wrote them can train on"):
+        check_checkpoint(folder, alone, trains=True)
+    (folder / "__1_0.distcp").unlink()
+    with pytest.raises(UserError, match=r"its part .__1_0\.distcp. is missing"):
+        check_checkpoint(folder, divided, trains=True)
+
+
+def test_adapters_are_not_divided():
+    model = DualTransfer.__new__(DualTransfer)
+    torch.nn.Module.__init__(model)
+    model.lora_rank = 8
+    check_sharding(model, Trainer(accelerator="cpu", logger=False))
+    with pytest.raises(UserError, match="lora_rank is 8 with weights that are divided"):
+        check_sharding(model, Trainer(accelerator="cpu", logger=False, strategy=CPUSharded()))
