@@ -110,7 +110,7 @@ def test_nothing_is_executed(copy, tmp_path, monkeypatch):
     (copy / NOTE).unlink()
     content = (copy / LIST).read_bytes()
     (copy / LIST).write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(UserError, match=r"it names \w+\.system"):
+    with pytest.raises(UserError, match="it names "):
         load_values(copy)
     (copy / LIST).write_bytes(content)
     torch.save(Hostile(), copy / FACTS)
