@@ -1,6 +1,7 @@
 """Training throughput of the attention RNN captioner against the plain loop.
 
     python benchmarks/attention_rnn_step.py [--attention bahdanau dot] [--captions_per_image 1 5] [--rounds 7]
+    [--threads 2]
 
 The plain loop is what tutorials do: captions padded to a constant length, an image repeated for each of its captions,
 and at every time step the keys are projected again from the regions and the whole vocabulary is scored for every
@@ -14,7 +15,6 @@ Also printed: the time one batch of features needs from a half-precision memory 
 
 import argparse
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +24,16 @@ from typing import get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import (
+    Row,
+    add_json_option,
+    available_threads,
+    print_rows,
+    take_turns,
+    training_step,
+    work_of,
+    write_rows,
+)
 from torch import Tensor
 
 from core.batch import Batch
@@ -107,12 +117,8 @@ def repeated(batch: Batch) -> Batch:
 
 def measure(
     attention: AttentionName, cell: CellName, captions_per_image: int, rounds: int, captions: int, vocab: int
-) -> float:
-    """Prints one row of the table.
-
-    Returns:
-        Seconds of our step.
-    """
+) -> Row:
+    """Takes turns with one kind of attention and cell."""
     torch.manual_seed(0)
     captioner = AttentionRNNCaptioner(
         attention=build_attention(attention, region_dim=256, hidden_dim=512),
@@ -125,34 +131,36 @@ def measure(
         pad_id=PAD,
     )
     optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-4, fused=True)
-    ways: dict[str, Callable[[AttentionRNNCaptioner, Batch], Tensor]] = {"plain": plain_loss, "ours": packed_loss}
     batch = make_batch(captions, captions_per_image, vocab, seed=0)
-    inputs = {"plain": repeated(batch), "ours": cropped(batch)}
-    assert_same(captioner, ways, inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, loss_of in ways.items():
-            begin = time.perf_counter()
-            optimizer.zero_grad()
-            loss_of(captioner, inputs[name]).backward()
-            optimizer.step()
-            if turn > 0:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - begin)
-    plain, ours = (statistics.median(values) for values in seconds.values())
-    ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
-    row = f"{attention:10} {cell:5} {captions_per_image:14}"
-    print(f"{row} {captions / plain:13.0f} {captions / ours:12.0f} {ratio:7.2f}x", flush=True)
-    return ours
+    plain, ours = repeated(batch), cropped(batch)
+    losses: dict[str, Callable[[], Tensor]] = {
+        "plain": lambda: plain_loss(captioner, plain),
+        "ours": lambda: packed_loss(captioner, ours),
+    }
+    assert_same(captioner, losses)
+    clock = take_turns({name: training_step(loss, optimizer) for name, loss in losses.items()}, rounds)
+    spent = clock.medians()
+    flops, size = work_of(losses["ours"], captioner.parameters())
+    return Row(
+        figure=f"attention RNN, {attention}, {cell}, {captions_per_image} captions an image",
+        kind="times",
+        value=clock.ratio("plain", "ours"),
+        goal=6,
+        unit=f"step of {captions} captions",
+        ours=spent["ours"],
+        baseline=spent["plain"],
+        flops=flops,
+        bytes=size,
+        threads=torch.get_num_threads(),
+    )
 
 
-def assert_same(
-    captioner: AttentionRNNCaptioner, ways: dict[str, Callable[..., Tensor]], inputs: dict[str, Batch]
-) -> None:
+def assert_same(captioner: AttentionRNNCaptioner, losses: dict[str, Callable[[], Tensor]]) -> None:
     """Both ways have the same loss and the same gradients."""
     found = []
-    for name, loss_of in ways.items():
+    for loss_of in losses.values():
         captioner.zero_grad()
-        loss = loss_of(captioner, inputs[name])
+        loss = loss_of()
         loss.backward()
         found.append((loss.detach(), [parameter.grad.clone() for parameter in captioner.parameters()]))
     (loss, gradients), (other_loss, other_gradients) = found
@@ -186,18 +194,23 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="captions")
     parser.add_argument("--captions_per_image", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--vocab", type=int, default=10_000)
-    arguments = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=available_threads())
+    add_json_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     print(
-        f"batch {arguments.batch}, vocabulary {arguments.vocab:,}, {PADDED} padded tokens, 12 real ones, "
-        f"{torch.get_num_threads()} threads"
+        f"batch {options.batch}, vocabulary {options.vocab:,}, {PADDED} padded tokens, 12 real ones, "
+        f"{options.threads} threads"
     )
-    print(f"{'attention':10} {'cell':5} {'captions/image':>14} {'plain, cap/s':>13} {'ours, cap/s':>12} {'ratio':>8}")
-    step = 0.0
-    for attention in arguments.attention:
-        for cell in arguments.cell:
-            for shared in arguments.captions_per_image:
-                step = measure(attention, cell, shared, arguments.rounds, arguments.batch, arguments.vocab)
-    measure_reading(arguments.batch, step)
+    rows = [
+        measure(attention, cell, shared, options.rounds, options.batch, options.vocab)
+        for attention in options.attention
+        for cell in options.cell
+        for shared in options.captions_per_image
+    ]
+    print_rows(rows)
+    write_rows(options.json, rows)
+    measure_reading(options.batch, rows[-1].ours.wall)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ printed.
 """
 
 import argparse
-import statistics
-import sys
-import time
-from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from dual_transfer_step import Published
+from measuring import Row, add_json_option, available_threads, print_rows, take_turns, write_rows
 from torch import Tensor
 
 from core.batch import Batch
@@ -68,13 +66,11 @@ class WithoutReuse(WithoutCachePlain):
     """Encodes the picture of every row at every step as well: its memory holds pixels."""
 
 
-def caption(arm: DualTransferCaptioner, image: Tensor, settings: DecodingSettings) -> tuple[Hypotheses, float]:
-    """Captions pictures; also the seconds it took, from pixels to tokens."""
-    start = time.perf_counter()
+def caption(arm: DualTransferCaptioner, image: Tensor, settings: DecodingSettings) -> Hypotheses:
+    """Captions pictures, from pixels to tokens."""
     with torch.inference_mode():
         memory = {"pixels": image} if isinstance(arm, WithoutReuse) else arm.encode({"image": image})
-        found = decode(arm, memory, settings)
-    return found, time.perf_counter() - start
+        return decode(arm, memory, settings)
 
 
 def build_arms() -> dict[str, DualTransferCaptioner]:
@@ -106,36 +102,55 @@ def build_arms() -> dict[str, DualTransferCaptioner]:
     return arms
 
 
+def measure(images: dict[str, int], settings: DecodingSettings, repeats: int) -> list[Row]:
+    """Lets the arms take turns, each with so many pictures, and compares their captions."""
+    arms = {name: arm for name, arm in build_arms().items() if images[name]}
+    image = torch.randn(max(images.values()), 3, 380, 380, generator=torch.Generator().manual_seed(1))
+    captions: dict[str, Hypotheses] = {}
+
+    def way(name: str) -> Callable[[], None]:
+        return lambda: captions.update({name: caption(arms[name], image[: images[name]], settings)})
+
+    clock = take_turns({name: way(name) for name in arms}, repeats, tell=True)
+    for found in captions.values():
+        same = torch.equal(found.token_ids, captions["ours"].token_ids[: len(found.token_ids)])
+        assert same, "the arms wrote different captions"
+        assert (found.lengths == settings.max_tokens).all(), "captions are not of the length asked for"
+    spent = clock.medians()
+    return [
+        Row(
+            figure=f"beam search, against {name}",
+            kind="times",
+            value=clock.ratio(name, "ours").times(images["ours"] / images[name]),
+            goal=None,
+            unit="picture",
+            ours=spent["ours"].times(1 / images["ours"]),
+            baseline=spent[name].times(1 / images[name]),
+            threads=torch.get_num_threads(),
+        )
+        for name in arms
+        if name != "ours"
+    ]
+
+
 def main() -> None:
     """Runs the arms and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each arm after one that is not counted")
     parser.add_argument("--images", type=int, default=16, help="pictures that are captioned together (paper: 16)")
-    parser.add_argument("--slow_images", type=int, default=2, help="the same for the arm without reuse")
+    parser.add_argument("--slow_images", type=int, default=2, help="the same for the arm without reuse; 0: none")
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=20, help="length of the captions")
-    arguments = parser.parse_args()
-    arms = build_arms()
-    image = torch.randn(arguments.images, 3, 380, 380, generator=torch.Generator().manual_seed(1))
-    settings = DecodingSettings(beams=arguments.beams, max_tokens=arguments.tokens)
-    times = defaultdict(list)
-    for repeat in range(arguments.repeats + 1):
-        captions = {}
-        for name, arm in arms.items():
-            count = arguments.slow_images if isinstance(arm, WithoutReuse) else arguments.images
-            captions[name], spent = caption(arm, image[:count], settings)
-            if repeat:
-                times[name].append(spent / count)
-            print(f"run {repeat}: {name}: {spent / count:.2f} s per picture", file=sys.stderr, flush=True)
-        for found in captions.values():
-            same = torch.equal(found.token_ids, captions["ours"].token_ids[: len(found.token_ids)])
-            assert same, "the arms wrote different captions"
-            assert (found.lengths == arguments.tokens).all(), "captions are not of the length asked for"
-    fastest = statistics.median(times["ours"])
-    print(f"{torch.get_num_threads()} threads, {arguments}")
-    print(f"{'':20} seconds per picture   ours is faster by")
-    for name, values in times.items():
-        print(f"{name:20} {statistics.median(values):19.2f} {statistics.median(values) / fastest:19.1f}")
+    parser.add_argument("--threads", type=int, default=available_threads())
+    add_json_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    images = dict.fromkeys(("ours", "no cache, our towers", "no cache"), options.images)
+    settings = DecodingSettings(beams=options.beams, max_tokens=options.tokens)
+    rows = measure({**images, "no reuse": options.slow_images}, settings, options.repeats)
+    print(f"{options.threads} threads, {options.images} pictures, beams {options.beams}, {options.tokens} tokens")
+    print_rows(rows)
+    write_rows(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,17 @@ import itertools
 import json
 import os
 import random
-import statistics
 import string
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+from measuring import Clock, Row, Seconds, add_json_option, write_rows
 
 from metrics import tokenize
 from metrics.captions import References, corpus_scores
-
-T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
@@ -72,33 +67,6 @@ def pycocoevalcap_scores(predictions: dict[str, str], references: dict[str, list
         "rouge_l": Rouge().compute_score(references, results)[0],
         "cider_d": Cider().compute_score(references, results)[0],
     }
-
-
-def processor_seconds() -> float:
-    """Processor time of this process and of those that it has waited for."""
-    return sum(os.times()[:4])
-
-
-class Clock:
-    """Wall and processor seconds of named actions."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[tuple[float, float]]] = {}
-
-    def time(self, name: str, action: Callable[[], T]) -> T:
-        """Runs an action and notes its time."""
-        wall, processor = time.perf_counter(), processor_seconds()
-        result = action()
-        taken = time.perf_counter() - wall, processor_seconds() - processor
-        self.seconds.setdefault(name, []).append(taken)
-        return result
-
-    def rows(self) -> dict[str, tuple[float, float]]:
-        """Medians by name."""
-        return {
-            name: (statistics.median(a for a, _ in taken), statistics.median(b for _, b in taken))
-            for name, taken in self.seconds.items()
-        }
 
 
 def memory() -> float:
@@ -147,12 +115,43 @@ def measure(path: Path | None, images: int, rounds: int) -> Clock:
             clock.time("`score` from the shell", lambda: subprocess.run(command, check=True, capture_output=True))
             if theirs:
                 other = clock.time("pycocoevalcap", lambda: pycocoevalcap_scores(guesses, tokens))
-                print(f"scores differ by {max(abs(ours[key] - other[key]) for key in other):.1e}", flush=True)
+                apart = max(abs(ours[key] - other[key]) for key in other)
+                print(f"scores differ by {apart:.1e}", flush=True)
+                assert apart < 1e-9, "the scores are not the same"
     before = memory()
     for _ in range(20):
         prepared.score(predictions)
     print(f"memory after 20 more scores with the references kept: {memory() - before:+.1f} MB")
     return clock
+
+
+COLD = "cold: references and first score"
+GOALS = {"score in batches of 32, as in validation": 10}
+
+
+def rows_of(clock: Clock) -> list[Row]:
+    """How many times as fast as pycocoevalcap each of ours is."""
+    base = clock.medians()["pycocoevalcap"]
+    return [
+        Row(
+            figure=f"caption metrics, {name}",
+            kind="times",
+            value=base.over(spent),
+            goal=GOALS.get(name),
+            unit="5,000 captions",
+            ours=spent,
+            baseline=base,
+        )
+        for name, spent in with_cold(clock).items()
+        if "shell" not in name and name != "pycocoevalcap"
+    ]
+
+
+def with_cold(clock: Clock) -> dict[str, Seconds]:
+    """Medians by name, before them that of a score of references that are new."""
+    rows = clock.medians()
+    cold = (a + b for a, b in zip(rows["references"], rows["first score"], strict=True))
+    return {COLD: Seconds(*cold), **rows}
 
 
 def main() -> None:
@@ -161,17 +160,18 @@ def main() -> None:
     parser.add_argument("captions", nargs="?", type=Path, help="COCO caption JSON; default: drawn captions")
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
+    add_json_option(parser)
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
-    rows = measure(options.captions, options.images, options.rounds).rows()
-    base = rows.get("pycocoevalcap")
+    clock = measure(options.captions, options.images, options.rounds)
+    base = clock.medians().get("pycocoevalcap")
     print(f"\n{options.images} pictures, five references each, median of {options.rounds} rounds\n")
     print("| | wall, s | processor, s | times as fast as pycocoevalcap (processor) |\n| --- | ---: | ---: | ---: |")
-    cold = tuple(a + b for a, b in zip(rows["references"], rows["first score"], strict=True))
-    for name, (wall, processor) in {"cold: references and first score": cold, **rows}.items():
-        faster = "" if base is None or "shell" in name else f"{base[1] / processor:.1f}"
+    for name, (wall, processor) in with_cold(clock).items():
+        faster = "" if base is None or "shell" in name else f"{base.processor / processor:.1f}"
         print(f"| {name} | {wall:.2f} | {processor:.2f} | {faster} |")
+    write_rows(options.json, rows_of(clock) if base is not None else [])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A training step of the text autoencoder against the plain word-by-word loop.
 
     python benchmarks/text_autoencoder_step.py [--width 128 1024] [--scheduled_sampling 0 0.5] [--padded 36 24]
-    [--rounds 9]
+    [--rounds 9] [--threads 1]
 
 The plain loop is what tutorials do: captions padded to a constant length (36 tokens are the project's longest, 24 those
 of UCM-Captions' longest caption); encoder and decoder layer by layer, one call
@@ -15,12 +15,11 @@ into pieces.
 
 import argparse
 import itertools
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from measuring import Row, add_json_option, print_rows, take_turns, training_step, work_of, write_rows
 from torch import Tensor, nn
 
 from networks.captioners.text_autoencoder import TextAutoencoder
@@ -99,8 +98,8 @@ def assert_same(model: TextAutoencoder, ways: dict[str, Way], ids: Tensor, lengt
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
 
 
-def measure(width: int, scheduled_sampling: float, captions: int, padded: int, rounds: int) -> None:
-    """Prints one row of the table."""
+def measure(width: int, scheduled_sampling: float, captions: int, padded: int, rounds: int) -> Row:
+    """Takes turns at one width."""
     torch.manual_seed(0)
     model = TextAutoencoder(
         vocab_size=WORDS, word_dim=300, hidden_dim=width, dropout=0.1, bos_id=BOS, eos_id=EOS, pad_id=PAD
@@ -109,20 +108,25 @@ def measure(width: int, scheduled_sampling: float, captions: int, padded: int, r
     ways: dict[str, Way] = {"plain": plain_loss, "ours": fused_loss}
     ids, lengths = make_captions(captions, padded)
     assert_same(model, ways, ids, lengths)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, loss_of in ways.items():
-            begin = time.perf_counter()
-            optimizer.zero_grad()
-            loss_of(model, ids, lengths, scheduled_sampling).backward()
-            optimizer.step()
-            if turn > 0:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - begin)
-    plain, ours = (statistics.median(values) for values in seconds.values())
-    share = statistics.median(b / a for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
-    print(
-        f"{width:6} {padded:6} {scheduled_sampling:10} {1000 * plain:10.0f} {1000 * ours:10.0f} {share:8.0%}",
-        flush=True,
+    steps = {
+        name: training_step(lambda way=way: way(model, ids, lengths, scheduled_sampling), optimizer)
+        for name, way in ways.items()
+    }
+    clock = take_turns(steps, rounds)
+    spent = clock.medians()
+    flops, size = work_of(lambda: fused_loss(model, ids, lengths, 0.0), model.parameters())
+    own = f", {scheduled_sampling:.0%} own words" if scheduled_sampling else ""
+    return Row(
+        figure=f"text autoencoder, width {width}, padded to {padded}{own}",
+        kind="share",
+        value=clock.ratio("ours", "plain"),
+        goal=0.5,
+        unit=f"step of {captions} captions",
+        ours=spent["ours"],
+        baseline=spent["plain"],
+        flops=flops,
+        bytes=size,
+        threads=torch.get_num_threads(),
     )
 
 
@@ -134,13 +138,19 @@ def main() -> None:
     parser.add_argument("--padded", nargs="+", type=int, default=[36, 24], help="tokens of the plain loop's captions")
     parser.add_argument("--batch", type=int, default=32, help="captions")
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    print(f"{arguments.batch} captions, 14 real tokens each, {torch.get_num_threads()} threads")
-    print(f"{'width':>6} {'padded':>6} {'own words':>10} {'plain, ms':>10} {'ours, ms':>10} {'share':>8}")
-    for width, padded, scheduled_sampling in itertools.product(
-        arguments.width, arguments.padded, arguments.scheduled_sampling
-    ):
-        measure(width, scheduled_sampling, arguments.batch, padded, arguments.rounds)
+    parser.add_argument("--threads", type=int, default=1)
+    add_json_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{options.batch} captions, 14 real tokens each, {options.threads} threads")
+    rows = [
+        measure(width, scheduled_sampling, options.batch, padded, options.rounds)
+        for width, padded, scheduled_sampling in itertools.product(
+            options.width, options.padded, options.scheduled_sampling
+        )
+    ]
+    print_rows(rows)
+    write_rows(options.json, rows)
 
 
 if __name__ == "__main__":
