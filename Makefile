@@ -12,7 +12,7 @@ export PYTHONPATH :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: distributed help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow pages coverage faults faults-long jobs lint types format benchmark gpu-report notebook docs clean python-is-usable
+.PHONY: distributed help install demo emotion-transfer attention-rnn ucm-distillation smoke test test-slow pages coverage faults faults-long jobs lint types format bench gpu-report notebook docs clean python-is-usable
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,8 +99,8 @@ format: $(VENV)/.installed ## let ruff mend what it can
 gpu-report: $(VENV)/.installed ## measure a GPU and check what is promised of it (under 30 minutes)
 	@$(PY) -m scripts.gpu_report
 
-benchmark: $(VENV)/.installed ## speed against the published compute pattern
-	@for name in dual_transfer_step beam_search attention_rnn_step feature_store caption_metrics; do $(PY) benchmarks/$$name.py || exit 1; done
+bench: $(VENV)/.installed ## speed of training against goals, baselines and the machine's limits (under 30 minutes)
+	@$(PY) benchmarks/training.py
 
 notebook: $(VENV)/.installed ## run docs/quickstart.ipynb from top to bottom (about 2 minutes)
 	@$(PY) -c 'import ipykernel, nbclient' 2>/dev/null || $(PY) -m pip install --progress-bar on --compile -e ".[notebook]"

@@ -22,10 +22,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from measuring import Clock, Row, Seconds, add_json_option, print_rows, processor_seconds, write_rows
 from torch import Tensor
 from torch.utils.data import DataLoader
-
-from measuring import Clock, Row, Seconds, add_json_option, print_rows, processor_seconds, write_rows
 
 from core.batch import Batch
 from datamodules.scenes import SceneCaptions

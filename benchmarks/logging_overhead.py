@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = ("--wandb=off", "--trainer.callbacks=[callbacks.throughput.Throughput]")
+PLAIN = ("--wandb=off", "--trainer.callbacks=[]")
 SHOWN = ("--wandb=offline", "--tensorboard=true")
 CLOCK = """
 import sys, time

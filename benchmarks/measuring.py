@@ -53,8 +53,8 @@ class Row:
         value: by wall and by processor time.
         goal: None: there is none.
         unit: what `ours` and `baseline` are the time of.
-        ours: median.
-        baseline: median; None: what it is compared with is part of `ours`.
+        ours: median; None: the value is measured as it is, as is that of a baseline.
+        baseline: the same of the baseline.
         dtype: of the matrix products, for the peak that the floor is of.
         flops: that `unit` needs at least.
         bytes: that it must at least read and write.
@@ -66,7 +66,7 @@ class Row:
     value: Seconds
     goal: float | None
     unit: str
-    ours: Seconds
+    ours: Seconds | None = None
     baseline: Seconds | None = None
     dtype: str = "float32"
     flops: float | None = None

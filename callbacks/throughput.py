@@ -7,6 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from core.batch import Batch
+from networks.layers.sequences import on_host
 
 
 class Throughput(Callback):
@@ -45,8 +46,9 @@ class Throughput(Callback):
         self._batches += 1
         self._images += len(batch.get("image_id", []))
         if "caption_lengths" in batch:
-            self._captions += len(batch["caption_lengths"])
-            self._tokens += int((batch["caption_lengths"] - 1).sum())
+            lengths = on_host(batch["caption_lengths"])
+            self._captions += len(lengths)
+            self._tokens += sum(lengths) - len(lengths)  # BOS is never a target
         if self._batches < self.every_n_steps and (self._logged or not trainer.is_last_batch):
             return
         self._logged = True

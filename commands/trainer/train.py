@@ -22,6 +22,7 @@ from callbacks.predictions import PredictionWriter
 from callbacks.progress import JsonLines, ProgressBar
 from callbacks.report import RunReport
 from callbacks.stop_signals import StopSignals
+from callbacks.throughput import Throughput
 from commands.trainer import config_files, runs
 from commands.trainer.dashboards import add_dashboard_options, dashboards_of, labels_of
 from commands.trainer.memory import find_batch_size, out_of_memory, save_batch_size
@@ -238,6 +239,8 @@ class TrainerCLI(LightningCLI):
         ]
         if self.subcommand == "fit" and not any(isinstance(item, LearningRateMonitor) for item in given):
             found.append(LearningRateMonitor())
+        if self.subcommand == "fit" and not any(isinstance(item, Throughput) for item in given):
+            found.append(Throughput())
         return found
 
     def _loggers(self, given: Logger | Sequence[Logger] | bool | None) -> list[Logger]:

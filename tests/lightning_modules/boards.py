@@ -25,9 +25,9 @@ class Shown:
     baselines: bool = True
 
 
-ALWAYS = {"epoch", "train/loss", "train/grad_norm", "trainer/global_step", "lr-AdamW/new"}
-OWN_CNN = {"lr-AdamW/pretrained"}
 SPEED = {f"throughput/{name}" for name in ("images_per_s", "captions_per_s", "tokens_per_s", "data_time_share")}
+ALWAYS = {"epoch", "train/loss", "train/grad_norm", "trainer/global_step", "lr-AdamW/new", *SPEED}
+OWN_CNN = {"lr-AdamW/pretrained"}
 CAPTIONS = {"loss", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"}
 CAPTIONS |= {f"fact_{name}" for name in ("f1", "objects", "colours", "sizes", "counts", "relations")}
 ATTENTION = {"attention_entropy", "pointing", "pointing_noun"}
@@ -63,16 +63,15 @@ def classifier(*curves: str, rate: str = "lr-AdamW/new") -> Shown:
 
 
 BOARDS = {
-    "attention_rnn": captioner(*OWN_CNN, *SPEED, attends=True),
-    "transformer_captioner": captioner(*OWN_CNN, *SPEED, attends=True),
+    "attention_rnn": captioner(*OWN_CNN, attends=True),
+    "transformer_captioner": captioner(*OWN_CNN, attends=True),
     "emotional_captions": captioner(  # whose words are not matched with objects
         *OWN_CNN,
-        *SPEED,
         attends=True,
         more=("alignment", "perplexity", "distinct"),
         less=("pointing", "pointing_noun"),
     ),
-    "dual_transfer": captioner(*SPEED),
+    "dual_transfer": captioner(),
     "ucm_captioning": captioner(*OWN_CNN, more=("distinct",)),
     "emotion_teacher": classifier(rate="lr-SGD/new"),
     "emotion_student": classifier(),
