@@ -41,7 +41,8 @@ def runs(steps: int) -> dict[str, list[str]]:
         ]
     if (data / "coco_mini").is_dir() and (data / "tokenizers" / "gpt2").is_dir():
         found["dual transfer on COCO's pictures"] = [
-            *("--config=experiments/dual_transfer.yaml", "--trainer.accelerator=cpu", "--trainer.max_steps=8"),
+            *("--config=experiments/dual_transfer.yaml", "--trainer.accelerator=cpu", "--trainer.max_steps=4"),
+            "--trainer.limit_train_batches=4",  # the end of an epoch is logged, too
             *(f"--data.init_args.root={data / 'coco_mini'}", "--model.init_args.image_weights=null"),
             *(f"--data.init_args.tokenizer={data / 'tokenizers' / 'gpt2'}", "--model.init_args.language_weights=null"),
         ]

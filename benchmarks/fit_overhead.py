@@ -1,6 +1,6 @@
 """What `fit` costs over a bare training loop, on the same batches, with the same losses to the last bit.
 
-    python benchmarks/fit_overhead.py [--batch_size 32] [--rounds 12]
+    python benchmarks/fit_overhead.py [--batch_size 16] [--rounds 20]
 
 `fit` trains a dual-transfer captioner on synthetic scenes with everything a run has by default. After every 25 of its
 steps a bare loop takes the same 25 steps with a copy of the network: forward pass, loss, backward pass, clipping,
@@ -151,8 +151,8 @@ def measure(batch_size: int, rounds: int) -> Row:
 def main() -> None:
     """Prints the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch_size", type=int, default=32, help="images")
-    parser.add_argument("--rounds", type=int, default=12, help=f"turns of {STEPS} steps")
+    parser.add_argument("--batch_size", type=int, default=16, help="images")
+    parser.add_argument("--rounds", type=int, default=20, help=f"turns of {STEPS} steps")
     add_json_option(parser)
     options = parser.parse_args()
     row = measure(options.batch_size, options.rounds)
