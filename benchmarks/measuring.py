@@ -190,19 +190,25 @@ def work_of(loss_of: Callable[[], Tensor], parameters: Iterable[Tensor]) -> tupl
     return 3.0 * counter.get_total_flops(), 40.0 * weights + 2.0 * sum(kept.values())
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; without them it is many times slower than float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def peaks(threads: int, seconds: float = 1.0) -> dict[str, float]:
     """What the machine can do with so many threads, by the clock; the best of what fits into some seconds.
 
     Returns:
-        Operations a second of products of square matrices in "float32" and "bfloat16", and bytes a second, read and
-        written, of a copy of memory that no cache holds, "bytes"; the same with "processor/" in front for a second of
-        processor time.
+        Operations a second of products of square matrices in "float32" and, where there are instructions for it,
+        "bfloat16", and bytes a second, read and written, of a copy of memory that no cache holds, "bytes"; the same
+        with "processor/" in front for a second of processor time.
     """
     torch.set_num_threads(threads)
     found: dict[str, float] = {}
     size, numbers = 2048, 2**26
     actions: dict[str, tuple[Callable[[], object], float]] = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for name in ("float32", "bfloat16") if has_bfloat16() else ("float32",):
+        dtype = getattr(torch, name)
         a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
         out = torch.empty_like(a)
         actions[name] = (lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 2.0 * size**3)

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from measuring import Row, available_threads, peaks
+from measuring import Row, available_threads, has_bfloat16, peaks
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("", "goal", "found", "", "baseline, ms", "ours, ms", "GFLOP", "GB", "floor, ms", "times the floor")
@@ -65,6 +65,7 @@ def measure(names: Sequence[str]) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "commit": text_of("git", "rev-parse", "--short", "HEAD"),
         "processor": processor_name(),
+        "has_bfloat16": has_bfloat16(),
         "load": [os.getloadavg()[0]],
         "peaks": {str(count): peaks(count) for count in threads},
         "seconds": {},
@@ -138,11 +139,13 @@ def table(found: Mapping[str, Any]) -> str:
     speeds = []
     for threads, speed in found["peaks"].items():
         giga = {name: value / 1e9 for name, value in speed.items()}
-        speeds.append(
-            f"{threads} threads: {giga['processor/float32']:.0f} GFLOP in float32, {giga['processor/bfloat16']:.0f} in "
-            f"bfloat16, {giga['processor/bytes']:.1f} GB a second of processor time ({giga['float32']:.0f}, "
-            f"{giga['bfloat16']:.0f}, {giga['bytes']:.1f} a second of the clock)"
-        )
+        kinds = {"float32": "GFLOP in float32", "bfloat16": "GFLOP in bfloat16", "bytes": "GB copied"}
+        said = [
+            f"{giga[f'processor/{kind}']:.1f} {what} ({giga[kind]:.1f})" for kind, what in kinds.items() if kind in giga
+        ]
+        speeds.append(f"{threads} threads, a second of processor time (of the clock): {', '.join(said)}")
+    if not found["has_bfloat16"]:
+        speeds.append("bfloat16 is left out: the processor has no instructions for it")
     load = f"load {min(found['load']):.1f} to {max(found['load']):.1f}"
     about = f"{found['date']}, commit {found['commit']}, {found['processor']}, {load}"
     spent = f"{sum(found['seconds'].values()) / 60:.0f} minutes"
