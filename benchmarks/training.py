@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from measuring import Row, available_threads, has_bfloat16, peaks
+from measuring import Clock, Row, available_threads, has_bfloat16, peaks
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("", "goal", "found", "", "baseline, ms", "ours, ms", "GFLOP", "GB", "floor, ms", "times the floor")
@@ -58,8 +58,8 @@ def run_part(name: str, words: Sequence[str]) -> list[Row]:
         return [Row.read(values) for values in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def measure(names: Sequence[str]) -> dict[str, Any]:
-    """Runs benchmarks and returns everything that is to be kept of them."""
+def measure(names: Sequence[str], path: Path) -> dict[str, Any]:
+    """Runs benchmarks and returns everything that is to be kept of them; a file has it after each of them."""
     threads = sorted({1, available_threads()})
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -72,10 +72,11 @@ def measure(names: Sequence[str]) -> dict[str, Any]:
         "rows": [],
     }
     for name in names:
-        begin = time.perf_counter()
-        found["rows"] += [asdict(row) for row in run_part(name, parts()[name])]
-        found["seconds"][name] = round(time.perf_counter() - begin)
+        clock = Clock()
+        found["rows"] += [asdict(row) for row in clock.time(name, lambda name=name: run_part(name, parts()[name]))]
+        found["seconds"][name] = clock.seconds[name][0]
         found["load"].append(os.getloadavg()[0])
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 
@@ -148,7 +149,8 @@ def table(found: Mapping[str, Any]) -> str:
         speeds.append("bfloat16 is left out: the processor has no instructions for it")
     load = f"load {min(found['load']):.1f} to {max(found['load']):.1f}"
     about = f"{found['date']}, commit {found['commit']}, {found['processor']}, {load}"
-    spent = f"{sum(found['seconds'].values()) / 60:.0f} minutes"
+    processor, wall = (sum(taken[place] for taken in found["seconds"].values()) / 60 for place in (1, 0))
+    spent = f"{processor:.0f} ({wall:.0f}) minutes"
     return f"{text}\n\nProcessor time, in brackets that of the clock. {about}, {spent}.\n" + "\n".join(speeds)
 
 
@@ -212,8 +214,7 @@ def main() -> None:
     if options.draw is not None:
         found = json.loads(options.draw.read_text(encoding="utf-8"))
     else:
-        found = measure(options.only)
-        (options.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = measure(options.only, options.folder / "results.json")
     (options.folder / "table.md").write_text(table(found) + "\n", encoding="utf-8")
     print(table(found))
     draw(found, options.plot or options.folder / "speed.png")
