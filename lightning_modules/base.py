@@ -276,7 +276,11 @@ class BaseModule(LightningModule):
         del batch, batch_idx
         share_buffers(self)
         position = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(derive_seed(global_seed(), position, self.global_rank))
+        seed = derive_seed(global_seed(), position, self.global_rank)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # the other call asks for devices that are not there every time
+        else:
+            torch.manual_seed(seed)
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """What is optimised on a batch, a scalar, and over how many terms it is a mean."""
