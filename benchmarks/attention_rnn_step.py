@@ -142,7 +142,7 @@ def measure(
     spent = clock.medians()
     flops, size = work_of(losses["ours"], captioner.parameters())
     return Row(
-        figure=f"attention RNN, {attention}, {cell}, {captions_per_image} captions an image",
+        figure=f"attention RNN, {attention}, {cell}, captions of an image: {captions_per_image}",
         kind="times",
         value=clock.ratio("plain", "ours"),
         goal=6,
