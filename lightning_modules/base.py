@@ -276,11 +276,8 @@ class BaseModule(LightningModule):
         del batch, batch_idx
         share_buffers(self)
         position = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        seed = derive_seed(global_seed(), position, self.global_rank)
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # the other call asks for devices that are not there every time
-        else:
-            torch.manual_seed(seed)
+        seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed  # slow
+        seed(derive_seed(global_seed(), position, self.global_rank))
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """What is optimised on a batch, a scalar, and over how many terms it is a mean."""
