@@ -116,7 +116,7 @@ def guide(tmp_path_factory):
 
 
 def test_a_classifier_guides_or_chooses(conditioned, guide, capsys):
-    line = [*conditioned, "--emotion=fear"]
+    line = [*conditioned, "--emotions=all"]  # for one emotion alone both may want the same caption
     plain = printed(line, capsys)
     assert printed([*line, guide, "--control-strength=0"], capsys) == plain
     assert printed([*line, guide, "--control_strength", "9"], capsys) != plain
