@@ -51,7 +51,7 @@ ucm-distillation: $(VENV)/.installed ## distillation on UCM-Captions ($CAPTION_D
 smoke: $(VENV)/.installed ## run every offline experiment for a batch or two (under 90 seconds)
 	@$(PY) -m scripts.smoke
 
-test: $(VENV)/.installed ## run the tests (about 8 minutes on 2 cores, no network, no GPU)
+test: $(VENV)/.installed ## run the tests (about 9 minutes on 2 cores, no network, no GPU)
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --dist loadscope
 
 test-slow: $(VENV)/.installed ## the proofs that take long
